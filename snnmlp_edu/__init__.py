@@ -1,0 +1,67 @@
+"""Spiking MLPs with multiplication-free inference (arXiv 2306.12465): a library and a book.
+
+The public names are imported when they are first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checkpoints import load_checkpoint, load_pretrained, save_checkpoint
+    from .config import NetworkConfig, NeuronConfig
+    from .errors import InputError
+    from .network import SpikingMLP, count_parameters
+    from .neurons import LIF, LIFState, lif_step, lif_trace
+    from .recording import Traces, record
+    from .registry import create_model, get_config, list_models, register
+    from .surrogates import surrogate_derivative
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "checkpoints": ("load_checkpoint", "load_pretrained", "save_checkpoint"),
+    "config": ("NetworkConfig", "NeuronConfig"),
+    "errors": ("InputError",),
+    "network": ("SpikingMLP", "count_parameters"),
+    "neurons": ("LIF", "LIFState", "lif_step", "lif_trace"),
+    "recording": ("Traces", "record"),
+    "registry": ("create_model", "get_config", "list_models", "register"),
+    "surrogates": ("surrogate_derivative",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "LIF",
+    "InputError",
+    "LIFState",
+    "NetworkConfig",
+    "NeuronConfig",
+    "SpikingMLP",
+    "Traces",
+    "count_parameters",
+    "create_model",
+    "get_config",
+    "lif_step",
+    "lif_trace",
+    "list_models",
+    "load_checkpoint",
+    "load_pretrained",
+    "record",
+    "register",
+    "save_checkpoint",
+    "surrogate_derivative",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,303 @@
+r"""Token mixing, channel mixing, and the mixer block made of the two.
+
+Every linear map here acts along one named axis of `[T, B, H, W, C]` and is followed by a normalisation:
+the pair is a `Synapse`. Its map's output axis and its normalisation's axis decide whether it folds.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .config import ChannelNorm, NetworkConfig
+from .layout import Axis, features_along, view_along
+from .neurons import make_activation
+from .normalisation import BatchNorm, make_norm
+
+
+class AxisLinear(nn.Linear):
+    r"""A linear map along one named axis, shared by all places of the other axes.
+
+    .. math::
+        y_{\dots q \dots} = \sum_p W_{qp}\, x_{\dots p \dots} + b_q
+
+    Args:
+        axis: `channel`, `width`, `height` or `token`.
+        in_features: entries along that axis that come in.
+        out_features: entries along that axis that go out.
+        bias: whether there is a bias b, one for each output entry.
+
+    >>> AxisLinear("width", 8, 8)(torch.zeros(4, 2, 8, 8, 3)).shape
+    torch.Size([4, 2, 8, 8, 3])
+    """
+
+    def __init__(self, axis: Axis, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.axis: Axis = axis
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Current: the map along the axis, all other axes as they were."""
+        if self.axis == "channel":
+            return functional.linear(spikes, self.weight, self.bias)
+        current = torch.matmul(self.weight, view_along(spikes, self.axis))  # [before, features, after]
+        if self.bias is not None:
+            current = current + self.bias.unsqueeze(1)
+        return current.view(spikes.shape)
+
+    def extra_repr(self) -> str:
+        """What `repr` shows of this layer."""
+        return f"axis={self.axis}, {super().extra_repr()}"
+
+
+class Synapse(nn.Module):
+    """Linear map, then normalisation: what turns incoming spikes into current."""
+
+    def __init__(self, linear: nn.Module, norm: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+        self.norm = norm
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Current `[T, B, H, W, C']` for spikes `[T, B, H, W, C]`."""
+        return self.norm(self.linear(spikes))
+
+
+# How many normalised currents add up at the LIF behind the fuse and behind the channel block (tdBN's alpha).
+CURRENTS_SUMMED = {"stage": (2, 3), "membrane": (2, 2), "spike_bn": (2, 2), "spike": (1, 1), "none": (1, 1)}
+
+
+def _make_synapse(
+    config: NetworkConfig,
+    norm: ChannelNorm,
+    axis: Axis,
+    in_features: int,
+    shape: tuple[int, int, int],
+    *,
+    bias: bool = True,
+    currents_summed: int = 1,
+) -> Synapse:
+    """Map along `axis` from `in_features` to a current of shape `(H, W, C)`, and its normalisation."""
+    return Synapse(
+        AxisLinear(axis, in_features, features_along(axis, shape), bias or norm == "none"),
+        make_norm(
+            norm,
+            axis,
+            shape,
+            time_steps=config.time_steps,
+            threshold=config.neuron.threshold,
+            currents_summed=currents_summed,
+        ),
+    )
+
+
+class PositionMixing(nn.Module):
+    """Mixes the positions along one axis, then fires: `LIF(norm(M s))`, M shared by the channels.
+
+    Args:
+        axis: `width` (within each row), `height` (within each column) or `token` (the whole grid).
+        shape: `(H, W, C)` of the stage.
+        config: the network.
+
+    Source: arXiv 2306.12465, section III-B (axial sampling).
+    """
+
+    def __init__(self, axis: Axis, shape: tuple[int, int, int], config: NetworkConfig) -> None:
+        super().__init__()
+        self.synapse = _make_synapse(config, config.token_norm, axis, features_along(axis, shape), shape)
+        self.neuron = make_activation(config)
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Spikes `[T, B, H, W, C]` for spikes of the same shape."""
+        return self.neuron(self.synapse(spikes))
+
+
+class AxialMixing(nn.Module):
+    """Axial sampling: every token hears its row and its column, `concat(s, rows(s), columns(s))`.
+
+    Two small maps, `W x W` and `H x H`, in place of one `HW x HW`: after two blocks every token has
+    heard every other.
+
+    Source: arXiv 2306.12465, section III-B.
+    """
+
+    streams = 3
+
+    def __init__(self, shape: tuple[int, int, int], config: NetworkConfig) -> None:
+        super().__init__()
+        self.rows = PositionMixing("width", shape, config)
+        self.columns = PositionMixing("height", shape, config)
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Spikes `[T, B, H, W, 3C]` for spikes `[T, B, H, W, C]`."""
+        return torch.cat((spikes, self.rows(spikes), self.columns(spikes)), dim=-1)
+
+
+class FullMixing(nn.Module):
+    """Every token hears every token through one `HW x HW` map, `concat(s, grid(s))` (ablation)."""
+
+    streams = 2
+
+    def __init__(self, shape: tuple[int, int, int], config: NetworkConfig) -> None:
+        super().__init__()
+        self.grid = PositionMixing("token", shape, config)
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Spikes `[T, B, H, W, 2C]` for spikes `[T, B, H, W, C]`."""
+        return torch.cat((spikes, self.grid(spikes)), dim=-1)
+
+
+class NoMixing(nn.Module):
+    """Every token hears only itself, `s` (ablation)."""
+
+    streams = 1
+
+    def __init__(self, shape: tuple[int, int, int], config: NetworkConfig) -> None:
+        super().__init__()
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """The spikes as they are."""
+        return spikes
+
+
+_POSITIONS = {"axial": AxialMixing, "full": FullMixing, "none": NoMixing}
+
+
+class TokenMixing(nn.Module):
+    """Token block: mixes positions, and fuses the result with what came in to one current.
+
+    `fuse` is a 1 x 1 convolution, that is a linear map along the channels, and its normalisation.
+
+    Args:
+        shape: `(H, W, C)` of the stage.
+        config: the network; `token_mixing` selects which positions are mixed.
+
+    Source: arXiv 2306.12465, section III-B.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], config: NetworkConfig) -> None:
+        super().__init__()
+        self.positions = _POSITIONS[config.token_mixing](shape, config)
+        self.fuse = _make_synapse(
+            config,
+            # The authors' layer-norm variant leaves the batch norm of the fuse in place.
+            "bn" if config.token_norm == "ln" else config.token_norm,
+            "channel",
+            self.positions.streams * shape[-1],
+            shape,
+            bias=False,
+            currents_summed=CURRENTS_SUMMED[config.skip][0],
+        )
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Current `[T, B, H, W, C]` for spikes of the same shape."""
+        return self.fuse(self.positions(spikes))
+
+
+class ChannelMixing(nn.Module):
+    """Channel block: up to `expansion` times the channels, fire, down again; every token by itself.
+
+    Args:
+        shape: `(H, W, C)` of the stage.
+        config: the network.
+
+    Source: arXiv 2306.12465, section III-B.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], config: NetworkConfig) -> None:
+        super().__init__()
+        height, width, channels = shape
+        hidden = config.expansion * channels
+        norm = config.channel_norm
+        self.up = _make_synapse(config, norm, "channel", channels, (height, width, hidden))
+        self.neuron = make_activation(config)
+        self.down = _make_synapse(
+            config, norm, "channel", hidden, shape, currents_summed=CURRENTS_SUMMED[config.skip][1]
+        )
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Current `[T, B, H, W, C]` for spikes of the same shape."""
+        return self.down(self.neuron(self.up(spikes)))
+
+
+class MixerBlock(nn.Module):
+    r"""A block: token mixing, fire, channel mixing, fire; the shortcut is the stage's embedding.
+
+    With the input spikes s, the stage's embedding h, `t = token(s)` and `c = channel(s')`:
+
+    .. math::
+        s' = \mathrm{LIF}(h + t), \qquad s'' = \mathrm{LIF}(h + t + c)
+
+    Args:
+        shape: `(H, W, C)` of the stage.
+        config: the network.
+
+    Source: arXiv 2306.12465, section III-B; released code. The subclasses are the other shortcuts: the
+    paper's own list is not known, and these span it.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], config: NetworkConfig) -> None:
+        super().__init__()
+        self.token = TokenMixing(shape, config)
+        self.token_neuron = make_activation(config)
+        self.channel = ChannelMixing(shape, config)
+        self.channel_neuron = make_activation(config)
+
+    def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Output spikes, and the current that the next block's shortcut carries; `[T, B, H, W, C]` each."""
+        current = residual + self.token(spikes)
+        spikes = self.token_neuron(current)
+        current = current + self.channel(spikes)
+        return self.channel_neuron(current), residual
+
+
+class MembraneSkipBlock(MixerBlock):
+    """The shortcut carries the sum of all currents of the stage so far: `m += t`, fire, `m += c`, fire."""
+
+    def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Output spikes, and the sum of currents for the next block."""
+        current = residual + self.token(spikes)
+        spikes = self.token_neuron(current)
+        current = current + self.channel(spikes)
+        return self.channel_neuron(current), current
+
+
+class NormalisedSpikeSkipBlock(MixerBlock):
+    """Spikes enter the shortcut through a batch norm: `LIF(BN(s) + t)`, `LIF(BN(s') + c)`."""
+
+    def __init__(self, shape: tuple[int, int, int], config: NetworkConfig) -> None:
+        super().__init__(shape, config)
+        self.token_skip_norm = BatchNorm("channel", shape[-1])
+        self.channel_skip_norm = BatchNorm("channel", shape[-1])
+
+    def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Output spikes; the embedding is passed on unused."""
+        spikes = self.token_neuron(self.token_skip_norm(spikes) + self.token(spikes))
+        return self.channel_neuron(self.channel_skip_norm(spikes) + self.channel(spikes)), residual
+
+
+class SpikeSkipBlock(MixerBlock):
+    """Spikes are added behind the neuron: `LIF(t) + s`, `LIF(c) + s'`; the sums are not binary."""
+
+    def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Integers that grow by up to 2 a block; the embedding is passed on unused."""
+        spikes = self.token_neuron(self.token(spikes)) + spikes
+        return self.channel_neuron(self.channel(spikes)) + spikes, residual
+
+
+class NoSkipBlock(MixerBlock):
+    """No shortcut: `LIF(t)`, `LIF(c)`."""
+
+    def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Output spikes; the embedding is passed on unused."""
+        spikes = self.token_neuron(self.token(spikes))
+        return self.channel_neuron(self.channel(spikes)), residual
+
+
+BLOCKS: dict[str, type[MixerBlock]] = {
+    "stage": MixerBlock,
+    "membrane": MembraneSkipBlock,
+    "spike_bn": NormalisedSpikeSkipBlock,
+    "spike": SpikeSkipBlock,
+    "none": NoSkipBlock,
+}

@@ -1,0 +1,144 @@
+r"""The spiking MLP: read this file first.
+
+An image becomes currents, then spikes, on a grid that is halved from stage to stage:
+
+`images -> Stage 0 (stem, blocks) -> Stage 1 (patch encoding, blocks) -> ... -> Head -> logits`
+
+Between the stem and the head everything that moves is a tensor of spikes `[T, B, H, W, C]`: time,
+batch, rows, columns, channels.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .config import NetworkConfig
+from .mixing import BLOCKS, ChannelMixing, PositionMixing, TokenMixing
+from .neurons import make_activation
+from .normalisation import BatchNorm
+from .patches import ConvPatchEmbedding, SpikingPatchEncoding, Stem
+
+
+class SpikingMLP(nn.Module):
+    """A multi-stage spiking MLP-Mixer.
+
+    Args:
+        config: sizes and variants; kept as `model.config`.
+
+    `model(images)` takes `[B, channels, H, W]` and returns logits `[B, classes]`, the mean over T of
+    `model.forward_steps(images)`, `[T, B, classes]`. Images with a time axis, `[T, B, channels, H, W]`,
+    are presented step by step.
+
+    Raises:
+        InputError: the images have another shape than the configuration says.
+
+    Source: arXiv 2306.12465, section III.
+
+    >>> import torch
+    >>> model = SpikingMLP(NetworkConfig(dim=6, depths=(1, 1), image_size=8, patch_size=2, num_classes=10))
+    >>> model(torch.rand(2, 3, 8, 8)).shape
+    torch.Size([2, 10])
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stages = nn.ModuleList(Stage(config, index) for index in range(len(config.depths)))
+        self.head = Head(config)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `[B, classes]`: the mean over all steps."""
+        return self.forward_steps(images).mean(dim=0)
+
+    def forward_steps(self, images: Tensor) -> Tensor:
+        """Logits of every step, `[T, B, classes]`."""
+        x = images  # [B, channels, H, W]
+        for stage in self.stages:
+            x = stage(x)  # [T, B, H / (patch 2^i), W / (patch 2^i), dim 2^i], spikes
+        return self.head(x)  # [T, B, classes]
+
+
+class Stage(nn.Module):
+    """One resolution: an embedding, and blocks of mixing that all see it again through their shortcut."""
+
+    def __init__(self, config: NetworkConfig, index: int) -> None:
+        super().__init__()
+        width = config.widths[index]
+        self.embedding = make_embedding(config, index)
+        self.neuron = make_activation(config)
+        block = BLOCKS[config.skip]
+        shape = (*config.grids[index], width)
+        self.blocks = nn.ModuleList(block(shape, config) for _ in range(config.depths[index]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spikes of this stage, for images (first stage) or the spikes of the stage before."""
+        residual = self.embedding(x)  # the current h, [T, B, H, W, C]
+        spikes = self.neuron(residual)
+        for block in self.blocks:
+            spikes, residual = block(spikes, residual)
+        return spikes
+
+
+def make_embedding(config: NetworkConfig, index: int) -> nn.Module:
+    """What a stage begins with: the stem, or the patch encoding that the configuration names."""
+    if index == 0:
+        return Stem(config)
+    before, width = config.widths[index - 1], config.widths[index]
+    if config.patch_encoding == "spiking":
+        return SpikingPatchEncoding(before, width, config)
+    return ConvPatchEmbedding(before, width)
+
+
+class Head(nn.Module):
+    """From the last spikes to logits: batch norm, mean over the grid, linear map.
+
+    With `head="figure"` a neuron stands between mean and linear map, as in the paper's figure.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        width = config.widths[-1]
+        self.norm = BatchNorm("channel", width)
+        self.neuron = make_activation(config) if config.head == "figure" else nn.Identity()
+        self.linear = nn.Linear(width, config.num_classes)
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Logits `[T, B, classes]` for spikes `[T, B, H, W, C]`."""
+        features = self.norm(spikes).mean(dim=(2, 3))  # [T, B, C]
+        return self.linear(self.neuron(features))
+
+
+def count_parameters(model: SpikingMLP) -> dict[str, int]:
+    """Parameters of a network by part: stem, axial, fuse, channel, patch encoding, skip, head.
+
+    `axial` is the mixing of positions, whatever its kind; `skip` the batch norms that the shortcut
+    `spike_bn` adds. The parts sum to the total.
+
+    >>> from snnmlp_edu.registry import create_model
+    >>> sum(count_parameters(create_model("mlp_spe_nano")).values())
+    300805
+    """
+    parts = dict.fromkeys(("stem", "axial", "fuse", "channel", "patch encoding", "skip", "head"), 0)
+    seen: set[nn.Parameter] = set()
+
+    def add(part: str, module: nn.Module) -> None:
+        for parameter in set(module.parameters()) - seen:
+            parts[part] += parameter.numel()
+            seen.add(parameter)
+
+    for module in model.modules():
+        match module:
+            case Stem():
+                add("stem", module)
+            case SpikingPatchEncoding() | ConvPatchEmbedding():
+                add("patch encoding", module)
+            case PositionMixing():
+                add("axial", module)
+            case TokenMixing():
+                add("fuse", module.fuse)
+            case ChannelMixing():
+                add("channel", module)
+            case Head():
+                add("head", module)
+    add("skip", model)
+    return parts

@@ -1,0 +1,181 @@
+r"""Leaky integrate-and-fire (LIF) neurons: one pure step, and a layer that runs all T steps at once.
+
+.. math::
+    u[t] = \beta\, v[t-1] + g\, x[t], \qquad s[t] = H(u[t] - \theta), \qquad
+    v[t] = \begin{cases} 0 \text{ where } s[t] = 1, \text{ else } u[t] & \text{hard reset} \\
+                         u[t] - \theta\, s[t] & \text{soft reset} \end{cases}
+
+with leak :math:`\beta`, input gain :math:`g`, threshold :math:`\theta`, input current :math:`x`, membrane
+potential before the reset :math:`u` and after it :math:`v`. The reset is not differentiated.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from .config import Backend, NetworkConfig, NeuronConfig
+from .errors import InputError
+from .surrogates import spike
+
+
+class LIFState(NamedTuple):
+    """What a neuron carries from one step to the next: its membrane potential after the reset."""
+
+    membrane: Tensor
+
+
+def _integrate(current: Tensor, state: LIFState | None, config: NeuronConfig) -> Tensor:
+    driven = config.input_gain * current
+    return driven if state is None else config.beta * state.membrane + driven
+
+
+def _fire(potential: Tensor, config: NeuronConfig) -> tuple[Tensor, LIFState]:
+    spikes = spike(potential - config.threshold, config.surrogate, config.slope, config.inclusive)
+    fired = spikes.detach()
+    if config.reset == "hard":
+        membrane = torch.where(fired.bool(), torch.zeros_like(potential), potential)
+    else:
+        membrane = potential - config.threshold * fired
+    return spikes, LIFState(membrane)
+
+
+def lif_step(current: Tensor, state: LIFState | None, config: NeuronConfig) -> tuple[Tensor, LIFState]:
+    """One step of LIF neurons, as a pure function.
+
+    Args:
+        current: input current of any shape, one entry a neuron.
+        state: the state that the last step returned; None at the start, where the membrane is 0.
+        config: the neuron.
+
+    Returns:
+        The spikes, 0 or 1, in the shape of `current`, and the new state.
+
+    Source: arXiv 2306.12465, section III-A; the equations stand at the top of this file.
+
+    >>> spikes, state = lif_step(torch.tensor([1.0, 3.0]), None, NeuronConfig())
+    >>> spikes, state.membrane
+    (tensor([0., 1.]), tensor([0.5000, 0.0000]))
+    """
+    return _fire(_integrate(current, state, config), config)
+
+
+class LIFTrace(NamedTuple):
+    """Spikes and membrane potentials before the reset, each `[T, ...]`."""
+
+    spikes: Tensor
+    membrane: Tensor
+
+
+def lif_trace(current: Tensor, config: NeuronConfig) -> LIFTrace:
+    """All T steps with the membrane potential that each step compared with the threshold.
+
+    Args:
+        current: input current `[T, ...]`.
+        config: the neuron.
+
+    >>> lif_trace(torch.tensor([1.0, 1.0, 1.0]), NeuronConfig()).membrane
+    tensor([0.5000, 0.7500, 0.8750])
+    """
+    state = None
+    spikes, potentials = [], []
+    for now in current:
+        potential = _integrate(now, state, config)
+        fired, state = _fire(potential, config)
+        spikes.append(fired)
+        potentials.append(potential)
+    return LIFTrace(torch.stack(spikes), torch.stack(potentials))
+
+
+def _eager(current: Tensor, config: NeuronConfig) -> Tensor:
+    state = None
+    spikes = []
+    for now in current:
+        fired, state = lif_step(now, state, config)
+        spikes.append(fired)
+    return torch.stack(spikes)
+
+
+def _snntorch(current: Tensor, config: NeuronConfig) -> Tensor:
+    import snntorch
+
+    neuron = snntorch.Leaky(
+        beta=config.beta,
+        threshold=config.threshold,
+        spike_grad=lambda x: spike(x, config.surrogate, config.slope, inclusive=False),
+        # snnTorch's soft reset subtracts after the leak, which is another model: ours is explicit below.
+        reset_mechanism="zero" if config.reset == "hard" else "none",
+    ).to(current.device)
+    # snnTorch keeps every neuron ever made in a class list, and so its last state.
+    snntorch.SpikingNeuron.instances.remove(neuron)
+    membrane = torch.zeros_like(current[0])
+    spikes = []
+    for now in current:
+        fired, membrane = neuron(config.input_gain * now, membrane)
+        if config.reset == "soft":
+            membrane = membrane - config.threshold * fired.detach()
+        spikes.append(fired)
+    return torch.stack(spikes)
+
+
+_BACKENDS = {"eager": _eager, "snntorch": _snntorch}
+
+
+def _resolve_backend(config: NeuronConfig) -> str:
+    backend = config.backend
+    if backend == "auto":
+        backend = os.environ.get("SNNMLP_LIF_BACKEND", "auto")  # type: ignore[assignment]
+        if backend not in get_args(Backend):
+            choices = ", ".join(get_args(Backend))
+            raise InputError(f"SNNMLP_LIF_BACKEND is {backend!r}; set it to one of {choices}, or unset it")
+    if backend == "auto":
+        return "eager"
+    if backend not in _BACKENDS:
+        raise InputError(f"the LIF backend {backend!r} is not available; use 'auto', 'eager' or 'snntorch'")
+    return backend
+
+
+class LIF(nn.Module):
+    """A layer of LIF neurons that runs all T steps and keeps nothing afterwards.
+
+    Args:
+        config: the neuron; the default is the one of the paper's released code.
+
+    `forward(current)` takes input currents `[T, ...]` and returns spikes in the same shape and dtype,
+    each 0 or 1. The membrane starts at 0 in every call and stays in fp32 when currents are half
+    precision. There are no parameters and there is no state to reset.
+
+    Raises:
+        InputError: the current has no time axis, or the backend asked for is not available.
+
+    >>> LIF()(torch.ones(4, 1) * 1.5).flatten()
+    tensor([0., 1., 0., 1.])
+    """
+
+    def __init__(self, config: NeuronConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or NeuronConfig()
+
+    def forward(self, current: Tensor) -> Tensor:
+        """Spikes `[T, ...]` for input currents `[T, ...]`."""
+        if current.ndim == 0 or current.shape[0] < 1:
+            raise InputError(
+                f"LIF got a current of shape {tuple(current.shape)}; the first axis must be time, T >= 1"
+            )
+        scan = _BACKENDS[_resolve_backend(self.config)]
+        half = current.dtype in (torch.float16, torch.bfloat16)
+        spikes = scan(current.float() if half else current, self.config)
+        return spikes.to(current.dtype)
+
+    def extra_repr(self) -> str:
+        """What `repr` shows of this layer."""
+        c = self.config
+        return f"beta={c.beta}, threshold={c.threshold}, input_gain={c.input_gain}, reset={c.reset}"
+
+
+def make_activation(config: NetworkConfig) -> nn.Module:
+    """The network's nonlinearity: `LIF`, or `ReLU` for the non-spiking twin."""
+    return LIF(config.neuron) if config.activation == "lif" else nn.ReLU()

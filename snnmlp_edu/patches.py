@@ -1,0 +1,133 @@
+r"""From images and from a finer grid to tokens: the stem, and what stands between two stages.
+
+Each layer here ends in the *embedding* `h`, a current `[T, B, H, W, C]`; the stage fires on it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .config import NetworkConfig
+from .errors import InputError
+from .neurons import make_activation
+from .normalisation import BatchNorm
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias and its batch norm, channels last: `[T, B, H, W, C]` in and out.
+
+    Args:
+        in_channels: channels that come in.
+        out_channels: channels that go out.
+        kernel_size: side of the kernel.
+        stride: step of the kernel, in tokens.
+        padding: zeros around the grid, in tokens.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int = 0
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.norm = BatchNorm("channel", out_channels)
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Currents `[T, B, H / stride, W / stride, C]` for spikes `[T, B, H, W, C]`."""
+        steps, batch = spikes.shape[:2]
+        # A view: channels-last memory is what PyTorch calls channels_last of [N, C, H, W].
+        current = self.conv(spikes.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.norm(current.unflatten(0, (steps, batch)))
+
+
+class Stem(nn.Module):
+    """Cuts images into patches and embeds each: a convolution as wide as its stride, and batch norm.
+
+    A static image `[B, channels, H, W]` is the same at every step (direct encoding), so it is embedded
+    once and the current is then repeated. Images that have a time axis, `[T, B, channels, H, W]`, are
+    embedded step by step.
+
+    Raises:
+        InputError: the images have another shape than the configuration says.
+
+    Source: arXiv 2306.12465, section III-D.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = ConvNorm(config.in_channels, config.dim, config.patch_size, config.patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embedding `[T, B, H / patch, W / patch, dim]` of images."""
+        self._check(images)
+        steps = images if images.ndim == 5 else images.unsqueeze(0)
+        current = self.embed(steps.movedim(2, 4))  # [T or 1, B, H / patch, W / patch, dim]
+        return current.expand(self.config.time_steps, *current.shape[1:])
+
+    def _check(self, images: Tensor) -> None:
+        c = self.config
+        image = (c.in_channels, c.image_size, c.image_size)
+        static = images.ndim == 4 and images.shape[1:] == image
+        timed = images.ndim == 5 and images.shape[0] == c.time_steps and images.shape[2:] == image
+        if not (static or timed):
+            sizes = ", ".join(map(str, image))
+            raise InputError(
+                f"images have shape {tuple(images.shape)}; this network takes [B, {sizes}] or"
+                f" [{c.time_steps}, B, {sizes}]: resize them, or build it with other in_channels, image_size"
+                " or time_steps"
+            )
+
+
+class ConvPatchEmbedding(nn.Module):
+    """A 2 x 2 convolution with stride 2 and batch norm: the plain way to halve the grid (ablation).
+
+    Args:
+        in_channels: width of the stage before.
+        out_channels: width of the stage.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.embed = ConvNorm(in_channels, out_channels, kernel_size=2, stride=2)
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Embedding `[T, B, H / 2, W / 2, C']` of spikes `[T, B, H, W, C]`."""
+        return self.embed(spikes)
+
+
+class SpikingPatchEncoding(nn.Module):
+    r"""Halves the grid with a graph of three nodes, each a third of the new width.
+
+    .. math::
+        n_1 = D_1(x), \quad n_2 = D_2(x) + K_1(\mathrm{LIF}(n_1)), \quad
+        n_3 = D_3(x) + n_1 + K_2(\mathrm{LIF}(n_2))
+
+    where every :math:`D` is a 3 x 3 convolution of stride 2 and every :math:`K` one of stride 1, each
+    with its batch norm. The embedding is the concatenation of the three nodes.
+
+    Args:
+        in_channels: width of the stage before.
+        out_channels: width of the stage, divisible by 3.
+        config: the network.
+
+    Source: arXiv 2306.12465, section III-C; the graph as in the released code.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, config: NetworkConfig) -> None:
+        super().__init__()
+        node = out_channels // 3
+        self.down = nn.ModuleList(
+            ConvNorm(in_channels, node, kernel_size=3, stride=2, padding=1) for _ in range(3)
+        )
+        self.between = nn.ModuleList(
+            ConvNorm(node, node, kernel_size=3, stride=1, padding=1) for _ in range(2)
+        )
+        self.neurons = nn.ModuleList(make_activation(config) for _ in range(2))
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Embedding `[T, B, H / 2, W / 2, C']` of spikes `[T, B, H, W, C]`."""
+        first = self.down[0](spikes)
+        second = self.down[1](spikes) + self.between[0](self.neurons[0](first))
+        third = self.down[2](spikes) + first + self.between[1](self.neurons[1](second))
+        return torch.cat((first, second, third), dim=-1)

@@ -1,0 +1,126 @@
+"""Figures in one style: plain results in, a matplotlib `Figure` out; no model code.
+
+One colour for each thing, in the whole book: spikes are vermilion, membranes blue, currents green, and
+what is compared with them grey. The palette is Okabe and Ito's, which colour-blind readers can tell apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+SPIKE = "#D55E00"
+MEMBRANE = "#0072B2"
+CURRENT = "#009E73"
+REFERENCE = "#6E6E6E"
+PALETTE = (MEMBRANE, SPIKE, CURRENT, "#CC79A7", "#E69F00", "#56B4E9")
+SPIKE_MAP = ListedColormap(["#FFFFFF", SPIKE])
+
+
+def use_book_style() -> None:
+    """Set fonts, colours and line widths for every figure made afterwards.
+
+    Backgrounds are opaque white, so that a figure reads alike on a light and on a dark page.
+    """
+    seaborn.set_theme(context="notebook", style="ticks", palette=PALETTE)
+    matplotlib.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": "medium",
+            "legend.frameon": False,
+            "lines.linewidth": 2,
+            "image.interpolation": "nearest",
+        }
+    )
+
+
+def plot_neuron(
+    current: ArrayLike, membrane: ArrayLike, spikes: ArrayLike, threshold: float, title: str = ""
+) -> Figure:
+    """One neuron over time: the current that comes in, its membrane, and the spikes that go out.
+
+    Args:
+        current: input current `[T]`.
+        membrane: membrane potential before the reset `[T]`.
+        spikes: 0 or 1, `[T]`.
+        threshold: drawn as a dashed line.
+        title: heading of the figure.
+    """
+    steps = np.arange(len(np.asarray(current)))
+    figure = Figure(figsize=(7, 4.2))
+    axes = figure.subplots(3, 1, sharex=True, height_ratios=(1, 2, 0.6))
+    axes[0].step(steps, current, where="mid", color=CURRENT)
+    axes[0].set_ylabel("current")
+    axes[1].plot(steps, membrane, color=MEMBRANE, marker="o", markersize=4)
+    axes[1].axhline(threshold, color=REFERENCE, linestyle="--", label="threshold")
+    axes[1].set_ylabel("membrane")
+    axes[1].legend(loc="upper right")
+    fired = steps[np.asarray(spikes) > 0]
+    axes[2].vlines(fired, 0, 1, color=SPIKE)
+    axes[2].set(ylabel="spikes", yticks=[], xlabel="time step", ylim=(0, 1.1))
+    figure.suptitle(title)
+    return figure
+
+
+def plot_raster(spikes: ArrayLike, ax: Axes, title: str = "") -> None:
+    """Spikes `[T, neurons]` as a raster: one row a time step, one column a neuron.
+
+    Args:
+        spikes: 0 or 1, `[T, neurons]`.
+        ax: where to draw.
+        title: heading of the panel.
+    """
+    spikes = np.asarray(spikes)
+    ax.imshow(spikes, aspect="auto", cmap=SPIKE_MAP, vmin=0, vmax=1)
+    ax.set(xlabel="neuron", ylabel="time step", yticks=range(len(spikes)), title=title)
+
+
+def plot_bars(values: Mapping[str, float], xlabel: str, color: str = MEMBRANE) -> Figure:
+    """Named values as horizontal bars, the first on top.
+
+    Args:
+        values: name -> value.
+        xlabel: what the bars measure, with its unit.
+        color: colour of all bars.
+    """
+    figure = Figure(figsize=(7, 0.32 * len(values) + 1))
+    ax = figure.subplots()
+    ax.barh(list(values), list(values.values()), color=color)
+    ax.invert_yaxis()
+    ax.set_xlabel(xlabel)
+    return figure
+
+
+def plot_confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:
+    """A confusion matrix: row the true class, column the predicted one, cells in images.
+
+    Args:
+        counts: whole numbers `[classes, classes]`.
+        names: class names in order.
+    """
+    figure = Figure(figsize=(7, 6))
+    ax = figure.subplots()
+    seaborn.heatmap(
+        np.asarray(counts),
+        annot=True,
+        fmt="d",
+        cmap="Blues",
+        cbar_kws={"label": "images"},
+        xticklabels=list(names),
+        yticklabels=list(names),
+        ax=ax,
+    )
+    ax.set(xlabel="predicted class", ylabel="true class")
+    return figure

@@ -1,0 +1,76 @@
+"""Look inside a network while it runs: spikes, firing rates and membranes by module path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .neurons import LIF, lif_trace
+
+
+class Traces(dict[str, Tensor]):
+    """What `record` saw: module path -> spikes `[T, B, H, W, C]`, in the order in which they fired.
+
+    `membranes` maps the same paths to membrane potentials before the reset; it is empty unless asked for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.membranes: dict[str, Tensor] = {}
+
+    def firing_rates(self) -> dict[str, float]:
+        """Mean spikes a neuron and step, by module path."""
+        return {path: spikes.mean().item() for path, spikes in self.items()}
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+def record(model: nn.Module, images: Tensor, membranes: bool = False) -> Traces:
+    """Run a network once and keep the output of every neuron layer.
+
+    The network runs in evaluation mode and without gradients; its own mode, weights and statistics are
+    as before afterwards. In a ReLU twin the activations are kept.
+
+    Args:
+        model: any module that holds `LIF` (or `ReLU`) layers.
+        images: what to call it with, `[B, channels, H, W]`.
+        membranes: whether to keep membrane potentials too, computed again from each layer's current.
+
+    Returns:
+        Module path -> spikes `[T, B, H, W, C]`; `.membranes` likewise.
+
+    Raises:
+        InputError: the images have another shape than the network takes.
+
+    >>> from snnmlp_edu.registry import create_model
+    >>> traces = record(create_model("mlp_spe_nano"), torch.rand(2, 1, 32, 32))
+    >>> traces["stages.0.neuron"].shape
+    torch.Size([4, 2, 8, 8, 15])
+    """
+    traces = Traces()
+    with ExitStack() as stack:
+        stack.enter_context(_evaluating(model))
+        stack.enter_context(torch.no_grad())
+        for path, module in model.named_modules():
+            if isinstance(module, LIF | nn.ReLU):
+
+                def keep(layer: nn.Module, inputs: tuple[Tensor], spikes: Tensor, path: str = path) -> None:
+                    traces[path] = spikes
+                    if membranes and isinstance(layer, LIF):
+                        traces.membranes[path] = lif_trace(inputs[0], layer.config).membrane
+
+                stack.callback(module.register_forward_hook(keep).remove)
+        model(images)
+    return traces
