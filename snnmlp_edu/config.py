@@ -194,14 +194,15 @@ class NetworkConfig:
             _check_choice(owner, name, getattr(self, name), allowed)
         coarsest = self.patch_size * 2 ** (len(self.depths) - 1)
         if self.image_size % coarsest:
+            fitting = max(1, round(self.image_size / coarsest)) * coarsest
             raise InputError(
                 f"{owner}.image_size is {self.image_size}; it must be divisible by"
-                f" patch_size * 2**(stages - 1) = {coarsest}, so take {max(1, round(self.image_size / coarsest)) * coarsest}"
+                f" patch_size * 2**(stages - 1) = {coarsest}, so take {fitting}"
             )
         if self.patch_encoding == "spiking" and len(self.depths) > 1 and self.dim % 3:
             raise InputError(
                 f"{owner}.dim is {self.dim}; spiking patch encoding splits the width into 3 equal parts,"
-                f" so take a multiple of 3 such as {max(1, round(self.dim / 3)) * 3}, or patch_encoding='conv'"
+                f" so take {max(1, round(self.dim / 3)) * 3}, or patch_encoding='conv'"
             )
 
     @property

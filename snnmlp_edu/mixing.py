@@ -160,7 +160,11 @@ class NoMixing(nn.Module):
         return spikes
 
 
-_POSITIONS = {"axial": AxialMixing, "full": FullMixing, "none": NoMixing}
+_POSITIONS: dict[str, type[AxialMixing] | type[FullMixing] | type[NoMixing]] = {
+    "axial": AxialMixing,
+    "full": FullMixing,
+    "none": NoMixing,
+}
 
 
 class TokenMixing(nn.Module):
@@ -177,13 +181,14 @@ class TokenMixing(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], config: NetworkConfig) -> None:
         super().__init__()
-        self.positions = _POSITIONS[config.token_mixing](shape, config)
+        positions = _POSITIONS[config.token_mixing](shape, config)
+        self.positions = positions
         self.fuse = _make_synapse(
             config,
             # The authors' layer-norm variant leaves the batch norm of the fuse in place.
             "bn" if config.token_norm == "ln" else config.token_norm,
             "channel",
-            self.positions.streams * shape[-1],
+            positions.streams * shape[-1],
             shape,
             bias=False,
             currents_summed=CURRENTS_SUMMED[config.skip][0],

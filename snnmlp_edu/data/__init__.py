@@ -1,0 +1,21 @@
+"""Images: where they are stored, how they are read and checked, and how they become a network's input.
+
+Knows nothing of models.
+"""
+
+from .datasets import LabelledImages, Split, train_validation_split
+from .embedded import CLASS_NAMES, load_embedded
+from .files import path
+from .transforms import Preprocessing, check_finite, flip_and_shift
+
+__all__ = [
+    "CLASS_NAMES",
+    "LabelledImages",
+    "Preprocessing",
+    "Split",
+    "check_finite",
+    "flip_and_shift",
+    "load_embedded",
+    "path",
+    "train_validation_split",
+]

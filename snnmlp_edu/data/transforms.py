@@ -1,0 +1,162 @@
+"""From stored pixels to what a network takes: padding, scale, normalisation, and augmentation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+
+
+def check_finite(images: Tensor) -> None:
+    """Raise for images with NaN or infinite values.
+
+    Called where data enter, not at every forward pass.
+
+    Raises:
+        InputError: names the first such image.
+    """
+    if images.is_floating_point():
+        bad = ~torch.isfinite(images).flatten(1).all(1)
+        if bad.any():
+            first = int(bad.nonzero()[0])
+            raise InputError(
+                f"{int(bad.sum())} of {len(images)} images have NaN or infinite values, the first is image"
+                f" {first}; remove or repair them"
+            )
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    r"""The fixed way from stored pixels to a network's input; it travels with the checkpoint.
+
+    .. math::
+        x = \frac{p / 255 - \mu}{\sigma}
+
+    for pixels p, after the image was centred in a black square of the network's size. Images of one
+    channel are repeated where the network takes three.
+
+    Args:
+        image_size: side of the network's input, in pixels.
+        in_channels: channels of the network's input.
+        mean: :math:`\mu` of each stored channel, or one value for all, on the scale 0 to 1.
+        std: :math:`\sigma` likewise, above 0.
+
+    Raises:
+        InputError: a field is out of range.
+
+    >>> Preprocessing(image_size=4, mean=(0.5,), std=(0.5,))(torch.zeros(1, 1, 2, 2, dtype=torch.uint8)).shape
+    torch.Size([1, 1, 4, 4])
+    """
+
+    image_size: int
+    in_channels: int = 1
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "in_channels"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(f"Preprocessing.{name} is {value!r}; it must be a whole number of at least 1")
+        for name in ("mean", "std"):
+            values = tuple(getattr(self, name))
+            object.__setattr__(self, name, values)
+            if not values or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+                raise InputError(f"Preprocessing.{name} is {values}; give one finite number for each channel")
+        if len(self.mean) != len(self.std) or min(self.std) <= 0:
+            raise InputError(
+                f"Preprocessing has mean {self.mean} and std {self.std}; give as many of each, std above 0"
+            )
+
+    @classmethod
+    def fitted_to(cls, images: Tensor, image_size: int, in_channels: int) -> Preprocessing:
+        """Normalise with the mean and standard deviation of each channel of uint8 `[N, C, h, w]`."""
+        by_channel = images.transpose(0, 1).flatten(1).double() / 255
+        mean, std = by_channel.mean(1), by_channel.std(1, correction=0)
+        rounded = [tuple(round(v, 4) for v in values.tolist()) for values in (mean, std)]
+        return cls(image_size, in_channels, *rounded)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The network's input.
+
+        Args:
+            images: `[N, C, h, w]`, uint8 in 0 to 255, or floating point in 0 to 1.
+
+        Returns:
+            float32 `[N, in_channels, image_size, image_size]`.
+
+        Raises:
+            InputError: the images are larger than the input, or their channels do not fit.
+        """
+        if images.ndim != 4:
+            raise InputError(f"images have shape {tuple(images.shape)}; give [N, C, height, width]")
+        channels, height, width = images.shape[1:]
+        if max(height, width) > self.image_size:
+            raise InputError(
+                f"images are {height} x {width} pixels and the network takes {self.image_size} x"
+                f" {self.image_size}; resize them first"
+            )
+        if channels not in (1, self.in_channels) or len(self.mean) not in (1, channels):
+            raise InputError(
+                f"images have {channels} channels; this network takes {self.in_channels}, normalised with"
+                f" {len(self.mean)} mean(s)"
+            )
+        pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        left, top = (self.image_size - width) // 2, (self.image_size - height) // 2
+        right, bottom = self.image_size - width - left, self.image_size - height - top
+        pixels = F.pad(pixels, (left, right, top, bottom))  # [N, C, image_size, image_size]
+        mean = torch.tensor(self.mean, device=pixels.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(-1, 1, 1)
+        return ((pixels - mean) / std).expand(-1, self.in_channels, -1, -1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they stand in a checkpoint's JSON."""
+        return dataclasses.asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """The preprocessing that `to_dict` wrote.
+
+        Raises:
+            InputError: a field is unknown, missing or out of range.
+        """
+        try:
+            return cls(**values)
+        except TypeError as error:
+            names = ", ".join(f.name for f in dataclasses.fields(cls))
+            raise InputError(f"preprocessing {dict(values)} is not understood; its fields are {names}") from error
+
+
+def flip_and_shift(images: Tensor, generator: torch.Generator, max_shift: int, flip: bool = True) -> Tensor:
+    """Mirror each image left to right with probability 1/2, and move it by up to `max_shift` pixels.
+
+    Every image has a flip and a shift of its own. Pixels that come in from outside repeat the border.
+
+    Args:
+        images: `[N, C, H, W]`, any type.
+        generator: on the CPU; the same state gives the same augmentation on every device.
+        max_shift: largest shift in each direction, in pixels.
+        flip: False leaves out the mirroring.
+
+    Returns:
+        New tensor in the shape of `images`.
+    """
+    count, channels, height, width = images.shape
+    shifts = torch.randint(-max_shift, max_shift + 1, (2, count, 1), generator=generator)
+    rows = (torch.arange(height) - shifts[0]).clamp(0, height - 1)  # [N, H]
+    columns = (torch.arange(width) - shifts[1]).clamp(0, width - 1)  # [N, W]
+    if flip:
+        mirrored = torch.rand(count, 1, generator=generator) < 0.5
+        columns = torch.where(mirrored, width - 1 - columns, columns)
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    batch = torch.arange(count, device=images.device).view(-1, 1, 1, 1)
+    channel = torch.arange(channels, device=images.device).view(1, -1, 1, 1)
+    return images[batch, channel, rows[:, None, :, None], columns[:, None, None, :]]
