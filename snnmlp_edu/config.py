@@ -171,9 +171,7 @@ class NetworkConfig:
         if isinstance(self.depths, list):
             object.__setattr__(self, "depths", tuple(self.depths))
         if not isinstance(self.depths, tuple) or not self.depths:
-            raise InputError(
-                f"{owner}.depths is {self.depths!r}; give the blocks of each stage, as (2, 8, 14, 2)"
-            )
+            raise InputError(f"{owner}.depths is {self.depths!r}; give one number of blocks for each stage")
         for depth in self.depths:
             _check_count(owner, "depths", depth)
         counts = ("dim", "patch_size", "image_size", "in_channels", "num_classes", "time_steps", "expansion")

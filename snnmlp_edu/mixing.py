@@ -1,94 +1,18 @@
-r"""Token mixing, channel mixing, and the mixer block made of the two.
-
-Every linear map here acts along one named axis of `[T, B, H, W, C]` and is followed by a normalisation:
-the pair is a `Synapse`. Its map's output axis and its normalisation's axis decide whether it folds.
-"""
+"""Token mixing, channel mixing, and the mixer block made of the two."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from .config import ChannelNorm, NetworkConfig
-from .layout import Axis, features_along, view_along
+from .config import NetworkConfig
+from .layout import Axis, features_along
 from .neurons import make_activation
-from .normalisation import BatchNorm, make_norm
-
-
-class AxisLinear(nn.Linear):
-    r"""A linear map along one named axis, shared by all places of the other axes.
-
-    .. math::
-        y_{\dots q \dots} = \sum_p W_{qp}\, x_{\dots p \dots} + b_q
-
-    Args:
-        axis: `channel`, `width`, `height` or `token`.
-        in_features: entries along that axis that come in.
-        out_features: entries along that axis that go out.
-        bias: whether there is a bias b, one for each output entry.
-
-    >>> AxisLinear("width", 8, 8)(torch.zeros(4, 2, 8, 8, 3)).shape
-    torch.Size([4, 2, 8, 8, 3])
-    """
-
-    def __init__(self, axis: Axis, in_features: int, out_features: int, bias: bool = True) -> None:
-        super().__init__(in_features, out_features, bias)
-        self.axis: Axis = axis
-
-    def forward(self, spikes: Tensor) -> Tensor:
-        """Current: the map along the axis, all other axes as they were."""
-        if self.axis == "channel":
-            return functional.linear(spikes, self.weight, self.bias)
-        current = torch.matmul(self.weight, view_along(spikes, self.axis))  # [before, features, after]
-        if self.bias is not None:
-            current = current + self.bias.unsqueeze(1)
-        return current.view(spikes.shape)
-
-    def extra_repr(self) -> str:
-        """What `repr` shows of this layer."""
-        return f"axis={self.axis}, {super().extra_repr()}"
-
-
-class Synapse(nn.Module):
-    """Linear map, then normalisation: what turns incoming spikes into current."""
-
-    def __init__(self, linear: nn.Module, norm: nn.Module) -> None:
-        super().__init__()
-        self.linear = linear
-        self.norm = norm
-
-    def forward(self, spikes: Tensor) -> Tensor:
-        """Current `[T, B, H, W, C']` for spikes `[T, B, H, W, C]`."""
-        return self.norm(self.linear(spikes))
-
+from .normalisation import BatchNorm
+from .synapses import make_synapse
 
 # How many normalised currents add up at the LIF behind the fuse and behind the channel block (tdBN's alpha).
 CURRENTS_SUMMED = {"stage": (2, 3), "membrane": (2, 2), "spike_bn": (2, 2), "spike": (1, 1), "none": (1, 1)}
-
-
-def _make_synapse(
-    config: NetworkConfig,
-    norm: ChannelNorm,
-    axis: Axis,
-    in_features: int,
-    shape: tuple[int, int, int],
-    *,
-    bias: bool = True,
-    currents_summed: int = 1,
-) -> Synapse:
-    """Map along `axis` from `in_features` to a current of shape `(H, W, C)`, and its normalisation."""
-    return Synapse(
-        AxisLinear(axis, in_features, features_along(axis, shape), bias or norm == "none"),
-        make_norm(
-            norm,
-            axis,
-            shape,
-            time_steps=config.time_steps,
-            threshold=config.neuron.threshold,
-            currents_summed=currents_summed,
-        ),
-    )
 
 
 class PositionMixing(nn.Module):
@@ -104,7 +28,7 @@ class PositionMixing(nn.Module):
 
     def __init__(self, axis: Axis, shape: tuple[int, int, int], config: NetworkConfig) -> None:
         super().__init__()
-        self.synapse = _make_synapse(config, config.token_norm, axis, features_along(axis, shape), shape)
+        self.synapse = make_synapse(config, config.token_norm, axis, features_along(axis, shape), shape)
         self.neuron = make_activation(config)
 
     def forward(self, spikes: Tensor) -> Tensor:
@@ -183,7 +107,7 @@ class TokenMixing(nn.Module):
         super().__init__()
         positions = _POSITIONS[config.token_mixing](shape, config)
         self.positions = positions
-        self.fuse = _make_synapse(
+        self.fuse = make_synapse(
             config,
             # The authors' layer-norm variant leaves the batch norm of the fuse in place.
             "bn" if config.token_norm == "ln" else config.token_norm,
@@ -214,9 +138,9 @@ class ChannelMixing(nn.Module):
         height, width, channels = shape
         hidden = config.expansion * channels
         norm = config.channel_norm
-        self.up = _make_synapse(config, norm, "channel", channels, (height, width, hidden))
+        self.up = make_synapse(config, norm, "channel", channels, (height, width, hidden))
         self.neuron = make_activation(config)
-        self.down = _make_synapse(
+        self.down = make_synapse(
             config, norm, "channel", hidden, shape, currents_summed=CURRENTS_SUMMED[config.skip][1]
         )
 

@@ -14,6 +14,7 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
 from numpy.typing import ArrayLike
 
 SPIKE = "#D55E00"
@@ -123,4 +124,50 @@ def plot_confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:
         ax=ax,
     )
     ax.set(xlabel="predicted class", ylabel="true class")
+    return figure
+
+
+def plot_stages(
+    names: Sequence[str],
+    grids: Sequence[tuple[int, int]],
+    widths: Sequence[int],
+    columns: Mapping[str, Sequence[tuple[float, str]]],
+) -> Figure:
+    """The stages of a network as boxes, drawn to scale, with bars beside them.
+
+    The front of a box is as tall as the grid and as long as the stage is wide, each on its own scale.
+
+    Args:
+        names: what stands beside each stage.
+        grids: tokens `(H, W)` of each stage.
+        widths: channels of each stage.
+        columns: heading -> for each stage the length of its bar and the text at its end.
+    """
+    figure = Figure(figsize=(9.5, 1.15 * len(names) + 0.7))
+    ax, *bars = figure.subplots(1, 1 + len(columns), width_ratios=(3.2,) + (1,) * len(columns))
+    tallest, longest = max(height for height, _ in grids), max(widths)
+    for row, ((height, width), channels) in enumerate(zip(grids, widths, strict=True)):
+        up, into, right = 0.5 * height / tallest, 0.25 * width / tallest, channels / longest
+        slant, bottom = 0.35 * into, row + (up + into) / 2
+        top, back = bottom - up, bottom - up - into
+        faces = {
+            "#CFE3F1": [(0, bottom), (right, bottom), (right, top), (0, top)],
+            "#E8F2F9": [(0, top), (right, top), (right + slant, back), (slant, back)],
+            "#A9CCE4": [(right, bottom), (right + slant, bottom - into), (right + slant, back), (right, top)],
+        }
+        for color, corners in faces.items():
+            ax.add_patch(Polygon(corners, facecolor=color, edgecolor=MEMBRANE, linewidth=1))
+        ax.text(right + slant + 0.03, row, f"{height} × {width} × {channels}", va="center", fontsize=11)
+    ax.set(xlim=(-0.02, 1.4), ylim=(len(names) - 0.45, -0.5), yticks=range(len(names)), xticks=[])
+    ax.set_yticklabels(names)
+    ax.set_title("grid (rows × columns) × channels", loc="left")
+    for panel, color, (heading, entries) in zip(bars, PALETTE[3:], columns.items(), strict=False):
+        values = [value for value, _ in entries]
+        panel.barh(range(len(entries)), values, height=0.4, color=color)
+        for row, (value, text) in enumerate(entries):
+            panel.text(value + 0.03 * max(values), row, text, va="center", fontsize=10)
+        panel.set(xlim=(0, 1.75 * max(values)), ylim=ax.get_ylim(), xticks=[], yticks=[], title=heading)
+    for panel in (ax, *bars):
+        panel.spines[["left", "bottom"]].set_visible(False)
+        panel.tick_params(length=0)
     return figure

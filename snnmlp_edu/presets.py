@@ -9,6 +9,7 @@ as `released_<name>` with the token-axis batch norm of the released code in the 
 from __future__ import annotations
 
 from .config import NetworkConfig
+from .network import SpikingMLP
 from .registry import register
 
 PRESETS: dict[str, NetworkConfig] = {
@@ -25,6 +26,6 @@ PRESETS: dict[str, NetworkConfig] = {
 }
 
 for _name, _config in PRESETS.items():
-    register(_name, _config)
-    register(f"released_{_name}", _config.replace(channel_norm="bn_token"))
-    register(f"relu_{_name}", _config.replace(activation="relu", time_steps=1))
+    register(_name, _config, SpikingMLP)
+    register(f"released_{_name}", _config.replace(channel_norm="bn_token"), SpikingMLP)
+    register(f"relu_{_name}", _config.replace(activation="relu", time_steps=1), SpikingMLP)

@@ -10,7 +10,6 @@ from torch import nn
 
 from .config import NetworkConfig, nearest
 from .errors import InputError
-from .network import SpikingMLP
 
 
 class _Entry(NamedTuple):
@@ -21,15 +20,13 @@ class _Entry(NamedTuple):
 _entries: dict[str, _Entry] = {}
 
 
-def register(
-    name: str, config: NetworkConfig, build: Callable[[NetworkConfig], nn.Module] = SpikingMLP
-) -> None:
+def register(name: str, config: NetworkConfig, build: Callable[[NetworkConfig], nn.Module]) -> None:
     """Make a configuration known under a name.
 
     Args:
         name: what `create_model` is to be called with.
         config: the configuration, which callers may override field by field.
-        build: makes the network of a configuration.
+        build: makes the network of a configuration, for instance `SpikingMLP`.
 
     Raises:
         InputError: the name is taken.

@@ -1,0 +1,228 @@
+"""Trained networks on disk: one safetensors file that holds the weights and all that is needed to use them.
+
+The file's metadata hold one JSON document: format version, preset, configuration, preprocessing, class
+names, metrics, recipe, and a SHA-256 over the tensors. Loading parses JSON and copies numbers; nothing
+is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from .config import NetworkConfig, nearest
+from .data.files import read_manifest, read_verified, write_atomically
+from .data.transforms import Preprocessing
+from .errors import InputError
+from .network import SpikingMLP
+
+FORMAT = 1
+METADATA_KEY = "snnmlp_edu"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network with what belongs to it.
+
+    Args:
+        model: the network in evaluation mode; its configuration is `model.config`.
+        preprocessing: from stored pixels to the network's input.
+        class_names: what each logit stands for.
+        preset: name of the preset it was built from, or None.
+        metrics: what training measured.
+        recipe: how it was trained, as plain values.
+    """
+
+    model: SpikingMLP
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...] = ()
+    preset: str | None = None
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names, types, shapes and values of tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: SpikingMLP,
+    preprocessing: Preprocessing,
+    *,
+    class_names: Sequence[str] = (),
+    preset: str | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        path: the file; an older one is replaced at the last moment.
+        model: the network.
+        preprocessing: from stored pixels to the network's input.
+        class_names: what each logit stands for.
+        preset: name of the preset it was built from.
+        metrics: what was measured, as values that JSON can hold.
+        recipe: how it was trained, likewise.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    document = {
+        "format": FORMAT,
+        "preset": preset,
+        "config": model.config.to_dict(),
+        "preprocessing": preprocessing.to_dict(),
+        "class_names": list(class_names),
+        "metrics": dict(metrics or {}),
+        "recipe": dict(recipe or {}),
+        "tensors_sha256": hash_tensors(tensors),
+    }
+    write_atomically(Path(path), safetensors.torch.save(tensors, {METADATA_KEY: json.dumps(document)}))
+
+
+def list_pretrained() -> list[str]:
+    """Names of the checkpoints that are shipped in `data/checkpoints`."""
+    prefix, suffix = "checkpoints/", ".safetensors"
+    return [
+        name.removeprefix(prefix).removesuffix(suffix)
+        for name in read_manifest()
+        if name.startswith(prefix) and name.endswith(suffix)
+    ]
+
+
+def load_checkpoint(source: str | Path, **overrides: Any) -> Checkpoint:
+    """Read a checkpoint and build its network, in evaluation mode.
+
+    Args:
+        source: path of a file, or the name of a shipped checkpoint (`list_pretrained`).
+        overrides: fields of `NetworkConfig` to change, such as `time_steps=6` or `neuron={"beta": 0.25}`;
+            only those that leave every weight its shape.
+
+    Raises:
+        InputError: the file is missing, truncated, changed or no checkpoint, or its weights do not fit
+            the configuration; the message says which.
+    """
+    if isinstance(source, str) and source in list_pretrained():
+        content = read_verified(f"checkpoints/{source}.safetensors")
+    elif Path(source).is_file():
+        content = Path(source).read_bytes()
+    else:
+        hint = nearest(str(source), list_pretrained())
+        raise InputError(
+            f"there is no checkpoint {source}{hint}; give the path of a file or one of"
+            f" {', '.join(list_pretrained())}"
+        )
+    document = _read_document(content, str(source))
+    tensors = _read_tensors(content, str(source))
+    try:
+        if hash_tensors(tensors) != document["tensors_sha256"]:
+            raise InputError(f"the weights in {source} do not match their SHA-256; copy or train it again")
+        config = NetworkConfig.from_dict(document["config"]).replace(**overrides)
+        preprocessing = Preprocessing.from_dict(document["preprocessing"])
+        return Checkpoint(
+            model=_build(config, tensors, str(source)),
+            preprocessing=dataclasses.replace(preprocessing, image_size=config.image_size),
+            class_names=tuple(document["class_names"]),
+            preset=document["preset"],
+            metrics=document["metrics"],
+            recipe=document["recipe"],
+        )
+    except KeyError as error:
+        raise InputError(f"{source} lacks {error} in its metadata; train it again") from error
+
+
+def load_pretrained(name: str, **overrides: Any) -> SpikingMLP:
+    """A trained network that is shipped with the package, in evaluation mode.
+
+    Args:
+        name: one of `list_pretrained()`.
+        overrides: fields of `NetworkConfig` to change; only those that leave every weight its shape.
+
+    Raises:
+        InputError: the name is unknown (the nearest is suggested), the file is not the one that the
+            manifest names, or its weights do not fit the overrides.
+
+    >>> load_pretrained("mlp_spe_nano", time_steps=6).config.time_steps
+    6
+    """
+    known = list_pretrained()
+    if name not in known:
+        raise InputError(
+            f"there is no pretrained {name!r}{nearest(name, known)} (shipped: {', '.join(known)})"
+        )
+    return load_checkpoint(name, **overrides).model
+
+
+def _read_document(content: bytes, source: str) -> dict[str, Any]:
+    """The JSON document in a safetensors header: its length in 8 bytes, then JSON, then the tensors."""
+    no_checkpoint = (
+        f"{source} is no checkpoint of snnmlp-edu; give a .safetensors file that `snnmlp train` wrote"
+    )
+    length = int.from_bytes(content[:8], "little")
+    if content[8:9] != b"{":
+        raise InputError(no_checkpoint)
+    expected = 8 + length
+    if len(content) >= expected:
+        try:
+            header = json.loads(content[8:expected])
+            expected += max(
+                entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
+            )
+            document = json.loads(header["__metadata__"][METADATA_KEY])
+            version = document["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(no_checkpoint) from error
+    if len(content) < expected:
+        raise InputError(
+            f"{source} is truncated: it has {len(content)} of {expected} bytes; copy or train it again"
+        )
+    if version != FORMAT:
+        raise InputError(
+            f"{source} has format {version} and this version of snnmlp-edu reads {FORMAT}; update it"
+        )
+    return document
+
+
+def _read_tensors(content: bytes, source: str) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise InputError(f"{source} is damaged ({error}); copy or train it again") from error
+
+
+def _build(config: NetworkConfig, tensors: Mapping[str, Tensor], source: str) -> SpikingMLP:
+    # On the meta device: no weights are drawn only to be overwritten, and no random state is used up.
+    with torch.device("meta"):
+        model = SpikingMLP(config)
+    wanted = model.state_dict()
+    for name in [*wanted, *tensors]:
+        shapes = [
+            f"{tensor[name].dtype} {tuple(tensor[name].shape)}" if name in tensor else "absent"
+            for tensor in (tensors, wanted)
+        ]
+        if shapes[0] != shapes[1]:
+            raise InputError(
+                f"{source} does not fit the configuration: {name} is {shapes[0]} in the file and {shapes[1]}"
+                " in the network; leave out overrides that change weights"
+            )
+    model.load_state_dict(dict(tensors), assign=True)
+    return model.eval()

@@ -1,0 +1,157 @@
+"""The command line `snnmlp`: parse and call, nothing else.
+
+Exit code 0 means success, 1 a negative verdict, 2 that the call was wrong; then one line on standard
+error says how to mend it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+from typer.core import TyperGroup
+
+from .checkpoints import load_checkpoint
+from .errors import InputError
+from .registry import create_model, get_config, list_models
+from .training import describe_accuracy, evaluate_embedded
+
+
+class OneLineErrors(TyperGroup):
+    """Turns every mistake of the person calling into one line on standard error and exit code 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line and exit."""
+        try:
+            code = super().main(*args, **kwargs | {"standalone_mode": False})
+        except (InputError, OSError) as error:
+            _fail(str(error))
+        except Exception as error:
+            # What typer raises for a wrong call: the class moved between its versions, the method did not.
+            if not hasattr(error, "format_message"):
+                raise
+            _fail(f"{error.format_message()} (try 'snnmlp --help')")
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> None:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    help="Spiking MLPs with multiplication-free inference: train them, and check what they do.",
+    epilog="Example: snnmlp models",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """Entry point of the command `snnmlp`."""
+    app(prog_name="snnmlp")
+
+
+@app.callback()
+def _options() -> None:
+    """Without it, typer would make a single command the whole program."""
+
+
+@app.command(epilog="Example: snnmlp models --json")
+def models(as_json: Json = False) -> None:
+    """List the presets with their size and the images they take."""
+    rows = []
+    for name in list_models():
+        with torch.device("meta"):
+            model = create_model(name)
+        fields = ("in_channels", "image_size", "num_classes", "time_steps")
+        row = {"preset": name, "parameters": sum(p.numel() for p in model.parameters())}
+        rows.append(row | {field: getattr(get_config(name), field) for field in fields})
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table(
+        "preset",
+        *(Column(name, justify="right") for name in ("parameters", "input", "classes", "time steps")),
+    )
+    for row in rows:
+        table.add_row(
+            str(row["preset"]),
+            f"{row['parameters']:,}",
+            f"{row['in_channels']} x {row['image_size']} x {row['image_size']}",
+            str(row["num_classes"]),
+            str(row["time_steps"]),
+        )
+    Console().print(table)
+
+
+@app.command(epilog="Example: snnmlp train --recipe fashion_smoke epochs=2 neuron.beta=0.8")
+def train(
+    recipe: Annotated[str, typer.Option(help="Name of a recipe, or path of a .yaml file.")],
+    preset: Annotated[str | None, typer.Option(help="Network to train; else the recipe's.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder in which the run gets its own folder.")] = Path("runs"),
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Fields of the recipe or of NetworkConfig."),
+    ] = None,
+) -> None:
+    """Train a preset by a recipe, keep the epoch that validates best, and test it once."""
+    changes = parse_overrides(overrides or [])
+    from .training import fit  # it needs the extra [train], and seconds to import
+
+    result = fit(preset, recipe, output=output, **changes)
+    print(result)
+    print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (epoch {result.best_epoch})")
+    print(f"checkpoint {result.checkpoint} ({result.seconds:.0f} s)")
+
+
+@app.command(epilog="Example: snnmlp evaluate mlp_spe_nano")
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(help="Path of a checkpoint, or name of a shipped one.")],
+    as_json: Json = False,
+) -> None:
+    """Test a trained network on the embedded test images."""
+    correct, total = evaluate_embedded(load_checkpoint(checkpoint))
+    if as_json:
+        verdict = {"checkpoint": checkpoint, "correct": correct, "total": total, "accuracy": correct / total}
+        print(json.dumps(verdict, indent=2))
+    else:
+        print(f"test accuracy {describe_accuracy(correct, total)}")
+
+
+def parse_overrides(words: list[str]) -> dict[str, Any]:
+    """`key=value` words as nested mappings; a dot reaches in, and a value is JSON or else plain text.
+
+    Raises:
+        InputError: a word is not of that form, or a key stands twice.
+
+    >>> parse_overrides(["epochs=2", "neuron.beta=0.8", "skip=none"])
+    {'epochs': 2, 'neuron': {'beta': 0.8}, 'skip': 'none'}
+    """
+    changes: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        *outer, last = key.split(".")
+        if not equals or not last or not all(outer):
+            raise InputError(f"{word!r} is not understood; write key=value, such as epochs=2")
+        place = changes
+        for name in outer:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise InputError(f"{key} and {name} are both given; give one of them")
+        if last in place:
+            raise InputError(f"{key} is given twice; give it once")
+        try:
+            place[last] = json.loads(text)
+        except json.JSONDecodeError:
+            place[last] = text
+    return changes

@@ -1,0 +1,95 @@
+r"""Synapses: a linear map along one named axis of `[T, B, H, W, C]`, then a normalisation.
+
+The axis that the map writes and the axis of the normalisation decide whether the two fold into one map.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .config import ChannelNorm, NetworkConfig
+from .layout import Axis, features_along, view_along
+from .normalisation import make_norm
+
+
+class AxisLinear(nn.Linear):
+    r"""A linear map along one named axis, shared by all places of the other axes.
+
+    .. math::
+        y_{\dots q \dots} = \sum_p W_{qp}\, x_{\dots p \dots} + b_q
+
+    Args:
+        axis: `channel`, `width`, `height` or `token`.
+        in_features: entries along that axis that come in.
+        out_features: entries along that axis that go out.
+        bias: whether there is a bias b, one for each output entry.
+
+    >>> AxisLinear("width", 8, 8)(torch.zeros(4, 2, 8, 8, 3)).shape
+    torch.Size([4, 2, 8, 8, 3])
+    """
+
+    def __init__(self, axis: Axis, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.axis: Axis = axis
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Current: the map along the axis, all other axes as they were."""
+        if self.axis == "channel":
+            return functional.linear(spikes, self.weight, self.bias)
+        current = torch.matmul(self.weight, view_along(spikes, self.axis))  # [before, features, after]
+        if self.bias is not None:
+            current = current + self.bias.unsqueeze(1)
+        return current.view(spikes.shape)
+
+    def extra_repr(self) -> str:
+        """What `repr` shows of this layer."""
+        return f"axis={self.axis}, {super().extra_repr()}"
+
+
+class Synapse(nn.Module):
+    """Linear map, then normalisation: what turns incoming spikes into current."""
+
+    def __init__(self, linear: nn.Module, norm: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+        self.norm = norm
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Current `[T, B, H, W, C']` for spikes `[T, B, H, W, C]`."""
+        return self.norm(self.linear(spikes))
+
+
+def make_synapse(
+    config: NetworkConfig,
+    norm: ChannelNorm,
+    axis: Axis,
+    in_features: int,
+    shape: tuple[int, int, int],
+    *,
+    bias: bool = True,
+    currents_summed: int = 1,
+) -> Synapse:
+    """Linear map along one axis to a current of shape `(H, W, C)`, and its normalisation.
+
+    Args:
+        config: the network; its time steps and threshold matter to `tebn` and `tdbn`.
+        norm: kind of normalisation; `none` gives the map a bias.
+        axis: the axis that the map reads and writes.
+        in_features: entries along that axis that come in.
+        shape: `(H, W, C)` of the current that goes out.
+        bias: whether the map has a bias.
+        currents_summed: currents that add up at the neuron behind it.
+    """
+    return Synapse(
+        AxisLinear(axis, in_features, features_along(axis, shape), bias or norm == "none"),
+        make_norm(
+            norm,
+            axis,
+            shape,
+            time_steps=config.time_steps,
+            threshold=config.neuron.threshold,
+            currents_summed=currents_summed,
+        ),
+    )

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import gc
+import resource
+from typing import Any
+
+import pytest
+import torch
+from reference import Reference
+from torch import Tensor, nn
+
+from snnmlp_edu import InputError, NetworkConfig, SpikingMLP, count_parameters, record
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    *({"channel_norm": kind} for kind in ("bn_token", "ln", "tdbn", "tebn", "none")),
+    *({"token_norm": kind} for kind in ("ln", "tdbn", "tebn", "none")),
+    *({"token_mixing": "full", "token_norm": kind} for kind in ("bn", "ln", "tdbn", "tebn", "none")),
+    *({"skip": skip} for skip in ("membrane", "spike_bn", "spike", "none")),
+    *({"skip": s, "channel_norm": "tdbn", "token_norm": "tdbn"} for s in ("membrane", "spike_bn", "none")),
+    {"patch_encoding": "conv"},
+    {"token_mixing": "none"},
+    {"head": "figure"},
+    {"activation": "relu"},
+    {"activation": "relu", "skip": "spike", "head": "figure", "patch_encoding": "conv"},
+    *({"neuron": {"surrogate": name}} for name in ("atan", "fast_sigmoid", "triangle", "dspike")),
+    {"neuron": {"surrogate": "sigmoid", "slope": 2.5}},
+    {"neuron": {"reset": "soft"}},
+    {"neuron": {"beta": 0.8, "threshold": 0.5, "input_gain": 1.0}, "token_norm": "tdbn"},
+    {"neuron": {"inclusive": False}},
+    {"time_steps": 1},
+    {"time_steps": 6},
+    {"expansion": 1, "depths": (1, 1, 1)},
+]
+
+
+def name_of(variant: dict[str, Any]) -> str:
+    return "-".join(f"{key}={value}" for key, value in variant.items()) or "default"
+
+
+def shaken(config: NetworkConfig) -> SpikingMLP:
+    """A network in fp64 with random scales, shifts and statistics, so that every layer fires."""
+    model = SpikingMLP(config).double()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.LayerNorm):
+                module.weight.uniform_(0.8, 2.0)
+                module.bias.uniform_(0.5, 1.5)
+            if isinstance(module, nn.BatchNorm1d):
+                module.running_mean.normal_(0, 0.2)
+                module.running_var.uniform_(0.2, 0.8)
+        for name, parameter in model.named_parameters():
+            if name.endswith("step_scale"):
+                parameter.uniform_(0.7, 1.3)
+            if name.endswith("linear.bias"):
+                parameter.uniform_(0.0, 3.0)
+    return model
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
+def test_every_variant_equals_the_written_out_network(
+    tiny: NetworkConfig, variant: dict[str, Any], training: bool
+) -> None:
+    config = tiny.replace(**variant)
+    model = shaken(config).train(training)
+    images = torch.rand(3, 2, 8, 8, dtype=torch.float64)
+    target = torch.randn(config.time_steps, 3, 5, dtype=torch.float64)
+
+    parameters = {k: v.detach().clone().requires_grad_() for k, v in model.named_parameters()}
+    buffers = {k: v.clone() for k, v in model.named_buffers()}
+    expected = Reference(config, parameters | buffers, training).logits(images)
+    (expected * target).sum().backward()
+    actual = model.forward_steps(images)
+    (actual * target).sum().backward()
+
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(
+            parameter.grad, parameters[name].grad, rtol=1e-7, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    assert sum(bool(p.grad.abs().sum() > 0) for p in model.parameters()) > 0.8 * len(parameters)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
+def test_every_layer_of_every_variant_fires(tiny: NetworkConfig, variant: dict[str, Any]) -> None:
+    # Otherwise equality with the reference would be equality of silence.
+    model = shaken(tiny.replace(**variant)).train()
+    images = torch.rand(3, 2, 8, 8, dtype=torch.float64)
+    for _ in range(20):
+        model(images)
+    rates = record(model, images).firing_rates()
+    assert all(rate > 0 for rate in rates.values()), rates
+
+
+def test_logits_are_the_mean_over_steps(tiny: NetworkConfig) -> None:
+    model = shaken(tiny).eval()
+    images = torch.rand(2, 2, 8, 8, dtype=torch.float64)
+    assert model(images).shape == (2, 5)
+    torch.testing.assert_close(model(images), model.forward_steps(images).mean(0))
+
+
+def test_images_with_a_time_axis_are_presented_step_by_step(tiny: NetworkConfig) -> None:
+    model = shaken(tiny).eval()
+    images = torch.rand(2, 2, 8, 8, dtype=torch.float64)
+    steps = model.forward_steps(images)
+    torch.testing.assert_close(model.forward_steps(images.expand(3, -1, -1, -1, -1)), steps)
+    # What comes at the last step cannot change what was said before it.
+    changed = images.repeat(3, 1, 1, 1, 1)
+    changed[2] = 10 * torch.randn(2, 2, 8, 8)
+    later = model.forward_steps(changed)
+    torch.testing.assert_close(later[:2], steps[:2])
+    assert not torch.allclose(later[2], steps[2])
+
+
+def test_the_order_of_a_batch_and_earlier_batches_do_not_matter(tiny: NetworkConfig) -> None:
+    model = shaken(tiny).eval()
+    images = torch.rand(6, 2, 8, 8, dtype=torch.float64)
+    first = model(images)
+    order = torch.tensor([4, 0, 5, 2, 1, 3])
+    torch.testing.assert_close(model(images[order]), first[order])
+    model(torch.rand(2, 2, 8, 8, dtype=torch.float64) * 10)
+    torch.testing.assert_close(model(images), first, rtol=0, atol=0)
+    torch.testing.assert_close(model(images[2:3]), first[2:3])
+
+
+@pytest.mark.parametrize("backend", ["eager", "snntorch"])
+def test_a_thousand_forward_calls_leave_nothing_behind(tiny: NetworkConfig, backend: str) -> None:
+    model = SpikingMLP(tiny.replace(depths=(1,), neuron={"backend": backend})).eval()
+    images = torch.rand(64, 2, 8, 8)
+
+    def live_tensors() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+    with torch.no_grad():
+        for _ in range(50):
+            model(images)
+        tensors, peak = live_tensors(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for _ in range(1000):
+            model(images)
+        assert live_tensors() == tensors
+        # One neuron layer's state here is 24 KiB: a thousand of them kept alive would show as 24 MiB.
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 8 * 1024
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 2, 10, 8), (2, 8, 8), (4, 2, 2, 8, 8)], ids=str)
+def test_images_of_another_shape_are_refused(tiny: NetworkConfig, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"images have shape .* this network takes \[B, 2, 8, 8\]"):
+        SpikingMLP(tiny)(torch.rand(shape))
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
+def test_the_parts_sum_to_all_parameters(tiny: NetworkConfig, variant: dict[str, Any]) -> None:
+    model = SpikingMLP(tiny.replace(**variant))
+    parts = count_parameters(model)
+    assert sum(parts.values()) == sum(p.numel() for p in model.parameters())
+    # Two batch norms with scale and shift in each block: three blocks, widths 6, 6 and 12.
+    assert parts["skip"] == (2 * 2 * (6 + 6 + 12) if variant.get("skip") == "spike_bn" else 0)
+
+
+def test_sync_batch_norm_finds_every_batch_norm(tiny: NetworkConfig) -> None:
+    model = SpikingMLP(tiny.replace(skip="spike_bn", channel_norm="tdbn", token_norm="tebn"))
+    count = sum(isinstance(m, nn.BatchNorm1d) for m in model.modules())
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert sum(isinstance(m, nn.SyncBatchNorm) for m in converted.modules()) == count > 20
+    images = torch.rand(2, 2, 8, 8)
+    assert converted.eval()(images).shape == (2, 5)
+
+
+def test_spikes_are_exact_under_bf16_autocast(tiny: NetworkConfig) -> None:
+    model = SpikingMLP(tiny).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        traces = record(model, torch.rand(2, 2, 8, 8))
+        model(torch.rand(2, 2, 8, 8)).sum().backward()
+    assert all(set(spikes.unique().tolist()) <= {0.0, 1.0} for spikes in traces.values())

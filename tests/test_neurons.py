@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import snntorch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import lif
+
+from snnmlp_edu import LIF, InputError, NeuronConfig, lif_step, lif_trace
+from snnmlp_edu.surrogates import SURROGATES, Surrogate
+
+BACKENDS = ("eager", "snntorch")
+
+
+def neurons(**fixed: Any) -> st.SearchStrategy[NeuronConfig]:
+    fields = {
+        "beta": st.floats(0, 1),
+        "threshold": st.floats(0.1, 3),
+        "input_gain": st.floats(0.1, 2),
+        "reset": st.sampled_from(["hard", "soft"]),
+        "surrogate": st.sampled_from(sorted(SURROGATES)),
+        "inclusive": st.booleans(),
+    }
+    return st.builds(NeuronConfig, **(fields | {k: st.just(v) for k, v in fixed.items()}))
+
+
+@pytest.mark.parametrize(
+    ("config", "current", "membrane", "spikes"),
+    [
+        # u = v/2 + x/2, reset to 0 at 1.
+        (NeuronConfig(), [1, 1.5, 1, 2, -1], [0.5, 1.0, 0.5, 1.25, -0.5], [0, 1, 0, 1, 0]),
+        # The same, but the threshold itself does not fire.
+        (NeuronConfig(inclusive=False), [1, 1.5, 1, 2], [0.5, 1.0, 1.0, 1.5], [0, 0, 0, 1]),
+        # Soft: what is above the threshold stays, and leaks: 1.75 - 1 = 0.75, / 2 + 0.5 = 0.875.
+        (NeuronConfig(reset="soft"), [3.5, 1, 1, 1], [1.75, 0.875, 0.9375, 0.96875], [1, 0, 0, 0]),
+        (NeuronConfig(beta=1, input_gain=1), [0.25] * 5, [0.25, 0.5, 0.75, 1.0, 0.25], [0, 0, 0, 1, 0]),
+        (NeuronConfig(beta=0, input_gain=1), [0.5, 1, 0.5], [0.5, 1.0, 0.5], [0, 1, 0]),
+        (NeuronConfig(threshold=2), [4, 3.5, 4.5], [2.0, 1.75, 3.125], [1, 0, 1]),
+    ],
+    ids=["released", "strict", "soft", "no leak", "no memory", "threshold 2"],
+)
+def test_traces_computed_by_hand(
+    config: NeuronConfig, current: list[float], membrane: list[float], spikes: list[int]
+) -> None:
+    trace = lif_trace(torch.tensor(current, dtype=torch.float64), config)
+    assert trace.membrane.tolist() == membrane
+    assert trace.spikes.tolist() == spikes
+    assert LIF(config)(torch.tensor(current)).tolist() == spikes
+
+
+def test_one_step_at_a_time_is_the_layer_at_once() -> None:
+    config = NeuronConfig(reset="soft", beta=0.7)
+    current = torch.randn(5, 2, 3) + 1
+    state, steps = None, []
+    for now in current:
+        spikes, state = lif_step(now, state, config)
+        steps.append(spikes)
+    assert torch.equal(torch.stack(steps), LIF(config)(current))
+
+
+@given(config=neurons(), steps=st.integers(1, 8), seed=st.integers(0, 2**31))
+def test_spikes_and_gradients_of_the_written_out_loop(config: NeuronConfig, steps: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    current = torch.randn(steps, 7, dtype=torch.float64, generator=generator) * 2 + 1
+    weights = torch.randn(steps, 7, dtype=torch.float64, generator=generator)
+    ours, theirs = current.clone().requires_grad_(), current.clone().requires_grad_()
+    actual, expected = LIF(config)(ours), lif(theirs, config)
+    assert torch.equal(actual, expected.round())
+    (actual * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12)
+
+
+@given(config=neurons(reset="hard", inclusive=False), seed=st.integers(0, 2**31))
+def test_hard_reset_equals_snntorch_leaky(config: NeuronConfig, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    current = torch.randn(6, 50, dtype=torch.float64, generator=generator) * 2 + 1
+    # In fp64: snnTorch stores leak and threshold as fp32 scalars unless told otherwise.
+    beta, threshold = (torch.tensor(x, dtype=torch.float64) for x in (config.beta, config.threshold))
+    neuron = snntorch.Leaky(beta=beta, threshold=threshold, reset_mechanism="zero").double()
+    snntorch.SpikingNeuron.instances.remove(neuron)
+    membrane = torch.zeros(50, dtype=torch.float64)
+    expected = []
+    for now in current:
+        spikes, membrane = neuron(config.input_gain * now, membrane)
+        expected.append(spikes)
+    assert torch.equal(LIF(config)(current), torch.stack(expected))
+
+
+def test_the_soft_reset_of_snntorch_is_another_model() -> None:
+    current = torch.randn(6, 300) * 2 + 1
+    neuron = snntorch.Leaky(beta=0.5, reset_mechanism="subtract")
+    snntorch.SpikingNeuron.instances.remove(neuron)
+    membrane = torch.zeros(300)
+    theirs = []
+    for now in current:
+        spikes, membrane = neuron(0.5 * now, membrane)
+        theirs.append(spikes)
+    ours = LIF(NeuronConfig(reset="soft"))(current)
+    assert not torch.equal(ours, torch.stack(theirs))
+    # Its step under an explicit reset, subtracted before the leak, is ours.
+    explicit = LIF(NeuronConfig(reset="soft", backend="snntorch"))(current)
+    assert torch.equal(ours, explicit)
+
+
+@given(config=neurons(inclusive=False), seed=st.integers(0, 2**31))
+def test_backends_agree_spike_for_spike(config: NeuronConfig, seed: int) -> None:
+    current = torch.randn(4, 60, generator=torch.Generator().manual_seed(seed)) * 2 + 1
+    weights = torch.randn(4, 60, generator=torch.Generator().manual_seed(seed + 1))
+    results = []
+    for backend in BACKENDS:
+        x = current.clone().requires_grad_()
+        spikes = LIF(NeuronConfig(**(vars(config) | {"backend": backend})))(x)
+        (spikes * weights).sum().backward()
+        results.append((spikes.detach(), x.grad))
+    for spikes, gradient in results[1:]:
+        assert torch.equal(spikes, results[0][0])
+        torch.testing.assert_close(gradient, results[0][1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_state_survives_a_call(backend: str) -> None:
+    neuron = LIF(NeuronConfig(backend=backend))
+    current = torch.rand(4, 5) * 3
+    first = neuron(current)
+    neuron(torch.full((2, 5), 1.9))  # leaves membranes just below the threshold
+    assert torch.equal(neuron(current), first)
+    assert torch.equal(neuron(current[:, :2]), first[:, :2])
+    assert neuron.state_dict() == {}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_deleted_neurons_are_gone(backend: str) -> None:
+    # snnTorch keeps each of its neurons, and its last state, in a class list.
+    before = len(snntorch.SpikingNeuron.instances)
+    neuron = LIF(NeuronConfig(backend=backend))
+    spikes = neuron(torch.rand(3, 4, requires_grad=True))
+    alive = weakref.ref(neuron)
+    del neuron, spikes
+    gc.collect()
+    assert alive() is None
+    assert len(snntorch.SpikingNeuron.instances) == before
+
+
+def test_the_surrogate_is_evaluated_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counting(x: torch.Tensor, slope: float) -> torch.Tensor:
+        calls.append(slope)
+        return torch.ones_like(x)
+
+    monkeypatch.setitem(SURROGATES, "sigmoid", Surrogate(counting, 4.0))
+    LIF()(torch.rand(5, 3, requires_grad=True)).sum().backward()
+    assert calls == [4.0] * 5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_the_membrane_in_fp32(backend: str, dtype: torch.dtype) -> None:
+    # In bf16 the membrane would stop at 256: 256 + 1 rounds to 256.
+    config = NeuronConfig(beta=1.0, threshold=300.0, input_gain=1.0, backend=backend, inclusive=False)
+    spikes = LIF(config)(torch.ones(400, 1, dtype=dtype))
+    assert spikes.dtype == dtype
+    assert spikes.flatten().nonzero().flatten().tolist() == [300]
+
+
+def test_the_environment_chooses_where_the_configuration_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    current = torch.full((1, 1), 2.0)  # an exact tie, where the snntorch loop is strict
+    monkeypatch.setenv("SNNMLP_LIF_BACKEND", "snntorch")
+    assert LIF()(current).item() == 0
+    assert LIF(NeuronConfig(backend="eager"))(current).item() == 1
+    monkeypatch.setenv("SNNMLP_LIF_BACKEND", "numpy")
+    with pytest.raises(InputError, match="SNNMLP_LIF_BACKEND is 'numpy'; set it to one of auto"):
+        LIF()(current)
+
+
+def test_a_current_without_time_is_refused() -> None:
+    for current in (torch.tensor(1.0), torch.zeros(0, 3)):
+        with pytest.raises(InputError, match="the first axis must be time"):
+            LIF()(current)

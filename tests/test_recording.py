@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from snnmlp_edu import InputError, NetworkConfig, SpikingMLP, lif_trace, record
+
+
+def test_every_neuron_layer_is_recorded_in_the_order_of_firing(tiny: NetworkConfig) -> None:
+    model = SpikingMLP(tiny)
+    traces = record(model, torch.rand(2, 2, 8, 8))
+    block = "stages.0.blocks.0"
+    assert list(traces)[:6] == [
+        "stages.0.neuron",
+        f"{block}.token.positions.rows.neuron",
+        f"{block}.token.positions.columns.neuron",
+        f"{block}.token_neuron",
+        f"{block}.channel.neuron",
+        f"{block}.channel_neuron",
+    ]
+    assert traces["stages.0.neuron"].shape == (3, 2, 4, 4, 6)
+    assert traces[f"{block}.channel.neuron"].shape == (3, 2, 4, 4, 18)
+    assert traces["stages.1.embedding.neurons.1"].shape == (3, 2, 2, 2, 4)
+    assert traces.membranes == {}
+    assert traces.firing_rates()["stages.0.neuron"] == traces["stages.0.neuron"].mean().item()
+
+
+def test_membranes_are_those_that_met_the_threshold(tiny: NetworkConfig) -> None:
+    model = SpikingMLP(tiny.replace(neuron={"reset": "soft"})).eval()
+    images = torch.rand(2, 2, 8, 8) * 5
+    traces = record(model, images, membranes=True)
+    assert traces.membranes.keys() == traces.keys()
+    for path, spikes in traces.items():
+        assert torch.equal(spikes, (traces.membranes[path] >= 1).float())
+    expected = lif_trace(model.stages[0].embedding(images), model.config.neuron).membrane
+    torch.testing.assert_close(traces.membranes["stages.0.neuron"], expected)
+
+
+def test_recording_leaves_the_network_as_it_was(tiny: NetworkConfig) -> None:
+    model = SpikingMLP(tiny).train()
+    model.head.eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    traces = record(model, torch.rand(2, 2, 8, 8))
+    assert model.training
+    assert not model.head.training
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert not any(spikes.requires_grad for spikes in traces.values())
+
+
+def test_hooks_are_gone_after_an_error_too(tiny: NetworkConfig) -> None:
+    model = SpikingMLP(tiny)
+    with pytest.raises(InputError, match="images have shape"):
+        record(model, torch.rand(2, 1, 8, 8))
+    assert model.training
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_the_relu_twin_records_activations(tiny: NetworkConfig) -> None:
+    traces = record(SpikingMLP(tiny.replace(activation="relu")), torch.rand(2, 2, 8, 8), membranes=True)
+    assert traces["stages.0.neuron"].max() > 0
+    assert traces.membranes == {}
