@@ -11,13 +11,17 @@ potential before the reset :math:`u` and after it :math:`v`. The reset is not di
 
 from __future__ import annotations
 
+import functools
 import os
-from typing import NamedTuple, get_args
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .config import Backend, NetworkConfig, NeuronConfig
+from .compiled import CompilerMissing, compiled_lif
+from .config import NetworkConfig, NeuronConfig
 from .errors import InputError
 from .surrogates import spike
 
@@ -90,13 +94,17 @@ def lif_trace(current: Tensor, config: NeuronConfig) -> LIFTrace:
     return LIFTrace(torch.stack(spikes), torch.stack(potentials))
 
 
+def _full_precision(current: Tensor) -> Tensor:
+    return current.float() if current.dtype in (torch.float16, torch.bfloat16) else current
+
+
 def _eager(current: Tensor, config: NeuronConfig) -> Tensor:
     state = None
     spikes = []
-    for now in current:
+    for now in _full_precision(current):
         fired, state = lif_step(now, state, config)
         spikes.append(fired)
-    return torch.stack(spikes)
+    return torch.stack(spikes).to(current.dtype)
 
 
 def _snntorch(current: Tensor, config: NeuronConfig) -> Tensor:
@@ -111,31 +119,56 @@ def _snntorch(current: Tensor, config: NeuronConfig) -> Tensor:
     ).to(current.device)
     # snnTorch keeps every neuron ever made in a class list, and so its last state.
     snntorch.SpikingNeuron.instances.remove(neuron)
-    membrane = torch.zeros_like(current[0])
+    steps = _full_precision(current)
+    membrane = torch.zeros_like(steps[0])
     spikes = []
-    for now in current:
+    for now in steps:
         fired, membrane = neuron(config.input_gain * now, membrane)
         if config.reset == "soft":
             membrane = membrane - config.threshold * fired.detach()
         spikes.append(fired)
-    return torch.stack(spikes)
+    return torch.stack(spikes).to(current.dtype)
 
 
-_BACKENDS = {"eager": _eager, "snntorch": _snntorch}
+def _compiled(current: Tensor, config: NeuronConfig) -> Tensor:
+    try:
+        return compiled_lif(current, config)
+    except CompilerMissing as missing:
+        raise InputError(
+            f"the LIF backend 'compiled' is not possible: {missing}; use 'auto' or 'eager'"
+        ) from missing
 
 
-def _resolve_backend(config: NeuronConfig) -> str:
-    backend = config.backend
-    if backend == "auto":
-        backend = os.environ.get("SNNMLP_LIF_BACKEND", "auto")  # type: ignore[assignment]
-        if backend not in get_args(Backend):
-            choices = ", ".join(get_args(Backend))
-            raise InputError(f"SNNMLP_LIF_BACKEND is {backend!r}; set it to one of {choices}, or unset it")
-    if backend == "auto":
-        return "eager"
-    if backend not in _BACKENDS:
-        raise InputError(f"the LIF backend {backend!r} is not available; use 'auto', 'eager' or 'snntorch'")
-    return backend
+@functools.cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(f"LIF neurons run without a compiler, which is slower: {reason}", stacklevel=2)
+
+
+# Below this many entries a layer takes less time than the compiler would.
+COMPILE_FROM = 2**15
+
+
+def _auto(current: Tensor, config: NeuronConfig) -> Tensor:
+    if current.numel() < COMPILE_FROM:
+        return _eager(current, config)
+    try:
+        return compiled_lif(current, config)
+    except CompilerMissing as missing:
+        _warn_once(str(missing))
+        return _eager(current, config)
+
+
+_BACKENDS = {"auto": _auto, "compiled": _compiled, "eager": _eager, "snntorch": _snntorch}
+
+
+def _backend(config: NeuronConfig) -> Callable[[Tensor, NeuronConfig], Tensor]:
+    name: str = config.backend
+    if name == "auto":
+        name = os.environ.get("SNNMLP_LIF_BACKEND", "auto")
+        if name not in _BACKENDS:
+            choices = ", ".join(_BACKENDS)
+            raise InputError(f"SNNMLP_LIF_BACKEND is {name!r}; set it to one of {choices}, or unset it")
+    return _BACKENDS[name]
 
 
 class LIF(nn.Module):
@@ -147,6 +180,11 @@ class LIF(nn.Module):
     `forward(current)` takes input currents `[T, ...]` and returns spikes in the same shape and dtype,
     each 0 or 1. The membrane starts at 0 in every call and stays in fp32 when currents are half
     precision. There are no parameters and there is no state to reset.
+
+    The backend `compiled` runs the scan over time as one compiled loop, `eager` as a Python loop, and
+    `snntorch` as a loop over `snntorch.Leaky`, whose threshold is strict. They agree spike for spike but
+    for currents that meet the threshold exactly. `auto` compiles layers that are large enough to repay it
+    where a compiler works; the environment variable SNNMLP_LIF_BACKEND says otherwise.
 
     Raises:
         InputError: the current has no time axis, or the backend asked for is not available.
@@ -165,10 +203,7 @@ class LIF(nn.Module):
             raise InputError(
                 f"LIF got a current of shape {tuple(current.shape)}; the first axis must be time, T >= 1"
             )
-        scan = _BACKENDS[_resolve_backend(self.config)]
-        half = current.dtype in (torch.float16, torch.bfloat16)
-        spikes = scan(current.float() if half else current, self.config)
-        return spikes.to(current.dtype)
+        return _backend(self.config)(current, self.config)
 
     def extra_repr(self) -> str:
         """What `repr` shows of this layer."""

@@ -117,9 +117,8 @@ class SpikingPatchEncoding(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, config: NetworkConfig) -> None:
         super().__init__()
         node = out_channels // 3
-        self.down = nn.ModuleList(
-            ConvNorm(in_channels, node, kernel_size=3, stride=2, padding=1) for _ in range(3)
-        )
+        # One convolution writes the stride-2 parts of all three nodes: its batch norm is by channel.
+        self.down = ConvNorm(in_channels, out_channels, kernel_size=3, stride=2, padding=1)
         self.between = nn.ModuleList(
             ConvNorm(node, node, kernel_size=3, stride=1, padding=1) for _ in range(2)
         )
@@ -127,7 +126,7 @@ class SpikingPatchEncoding(nn.Module):
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Embedding `[T, B, H / 2, W / 2, C']` of spikes `[T, B, H, W, C]`."""
-        first = self.down[0](spikes)
-        second = self.down[1](spikes) + self.between[0](self.neurons[0](first))
-        third = self.down[2](spikes) + first + self.between[1](self.neurons[1](second))
+        first, second, third = self.down(spikes).chunk(3, dim=-1)
+        second = second + self.between[0](self.neurons[0](first))
+        third = third + first + self.between[1](self.neurons[1](second))
         return torch.cat((first, second, third), dim=-1)

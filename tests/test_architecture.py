@@ -16,7 +16,8 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "shipped" not in path.p
 LEVELS = (
     ("errors", "layout", "plots", "surrogates"),
     ("config",),
-    ("data", "neurons", "normalisation"),
+    ("compiled", "data", "normalisation"),
+    ("neurons",),
     ("patches", "synapses"),
     ("mixing",),
     ("network",),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 import weakref
 from typing import Any
 
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 from reference import lif
 
 from snnmlp_edu import LIF, InputError, NeuronConfig, lif_step, lif_trace
+from snnmlp_edu.neurons import COMPILE_FROM
 from snnmlp_edu.surrogates import SURROGATES, Surrogate
 
-BACKENDS = ("eager", "snntorch")
+BACKENDS = ("eager", "snntorch", "compiled")
+LOOPS = ("eager", "snntorch")  # hypothesis would compile each of its examples
 
 
 def neurons(**fixed: Any) -> st.SearchStrategy[NeuronConfig]:
@@ -109,11 +112,11 @@ def test_the_soft_reset_of_snntorch_is_another_model() -> None:
 
 
 @given(config=neurons(inclusive=False), seed=st.integers(0, 2**31))
-def test_backends_agree_spike_for_spike(config: NeuronConfig, seed: int) -> None:
+def test_loops_agree_spike_for_spike(config: NeuronConfig, seed: int) -> None:
     current = torch.randn(4, 60, generator=torch.Generator().manual_seed(seed)) * 2 + 1
     weights = torch.randn(4, 60, generator=torch.Generator().manual_seed(seed + 1))
     results = []
-    for backend in BACKENDS:
+    for backend in LOOPS:
         x = current.clone().requires_grad_()
         spikes = LIF(NeuronConfig(**(vars(config) | {"backend": backend})))(x)
         (spikes * weights).sum().backward()
@@ -121,6 +124,112 @@ def test_backends_agree_spike_for_spike(config: NeuronConfig, seed: int) -> None
     for spikes, gradient in results[1:]:
         assert torch.equal(spikes, results[0][0])
         torch.testing.assert_close(gradient, results[0][1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("inclusive", [True, False], ids=["inclusive", "strict"])
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+@pytest.mark.parametrize("surrogate", sorted(SURROGATES))
+def test_compiled_equals_eager(surrogate: Any, reset: Any, inclusive: bool) -> None:
+    config = NeuronConfig(surrogate=surrogate, reset=reset, inclusive=inclusive, beta=0.75, threshold=0.8)
+    current = torch.randn(3, 500) * 2 + 1
+    current[:, :10] = 1.6  # exact ties: 1.6 * 0.5 is 0.8
+    weights = torch.randn(3, 500)
+    results = []
+    for backend in ("eager", "compiled"):
+        x = current.clone().requires_grad_()
+        spikes = LIF(NeuronConfig(**(vars(config) | {"backend": backend})))(x)
+        (spikes * weights).sum().backward()
+        results.append((spikes.detach(), x.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-5, atol=1e-6)
+
+
+def test_one_graph_for_every_shape_and_mode() -> None:
+    neuron = LIF(NeuronConfig(backend="compiled", beta=0.625))  # a neuron that no other test compiles
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    image = torch.randn(2, 5, 6, 6).to(memory_format=torch.channels_last)
+    currents = {
+        "network": torch.randn(2, 3, 4, 4, 5),
+        "one neuron": torch.randn(2, 1),
+        "one axis": torch.randn(2),
+        "no batch": torch.randn(2, 0, 5),
+        "strided": torch.randn(2, 30)[:, ::3],
+        "time last": torch.randn(30, 2).t(),
+        "channels last": image,
+        "repeated": torch.randn(30).expand(2, 30),
+        "slice of a view": torch.randn(4, 8, 8)[1:3, 2:, ::2],
+    }
+    eager = LIF(NeuronConfig(beta=0.625, backend="eager"))
+    for name, current in currents.items():
+        for requires_grad in (False, True):
+            x = current.detach().clone(memory_format=torch.preserve_format).requires_grad_(requires_grad)
+            spikes = neuron(x.mul(1) if requires_grad else x)
+            assert torch.equal(spikes, eager(current)), name
+            if requires_grad:
+                spikes.sum().backward()
+                assert x.grad.shape == current.shape
+        with torch.no_grad():
+            neuron(current)
+        with torch.inference_mode():
+            neuron(current * 1)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            neuron(current)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 2  # forward and backward
+
+
+def test_twenty_neurons_and_step_counts_meet_no_recompile_limit() -> None:
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for steps in (1, 2, 5):
+            for threshold in (0.5, 0.75, 1.25, 1.5):
+                config = NeuronConfig(threshold=threshold, backend="compiled")
+                current = torch.rand(steps, 40) * 3
+                assert torch.equal(LIF(config)(current), lif_trace(current, config).spikes)
+
+
+@pytest.mark.parametrize("transform", ["double backward", "vmap", "grad"])
+def test_what_autograd_cannot_do_here_is_a_clear_error(transform: str) -> None:
+    neuron = LIF(NeuronConfig(backend="compiled"))
+    x = torch.rand(3, 4, requires_grad=True)
+    if transform == "double backward":
+        (gradient,) = torch.autograd.grad((neuron(x) * x).sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            gradient.sum().backward()
+    elif transform == "vmap":
+        with pytest.raises(RuntimeError, match=r"autograd\.Function"):
+            torch.func.vmap(neuron, in_dims=1)(x)
+    else:
+        with pytest.raises(RuntimeError, match=r"autograd\.Function"):
+            torch.func.grad(lambda y: neuron(y).sum())(x)
+
+
+@torch._dynamo.config.patch(disable=True)
+def test_without_a_compiler_auto_warns_once_and_goes_on() -> None:
+    config = NeuronConfig(beta=0.3)
+    current = torch.rand(2, COMPILE_FROM) * 3
+    with pytest.warns(UserWarning, match="LIF neurons run without a compiler.*disabled by the environment"):
+        first = LIF(config)(current)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(LIF(config)(current), first)
+    assert torch.equal(first, lif_trace(current, config).spikes)
+    with pytest.raises(
+        InputError, match=r"'compiled' is not possible: torch.compile is disabled .* use 'auto'"
+    ):
+        LIF(NeuronConfig(beta=0.3, backend="compiled"))(current)
+
+
+def test_a_compiler_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **options: Any) -> Any:
+        def call(*tensors: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no C++ compiler was found\nand much more")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(
+        InputError, match=r"fails on this machine \(no C\+\+ compiler was found\); use 'auto'"
+    ):
+        LIF(NeuronConfig(beta=0.35, backend="compiled"))(torch.rand(2, 4))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
