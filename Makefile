@@ -1,5 +1,6 @@
 # Plain git, make and Python >= 3.11 are enough: every target prepares the virtual environment it needs.
 PYTHON ?= python3
+PROFILE ?= smoke
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -8,13 +9,14 @@ READY := .venv/.ready
 setup: $(READY)  ## the virtual environment, rebuilt only when the dependencies changed
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(None if sys.version_info >= (3, 11) else "Python " + v + " is too old: snnmlp-edu needs 3.11 or newer, for example: make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("snnmlp-edu needs Python 3.11 or newer, and $(PYTHON) is %d.%d: name another, as in make PYTHON=python3.12" % sys.version_info[:2])'
+	@echo 'Installing into .venv; the first time this takes some minutes.'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 book: setup  ## execute the chapters that changed and render the book
-	@$(BIN)/python -m book.engine book
+	@$(BIN)/python -m book.engine book --profile $(PROFILE)
 
 notebooks: setup  ## refresh the committed notebooks beside their sources
 	@$(BIN)/python -m book.engine notebooks
@@ -26,8 +28,8 @@ test: setup  ## the tests, then every committed notebook against its stored outp
 lint: setup  ## style, formatting and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-bench: setup  ## seconds of one training step's forward pass, smallest preset
-	$(BIN)/snnmlp bench
+bench: setup  ## time of one image through the smallest network
+	$(BIN)/python -m timeit -s 'import torch, snnmlp_edu; net = snnmlp_edu.create_model("mlp_spe_nano").eval(); image = torch.rand(1, 1, 32, 32)' 'net(image)'
 
 clean:  ## everything that was built, but for the virtual environment
 	rm -rf book/_build build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -27,7 +27,7 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 PUBLIC_ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 IMAGES_OF_EACH_CLASS = {"train": 600, "t10k": 100}
 
-# MD5 of the four downloads, as the data set's authors publish them (github.com/zalandoresearch/fashion-mnist).
+# MD5 of the four downloads, as github.com/zalandoresearch/fashion-mnist publishes them.
 DOWNLOAD_MD5 = {
     "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
     "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",

@@ -84,8 +84,17 @@ def plot_raster(spikes: ArrayLike, ax: Axes, title: str = "") -> None:
         title: heading of the panel.
     """
     spikes = np.asarray(spikes)
-    ax.imshow(spikes, aspect="auto", cmap=SPIKE_MAP, vmin=0, vmax=1)
-    ax.set(xlabel="neuron", ylabel="time step", yticks=range(len(spikes)), title=title)
+    steps, neurons = spikes.shape
+    # Lines and not an image: where neurons outnumber pixels, an image would leave spikes out.
+    ax.eventplot(
+        [np.flatnonzero(step) for step in spikes],
+        lineoffsets=list(range(steps)),
+        linelengths=0.9,
+        linewidths=max(0.7, 300 / neurons),
+        colors=SPIKE,
+    )
+    ax.set(xlabel="neuron", ylabel="time step", yticks=range(steps), title=title)
+    ax.set(xlim=(-0.5, neurons - 0.5), ylim=(steps - 0.5, -0.5))
 
 
 def plot_bars(values: Mapping[str, float], xlabel: str, color: str = MEMBRANE) -> Figure:
@@ -143,7 +152,7 @@ def plot_stages(
         widths: channels of each stage.
         columns: heading -> for each stage the length of its bar and the text at its end.
     """
-    figure = Figure(figsize=(9.5, 1.15 * len(names) + 0.7))
+    figure = Figure(figsize=(8.5, 1.1 * len(names) + 0.7))
     ax, *bars = figure.subplots(1, 1 + len(columns), width_ratios=(3.2,) + (1,) * len(columns))
     tallest, longest = max(height for height, _ in grids), max(widths)
     for row, ((height, width), channels) in enumerate(zip(grids, widths, strict=True)):

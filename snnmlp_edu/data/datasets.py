@@ -95,7 +95,9 @@ def labelled_images(images: np.ndarray, labels: np.ndarray, classes: int, name: 
             " give images [N, H, W] and labels [N]"
         )
     if len(images) != len(labels):
-        raise InputError(f"{name} has {len(images)} images and {len(labels)} labels; use a pair made together")
+        raise InputError(
+            f"{name} has {len(images)} images and {len(labels)} labels; use a pair made together"
+        )
     if len(labels) and labels.max() >= classes:
         raise InputError(f"{name} has label {labels.max()}; labels must lie in 0 to {classes - 1}")
     pixels = torch.from_numpy(images.copy()).unsqueeze(1)

@@ -45,8 +45,10 @@ def load_embedded(split: Split) -> LabelledImages:
     """
     if split not in _PREFIX:
         raise InputError(f"the split is {split!r}; choose one of {', '.join(get_args(Split))}")
-    arrays = []
-    for kind in ("images-idx3", "labels-idx1"):
-        name = f"fashion_mnist/{_PREFIX[split]}-{kind}-ubyte.gz"
-        arrays.append(parse_idx(read_verified(name), name))
-    return labelled_images(*arrays, classes=len(CLASS_NAMES), name=f"fashion_mnist ({split})")
+    images, labels = (
+        parse_idx(read_verified(name), name)
+        for name in (
+            f"fashion_mnist/{_PREFIX[split]}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1")
+        )
+    )
+    return labelled_images(images, labels, len(CLASS_NAMES), f"fashion_mnist ({split})")

@@ -71,7 +71,9 @@ def read_verified(name: str) -> bytes:
     content = file.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != expected["sha256"]:
-        raise InputError(f"{file} has SHA-256 {found[:12]}... and not {expected['sha256'][:12]}...; {restore}")
+        raise InputError(
+            f"{file} has SHA-256 {found[:12]}... and not {expected['sha256'][:12]}...; {restore}"
+        )
     return content
 
 

@@ -65,7 +65,9 @@ class Preprocessing:
         for name in ("image_size", "in_channels"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"Preprocessing.{name} is {value!r}; it must be a whole number of at least 1")
+                raise InputError(
+                    f"Preprocessing.{name} is {value!r}; it must be a whole number of at least 1"
+                )
         for name in ("mean", "std"):
             values = tuple(getattr(self, name))
             object.__setattr__(self, name, values)
@@ -132,7 +134,9 @@ class Preprocessing:
             return cls(**values)
         except TypeError as error:
             names = ", ".join(f.name for f in dataclasses.fields(cls))
-            raise InputError(f"preprocessing {dict(values)} is not understood; its fields are {names}") from error
+            raise InputError(
+                f"preprocessing {dict(values)} is not understood; its fields are {names}"
+            ) from error
 
 
 def flip_and_shift(images: Tensor, generator: torch.Generator, max_shift: int, flip: bool = True) -> Tensor:

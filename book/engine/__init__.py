@@ -1,0 +1,1 @@
+"""The program behind `make book` and `make notebooks`: convert, execute, keep, render."""

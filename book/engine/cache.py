@@ -1,0 +1,103 @@
+"""Decide whether a chapter has to run again, and keep what its last run showed."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import nbformat
+from nbformat import NotebookNode
+
+from .execute import execute, with_outputs
+
+WHAT_CHAPTERS_USE = ("snnmlp_edu", "data", "book/solutions")
+
+
+class Run(NamedTuple):
+    """A chapter's notebook with its outputs, the seconds its execution took, and whether it ran just now."""
+
+    notebook: NotebookNode
+    seconds: float
+    fresh: bool
+
+
+def run_chapter(root: Path, chapter: str, notebook: NotebookNode, profile: str, kept: Path) -> Run:
+    """Execute a chapter, or reuse its kept outputs if nothing that its cells depend on has changed.
+
+    Prose, figure captions and other metadata are always those of `notebook`, so editing them runs nothing.
+    """
+    key = cache_key(root, notebook, profile)
+    path = kept / f"{chapter}.ipynb"
+    if path.is_file():
+        stored = nbformat.read(path, as_version=4)
+        record = stored.metadata.get("run", {})
+        if record.get("key") == key:
+            return Run(with_outputs(notebook, stored), record["seconds"], fresh=False)
+    begin = time.perf_counter()
+    executed = execute(notebook, chapter, profile)
+    seconds = round(time.perf_counter() - begin, 1)
+    labelled = copy.deepcopy(executed)
+    labelled.metadata["run"] = {"key": key, "profile": profile, "seconds": seconds}
+    write_atomically(path, notebook_text(labelled))
+    return Run(executed, seconds, fresh=True)
+
+
+def cache_key(root: Path, notebook: NotebookNode, profile: str) -> str:
+    """Hash of everything a chapter's outputs depend on.
+
+    That is its code cells with their tags, the profile, the library, the data, the solutions that its
+    exercises load, and the versions of Python and of every installed package.
+    """
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    code = [[cell.source, cell.metadata.get("tags", [])] for cell in cells]
+    packages = sorted(f"{each.name}=={each.version}" for each in importlib.metadata.distributions())
+    versions = [platform.python_version(), platform.machine(), *packages]
+    parts = [code, profile, tree_hash(root / each for each in WHAT_CHAPTERS_USE), versions]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def tree_hash(paths: Iterable[Path]) -> str:
+    """Hash of the names and contents of all files under some folders, but for hidden and compiled ones."""
+    digest = hashlib.sha256()
+    for top in paths:
+        for path in sorted(top.rglob("*")):
+            relative = path.relative_to(top)
+            if path.is_file() and not any(p == "__pycache__" or p.startswith(".") for p in relative.parts):
+                digest.update(f"{top.name}/{relative.as_posix()}\0{path.stat().st_size}\0".encode())
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def notebook_text(notebook: NotebookNode) -> str:
+    """The text of a notebook file: sorted, so that equal notebooks are equal files.
+
+    Raises:
+        nbformat.ValidationError: the notebook does not follow the format.
+    """
+    nbformat.validate(notebook)
+    return nbformat.writes(notebook, version=4) + "\n"
+
+
+def write_atomically(path: Path, text: str) -> bool:
+    """Write a file in one step, and only if its content changes; returns whether it did."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return True

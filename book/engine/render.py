@@ -1,0 +1,147 @@
+"""Lay out a source tree from executed notebooks and render it to HTML that asks no other machine."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.resources
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from nbconvert.filters import strip_ansi
+from nbformat import NotebookNode
+
+from .cache import notebook_text, tree_hash, write_atomically
+
+# What a page with mathematics loads, and what MathJax's accessibility menu loads on request.
+MATHJAX_FILES = (
+    "tex-chtml.js",
+    "input/tex/extensions",
+    "output/chtml/fonts",
+    "a11y",
+    "sre/mathmaps/base.json",
+    "sre/mathmaps/en.json",
+    "sre/mathmaps/nemeth.json",
+)
+RENDERERS = ("jupyter-book", "Sphinx", "myst-nb", "sphinx-book-theme", "sphinx-exercise", "sphinx-proof")
+
+
+class RenderError(Exception):
+    """The book has a broken reference, citation, link or picture; the message lists them."""
+
+
+def repository(book: Path) -> str:
+    """The public address that book/_config.yml names, empty while it is not decided."""
+    return str(_read_yaml(book / "_config.yml").get("repository") or "")
+
+
+def chapters(book: Path) -> list[str]:
+    """Names of the chapters in the order of book/_toc.yml.
+
+    >>> chapters(Path("book"))[0]
+    '00_preface'
+    """
+    toc = _read_yaml(book / "_toc.yml")
+    files = [toc["root"], *(entry["file"] for entry in toc["chapters"])]
+    return [Path(file).name for file in files if file.startswith("chapters/")]
+
+
+def lay_out(book: Path, notebooks: Mapping[str, NotebookNode], times: str, source: Path) -> None:
+    """Write the tree that the renderer reads: the book's own pages, the executed chapters, MathJax.
+
+    `times` is the page of execution times; it becomes the book's last page.
+    """
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(
+        book, source, ignore=shutil.ignore_patterns("_build", "engine", "chapters", "__pycache__")
+    )
+    for pictures in (book / "chapters").glob("*.[ps][nv]g"):
+        shutil.copy2(pictures, source / "chapters" / pictures.name)
+    for name, notebook in notebooks.items():
+        write_atomically(source / "chapters" / f"{name}.ipynb", notebook_text(notebook))
+    write_atomically(source / "execution_times.md", times)
+    toc = _read_yaml(book / "_toc.yml")
+    toc["chapters"].append({"file": "execution_times"})
+    write_atomically(source / "_toc.yml", yaml.safe_dump(toc, sort_keys=False))
+    config = with_buttons(_read_yaml(book / "_config.yml"))
+    write_atomically(source / "_config.yml", yaml.safe_dump(config, sort_keys=False))
+    _copy_mathjax(source / "_extra" / "mathjax")
+
+
+def with_buttons(config: dict[str, Any]) -> dict[str, Any]:
+    """Make the launch, edit and report buttons from the repository's address; without one there are none."""
+    config = dict(config)
+    address = str(config.pop("repository") or "").rstrip("/")
+    if not address:
+        return config
+    buttons = {f"use_{each}_button": True for each in ("repository", "edit_page", "issues")}
+    sphinx = config["sphinx"]
+    context = sphinx["config"]["html_context"] | {
+        "edit_page_provider_name": "GitHub",
+        # People edit a chapter's Markdown source, not the notebook that is made from it.
+        "edit_page_url_template": f"{address}/edit/main/book/{{{{ file_name | replace('.ipynb', '.md') }}}}",
+    }
+    return config | {
+        "repository": {"url": address, "branch": "main", "path_to_book": "book"},
+        "launch_buttons": {"colab_url": "https://colab.research.google.com"},
+        "html": config["html"] | buttons,
+        "sphinx": sphinx | {"config": sphinx["config"] | {"html_context": context}},
+    }
+
+
+def render(source: Path, html: Path) -> bool:
+    """Render a laid-out tree to `html`, unless it stands there already; returns whether it rendered.
+
+    Every run starts anew: a page that is left alone would keep its warnings to itself. The finished pages
+    replace the old ones in one step.
+
+    Raises:
+        RenderError: the renderer warned or failed; `html` is as it was.
+    """
+    stamp = html.with_name(f"{html.name}.stamp")
+    wanted = _render_key(source)
+    if (html / "index.html").is_file() and stamp.is_file() and stamp.read_text() == wanted:
+        return False
+    work = html.with_name(f"{html.name}.new")
+    shutil.rmtree(work, ignore_errors=True)
+    program = Path(sys.executable).with_name("jupyter-book")
+    strictly = ["-q", "-W", "-n", "--keep-going"]
+    command = [str(program), "build", str(source), "--path-output", str(work), *strictly]
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise RenderError(strip_ansi(result.stderr.strip() or result.stdout))
+    stamp.unlink(missing_ok=True)
+    shutil.rmtree(html, ignore_errors=True)
+    os.replace(work / "_build" / "html", html)
+    shutil.rmtree(work)
+    write_atomically(stamp, wanted)
+    return True
+
+
+def _render_key(source: Path) -> str:
+    versions = [f"{name}=={importlib.metadata.version(name)}" for name in RENDERERS]
+    return hashlib.sha256("\n".join([tree_hash([source]), *versions]).encode()).hexdigest()
+
+
+def _copy_mathjax(target: Path) -> None:
+    """Copy what a page needs of MathJax out of the package that ships it."""
+    package = importlib.resources.files("mathjax") / "static" / "mathjax" / "es5"
+    with importlib.resources.as_file(package) as folder:
+        for name in MATHJAX_FILES:
+            origin, copy = folder / name, target / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if origin.is_dir():
+                shutil.copytree(origin, copy)
+            else:
+                shutil.copy2(origin, copy)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return content

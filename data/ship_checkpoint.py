@@ -1,0 +1,129 @@
+"""Ship a trained network: copy a run's checkpoint to `data/checkpoints`, and write its model card.
+
+    snnmlp train --recipe fashion_embedded --output runs
+    python data/ship_checkpoint.py runs/fashion_embedded-0-1 mlp_spe_nano
+
+The network is tested again first. Nothing is copied unless it classifies as many test images correctly
+as training reported. Every number of the card is taken from the checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+
+from snnmlp_edu.checkpoints import Checkpoint, load_checkpoint
+from snnmlp_edu.data.files import record_in_manifest, write_atomically
+from snnmlp_edu.errors import InputError
+from snnmlp_edu.network import count_parameters
+from snnmlp_edu.training import describe_accuracy, evaluate_embedded
+from snnmlp_edu.training.callbacks import CHECKPOINT
+
+CARD = """# {name}
+
+A small spiking MLP that tells ten kinds of garments apart, trained on the images in `data/fashion_mnist`.
+The chapters of the book load it where training would take too long.
+
+| | |
+|---|---|
+| preset | `{preset}` |
+| parameters | {parameters:,} |
+| input | {channels} x {size} x {size}, from 28 x 28 pixels by padding |
+| time steps | {time_steps} |
+| test accuracy | {test} |
+| validation accuracy | {validation:.2f} % |
+| kept epoch | {epoch} of {epochs}, chosen by validation accuracy |
+| made with | PyTorch {torch}, seed {seed} |
+
+Parameters by part: {parts}.
+
+## How it was made
+
+```
+snnmlp train --recipe {recipe_name} --output runs{seed_override}
+python data/ship_checkpoint.py runs/{recipe_name}-{seed}-1 {name}
+```
+
+Trained numbers differ between processors and versions of PyTorch, because sums are rounded in another
+order; expect the same accuracy within the spread of a few seeds. The whole recipe:
+
+```yaml
+{recipe}```
+
+## Use and limits
+
+```python
+from snnmlp_edu import load_pretrained
+network = load_pretrained("{name}")
+```
+
+It is meant for teaching and for tests of this package: folding, audits, counts of operations. It has
+seen 28 x 28 grey pictures of garments on black, from one shop, in ten classes, and nothing else. Its one
+seed says nothing about the spread. The weights are under the licence of this repository, the images under
+the one in `data/fashion_mnist/LICENSE`.
+"""
+
+
+def model_card(name: str, checkpoint: Checkpoint) -> str:
+    """The text of the card, with every number from the checkpoint."""
+    config, metrics, recipe = checkpoint.model.config, checkpoint.metrics, checkpoint.recipe
+    parts = count_parameters(checkpoint.model)
+    return CARD.format(
+        name=name,
+        preset=checkpoint.preset,
+        parameters=sum(parts.values()),
+        parts=", ".join(f"{part} {count:,}" for part, count in parts.items() if count),
+        channels=config.in_channels,
+        size=config.image_size,
+        time_steps=config.time_steps,
+        test=describe_accuracy(metrics["test_correct"], metrics["test_total"]),
+        validation=100 * metrics["validation_accuracy"],
+        epoch=metrics["epoch"],
+        epochs=recipe["epochs"],
+        torch=metrics["torch"].partition("+")[0],
+        seed=recipe["seed"],
+        seed_override=f" seed={recipe['seed']}" if recipe["seed"] else "",
+        recipe_name=recipe["name"],
+        recipe=yaml.safe_dump(dict(recipe), sort_keys=False),
+    )
+
+
+def ship(run: Path, name: str, data: Path) -> None:
+    """Test a run's checkpoint again, then write checkpoint, card and manifest entry into a data folder.
+
+    Raises:
+        InputError: the run has no checkpoint, or the test does not repeat what training reported.
+    """
+    file = run / CHECKPOINT
+    checkpoint = load_checkpoint(file)
+    correct, total = evaluate_embedded(checkpoint)
+    reported = checkpoint.metrics.get("test_correct")
+    if correct != reported:
+        raise InputError(f"{file} classifies {correct} test images correctly, training reported {reported}")
+    folder = data / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    write_atomically(folder / f"{name}.safetensors", file.read_bytes())
+    write_atomically(folder / f"{name}.md", model_card(name, checkpoint).encode())
+    record_in_manifest(data, [f"checkpoints/{name}.safetensors"])
+    print(f"{folder / name}.safetensors: test accuracy {describe_accuracy(correct, total)}")
+
+
+def main() -> None:
+    """Parse the command line, and ship into the folder of this script."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="folder that `snnmlp train` made")
+    parser.add_argument("name", help="what `load_pretrained` is to call it")
+    options = parser.parse_args()
+    try:
+        ship(options.run, options.name, Path(__file__).resolve().parent)
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

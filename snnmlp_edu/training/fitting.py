@@ -1,0 +1,210 @@
+"""`fit`: from a preset and a recipe to a checkpoint with its test accuracy."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import RichProgressBar
+
+from ..checkpoints import load_checkpoint
+from ..data.datasets import LabelledImages, train_validation_split
+from ..data.embedded import CLASS_NAMES, load_embedded
+from ..data.files import write_atomically
+from ..data.transforms import Preprocessing
+from ..errors import InputError
+from ..network import SpikingMLP
+from ..registry import create_model
+from .callbacks import CHECKPOINT, KeepBest, StopAfter
+from .data_module import ImageDataModule
+from .evaluation import describe_accuracy, evaluate_embedded
+from .module import TrainingModule
+from .recipe import Recipe, load_recipe
+
+RECIPE = "recipe.yaml"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training left behind.
+
+    Args:
+        folder: the run's folder, with the checkpoint, `epochs.csv` and `recipe.yaml`.
+        best_epoch: the epoch with the highest validation accuracy, whose weights were kept.
+        validation_accuracy: of that epoch, in 0 to 1.
+        test_correct: test images that its weights classify correctly.
+        test_total: test images.
+        seconds: wall time of training and validation.
+        history: one mapping for each epoch, as in `epochs.csv`.
+    """
+
+    folder: Path
+    best_epoch: int
+    validation_accuracy: float
+    test_correct: int
+    test_total: int
+    seconds: float
+    history: list[dict[str, Any]]
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file with the kept weights."""
+        return self.folder / CHECKPOINT
+
+    @property
+    def test_accuracy(self) -> float:
+        """Part of the test images that are classified correctly."""
+        return self.test_correct / self.test_total
+
+    def __str__(self) -> str:
+        return f"test accuracy {describe_accuracy(self.test_correct, self.test_total)}"
+
+
+def fit(
+    model_or_preset: SpikingMLP | str | None,
+    recipe: Recipe | str | Path,
+    *,
+    output: str | Path = "runs",
+    progress: bool = True,
+    **overrides: Any,
+) -> TrainingResult:
+    """Train a network, keep the epoch that validates best, and test it once.
+
+    Args:
+        model_or_preset: the name of a preset, a network to go on with, or None for the recipe's preset.
+        recipe: a recipe, its name, or the path of a YAML file.
+        output: folder in which the run gets a folder of its own.
+        progress: show a progress bar, and print a line for each epoch.
+        overrides: fields of the recipe, or of `NetworkConfig`, to change for this run.
+
+    Returns:
+        The result; its checkpoint holds the kept weights, and the test accuracy among its metrics.
+
+    Raises:
+        InputError: an unknown name or field, a value out of range, a network that does not fit the
+            images, an output folder that cannot be written, or a training that diverged.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    recipe = recipe.replace(**overrides)
+    if isinstance(model_or_preset, str):
+        recipe = recipe.replace(preset=model_or_preset)
+    elif model_or_preset is not None:
+        if recipe.model:
+            raise InputError(
+                f"the recipe changes {', '.join(recipe.model)} of a network that was handed over ready made;"
+                " leave these out, or name a preset"
+            )
+        recipe = recipe.replace(preset=None)
+    seed_everything(recipe.seed, workers=True, verbose=False)
+    model = _network(model_or_preset, recipe)
+
+    # The test set is opened only when everything is decided: at the end.
+    everything = load_embedded("train")
+    parts = train_validation_split(everything.labels, recipe.validation_fraction, recipe.seed)
+    train, validation = (LabelledImages(*(column[part] for column in everything)) for part in parts)
+    config = model.config
+    preprocessing = Preprocessing.fitted_to(train.images, config.image_size, config.in_channels)
+    data = ImageDataModule(train, validation, preprocessing, recipe)
+
+    total_steps = recipe.epochs * (len(train.labels) // recipe.batch_size)
+    if recipe.max_steps is not None:
+        total_steps = min(total_steps, recipe.max_steps)
+    folder = _make_run_folder(Path(output), recipe)
+    keeper = KeepBest(folder, preprocessing, recipe, announce=progress)
+    start = time.monotonic()
+    with _quiet_lightning():
+        trainer = Trainer(
+            max_epochs=recipe.epochs,
+            devices=1,
+            gradient_clip_val=recipe.gradient_clip,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=progress,
+            default_root_dir=folder,
+            callbacks=[
+                keeper,
+                StopAfter(total_steps),
+                *([RichProgressBar(refresh_rate=5)] if progress else []),
+            ],
+        )
+        trainer.fit(TrainingModule(model, recipe, total_steps), datamodule=data)
+    seconds = time.monotonic() - start
+
+    best = load_checkpoint(folder / CHECKPOINT)
+    correct, total = evaluate_embedded(best)
+    tested = {"test_correct": correct, "test_total": total, "seconds": seconds, "torch": torch.__version__}
+    keeper.save(best.model, {**best.metrics, **tested})
+    return TrainingResult(
+        folder=folder,
+        best_epoch=keeper.best["epoch"],
+        validation_accuracy=keeper.best["validation_accuracy"],
+        test_correct=correct,
+        test_total=total,
+        seconds=seconds,
+        history=keeper.history,
+    )
+
+
+def _network(model_or_preset: SpikingMLP | str | None, recipe: Recipe) -> SpikingMLP:
+    if isinstance(model_or_preset, SpikingMLP):
+        model = model_or_preset
+    elif recipe.preset is None:
+        raise InputError("the recipe names no preset; give one, or a network")
+    else:
+        made = create_model(recipe.preset, **recipe.model)
+        assert isinstance(made, SpikingMLP)
+        model = made
+    if model.config.num_classes != len(CLASS_NAMES):
+        raise InputError(
+            f"the network has {model.config.num_classes} classes and the data set {len(CLASS_NAMES)};"
+            f" set num_classes={len(CLASS_NAMES)}"
+        )
+    return model
+
+
+def _make_run_folder(output: Path, recipe: Recipe) -> Path:
+    """Make `output/<recipe>-<seed>-<number>`, with the resolved recipe in it, before anything is trained."""
+    if not output.parent.is_dir():
+        raise InputError(f"there is no folder {output.parent} to hold {output.name}; create it first")
+    try:
+        output.mkdir(exist_ok=True)
+        for number in itertools.count(1):
+            folder = output / f"{recipe.name}-{recipe.seed}-{number}"
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                continue
+        write_atomically(folder / RECIPE, recipe.to_yaml().encode())
+    except OSError as error:
+        raise InputError(
+            f"the output folder {output} cannot be written ({error.strerror}); choose another with --output"
+        ) from error
+    return folder
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without Lightning's advice on workers and loggers: the images are in memory, and logs are ours."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            # Lightning 2.6 calls a function that newer versions of PyTorch deprecate.
+            warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
+            yield
+    finally:
+        log.setLevel(level)

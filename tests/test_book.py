@@ -1,0 +1,368 @@
+"""The engine that converts, executes and keeps chapters, on a small book of two pages."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from pathlib import Path
+
+import jupytext
+import pytest
+import yaml
+from nbformat import NotebookNode
+
+from book.engine.__main__ import main, refresh_notebooks
+from book.engine.cache import Run, cache_key, notebook_text, run_chapter, write_atomically
+from book.engine.convert import convert
+from book.engine.execute import ChapterError, execute
+from book.engine.render import RenderError, lay_out, render, with_buttons
+from snnmlp_edu.errors import InputError
+
+BOOK = Path(__file__).parents[1] / "book"
+EXAMPLE = "https://github.com/example/a-book"
+COLAB = "https://colab.research.google.com/github/example/a-book/blob/main/book/chapters/01_small.ipynb"
+
+HEADER = """---
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+"""
+CHAPTER = (
+    HEADER
+    + """
+# A small chapter
+
+Words, and $x^2$.
+
+```{code-cell} ipython3
+:tags: [parameters]
+
+profile = "smoke"
+```
+
+```{code-cell} ipython3
+:tags: [nbval-check-output]
+
+profile
+```
+
+```{code-cell} ipython3
+---
+mystnb:
+  image:
+    alt: A line that rises.
+  figure:
+    caption: A line.
+    name: fig-line
+tags: [hide-input]
+---
+import matplotlib.pyplot as plt
+
+_ = plt.plot([0, 1])
+```
+"""
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A checkout with one small chapter, and a library, data and solutions of one file each."""
+    chapters = tmp_path / "book" / "chapters"
+    chapters.mkdir(parents=True)
+    (chapters / "01_small.md").write_text(CHAPTER, encoding="utf-8")
+    for name in ("snnmlp_edu/library.py", "data/images.gz", "book/solutions/ex.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1", encoding="utf-8")
+    for name in ("_config.yml", "references.bib"):
+        shutil.copy(BOOK / name, tmp_path / "book")
+    for name in ("_ext", "_static"):
+        shutil.copytree(BOOK / name, tmp_path / "book" / name)
+    toc = {"format": "jb-book", "root": "chapters/01_small", "chapters": []}
+    (tmp_path / "book" / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def source(project: Path) -> Path:
+    return project / "book" / "chapters" / "01_small.md"
+
+
+def code(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def rewrite(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+# Conversion
+
+
+def test_two_conversions_are_equal_to_the_byte(source: Path) -> None:
+    assert notebook_text(convert(source)) == notebook_text(convert(source))
+
+
+def test_an_edit_changes_no_identifier_but_its_own(source: Path) -> None:
+    before = [cell.id for cell in convert(source).cells]
+    rewrite(source, "plt.plot([0, 1])", "plt.plot([0, 2])")
+    after = [cell.id for cell in convert(source).cells]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, True, True, False]
+
+
+def test_equal_cells_have_different_identifiers(source: Path) -> None:
+    source.write_text(HEADER + "\n```{code-cell}\nprint(1)\n```\n" * 3, encoding="utf-8")
+    identifiers = [cell.id for cell in convert(source).cells]
+    assert len(identifiers) == len(set(identifiers)) == 3
+
+
+def test_conversion_keeps_sources_tags_and_figure_metadata(source: Path) -> None:
+    notebook = convert(source)
+    again = jupytext.reads(jupytext.writes(notebook, fmt="md:myst"), fmt="md:myst")
+    assert [(c.cell_type, c.source, c.metadata) for c in again.cells] == [
+        (c.cell_type, c.source, c.metadata) for c in notebook.cells
+    ]
+    figure = code(notebook)[2].metadata
+    assert figure.tags == ["hide-input"]
+    assert figure.mystnb.image.alt == "A line that rises."
+    assert figure.mystnb.figure == {"caption": "A line.", "name": "fig-line"}
+
+
+def test_missing_chapter_is_named(source: Path) -> None:
+    source.unlink()
+    with pytest.raises(InputError, match=r"01_small\.md does not exist: write that chapter or take it out"):
+        convert(source)
+
+
+def test_chapter_without_a_kernel_is_named(source: Path) -> None:
+    rewrite(source, "name: python3\n", "name: julia\n")
+    with pytest.raises(InputError, match=r"01_small\.md: its header names no kernel: add `kernelspec:`"):
+        convert(source)
+
+
+def test_badge_stands_under_the_title_and_opens_the_notebook_in_colab(source: Path) -> None:
+    title, blank, badge, *_ = convert(source, EXAMPLE).cells[0].source.splitlines()
+    assert (title, blank) == ("# A small chapter", "")
+    assert badge == f"[![Open in Colab](../_static/open-in-colab.svg)]({COLAB})"
+    assert (source.parent / "../_static/open-in-colab.svg").is_file()
+
+
+def test_no_badge_without_an_address(source: Path) -> None:
+    assert "colab" not in notebook_text(convert(source)).lower()
+
+
+@pytest.mark.parametrize(
+    "address", ["example/a-book", "https://github.com/example", "http://example.org/a/b"]
+)
+def test_an_address_that_is_none_is_refused(source: Path, address: str) -> None:
+    with pytest.raises(InputError, match=r"repository in book/_config\.yml is .*: give https://github\.com/"):
+        convert(source, address)
+
+
+def test_badge_needs_a_title(source: Path) -> None:
+    rewrite(source, "# A small chapter", "A small chapter")
+    with pytest.raises(InputError, match=r"01_small\.md: no title for the Colab badge"):
+        convert(source, EXAMPLE)
+
+
+# Execution
+
+
+def test_execution_stores_outputs_and_nothing_of_the_moment(source: Path) -> None:
+    notebook = convert(source)
+    executed = execute(notebook, "01_small", "cpu")
+    parameters, shown, figure = code(executed)
+    assert shown.outputs[0].data["text/plain"] == "'cpu'", "the profile was set"
+    assert parameters.source == 'profile = "smoke"', "but the source is the chapter's own"
+    assert "image/png" in figure.outputs[0].data
+    assert [cell.execution_count for cell in code(executed)] == [1, 2, 3]
+    assert shown.outputs[0].execution_count == 2
+    stripped = copy.deepcopy(executed)
+    for cell in code(stripped):
+        cell.outputs, cell.execution_count = [], None
+    assert notebook_text(stripped) == notebook_text(notebook)
+
+
+def test_cells_run_in_an_empty_scratch_directory(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(source.parent)
+    cell = "import os; print([n for n in os.listdir() if n[0] != '.']); open('left', 'w').close()"
+    source.write_text(f"{HEADER}\n```{{code-cell}}\n{cell}\n```\n", encoding="utf-8")
+    (only,) = code(execute(convert(source), "01_small"))
+    assert only.outputs[0].text == "[]\n"
+    assert [path.name for path in source.parent.iterdir()] == ["01_small.md"]
+
+
+def test_failing_cell_is_named_with_its_chapter(source: Path) -> None:
+    rewrite(source, "_ = plt.plot([0, 1])", "1 / 0")
+    with pytest.raises(
+        ChapterError, match=r"(?s)^chapter 01_small, code cell 3 of 3: ZeroDivisionError"
+    ) as caught:
+        execute(convert(source), "01_small")
+    assert "1 / 0" in str(caught.value)
+    assert "\x1b" not in str(caught.value), "no colour codes"
+
+
+def test_cell_that_ends_its_kernel_is_named(source: Path) -> None:
+    rewrite(source, "_ = plt.plot([0, 1])", "import os; os._exit(1)")
+    with pytest.raises(ChapterError, match=r"^chapter 01_small, code cell 3 of 3: the kernel died"):
+        execute(convert(source), "01_small")
+
+
+# Keeping what did not change
+
+
+def test_key_changes_with_all_that_outputs_depend_on(project: Path, source: Path) -> None:
+    def key(profile: str = "smoke") -> str:
+        return cache_key(project, convert(source), profile)
+
+    keys = [key(), key("cpu")]
+    rewrite(source, "plt.plot([0, 1])", "plt.plot([0, 2])")
+    keys.append(key())
+    rewrite(source, "[hide-input]", "[hide-input, raises-exception]")
+    keys.append(key())
+    for name in ("snnmlp_edu/library.py", "data/images.gz", "book/solutions/ex.py"):
+        (project / name).write_text("2", encoding="utf-8")
+        keys.append(key())
+    (project / "snnmlp_edu" / "library.py").rename(project / "snnmlp_edu" / "renamed.py")
+    keys.append(key())
+    assert len(set(keys)) == len(keys) == 8
+
+
+def test_key_changes_with_the_version_of_a_package(
+    project: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Newer:
+        name, version = "torch", "99"
+
+    before = cache_key(project, convert(source), "smoke")
+    monkeypatch.setattr("importlib.metadata.distributions", lambda: [Newer()])
+    assert cache_key(project, convert(source), "smoke") != before
+
+
+def test_key_ignores_what_outputs_do_not_depend_on(project: Path, source: Path) -> None:
+    before = cache_key(project, convert(source), "smoke")
+    rewrite(source, "Words", "Other words")
+    rewrite(source, "caption: A line.", "caption: A straight line.")
+    (project / "snnmlp_edu" / "__pycache__").mkdir()
+    (project / "snnmlp_edu" / "__pycache__" / "library.pyc").write_text("compiled")
+    (project / "data" / ".hidden").write_text("left by an editor")
+    assert cache_key(project, convert(source), "smoke") == before
+
+
+def test_only_what_changed_runs_again(project: Path, source: Path) -> None:
+    def run() -> Run:
+        return run_chapter(project, "01_small", convert(source), "smoke", project / "kept")
+
+    first = run()
+    assert first.fresh
+    assert first.seconds > 0
+    assert run() == first._replace(fresh=False)
+    rewrite(source, "Words", "Other words")
+    reworded = run()
+    assert not reworded.fresh
+    assert "Other words" in reworded.notebook.cells[0].source
+    assert [cell.outputs for cell in code(reworded.notebook)] == [
+        cell.outputs for cell in code(first.notebook)
+    ]
+    (project / "snnmlp_edu" / "library.py").write_text("2", encoding="utf-8")
+    assert run().fresh
+
+
+def test_a_failed_run_is_not_kept(project: Path, source: Path) -> None:
+    rewrite(source, "_ = plt.plot([0, 1])", "1 / 0")
+    for _ in range(2):
+        with pytest.raises(ChapterError):
+            run_chapter(project, "01_small", convert(source), "smoke", project / "kept")
+    assert not (project / "kept").exists()
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new" / "file.txt"
+    assert write_atomically(path, "one")
+    assert not write_atomically(path, "one"), "equal content is not written"
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, "two")
+    assert [(each.name, each.read_text()) for each in path.parent.iterdir()] == [("file.txt", "one")]
+
+
+# The commands
+
+
+def test_notebooks_are_written_once(project: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refresh_notebooks(project) == ["01_small"]
+    written = source.with_suffix(".ipynb").stat().st_mtime_ns
+    assert refresh_notebooks(project) == []
+    assert source.with_suffix(".ipynb").stat().st_mtime_ns == written
+    assert "nothing" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_unknown_profile_is_one_line_and_nothing_is_made(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["book", "--profile", "smoek"], root=project) == 2
+    assert capsys.readouterr().err == "unknown profile 'smoek': choose one of smoke, cpu, gpu, paper\n"
+    assert not (project / "book" / "_build").exists()
+
+
+def test_failing_chapter_fails_the_build(
+    project: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(source, "_ = plt.plot([0, 1])", "1 / 0")
+    assert main(["book"], root=project) == 1
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert (
+        first
+        == "The book was not built: chapter 01_small, code cell 3 of 3: ZeroDivisionError: division by zero"
+    )
+
+
+def test_book_ends_with_its_first_page_and_renders_only_what_changed(
+    project: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["book"], root=project) == 0
+    index = Path(capsys.readouterr().out.splitlines()[-1])
+    assert index == project / "book" / "_build" / "html" / "index.html"
+    assert "chapters/01_small.html" in index.read_text(encoding="utf-8")
+    assert main(["book"], root=project) == 0
+    assert "nothing changed" in capsys.readouterr().out
+
+    page = index.parent / "chapters" / "01_small.html"
+    before = page.read_bytes()
+    rewrite(source, "Words, and", "See [nowhere](nowhere.md), and")
+    assert main(["book"], root=project) == 1
+    assert "nowhere" in capsys.readouterr().err
+    assert page.read_bytes() == before, "the pages of the last good build stay"
+    assert main(["book"], root=project) == 1, "a second try does not hide the warning"
+
+
+def test_buttons_are_made_from_the_address_and_left_out_without_one(project: Path, source: Path) -> None:
+    config = yaml.safe_load((project / "book" / "_config.yml").read_text(encoding="utf-8"))
+    assert config["repository"] == "", "not decided yet"
+    without = with_buttons(config)
+    assert not {"repository", "launch_buttons"} & without.keys()
+
+    rewrite(project / "book" / "_config.yml", 'repository: ""', f"repository: {EXAMPLE}")
+    notebooks = {"01_small": convert(source, EXAMPLE)}
+    lay_out(project / "book", notebooks, "# Execution times\n", project / "source")
+    render(project / "source", project / "html")
+    page = (project / "html" / "chapters" / "01_small.html").read_text(encoding="utf-8")
+    assert page.count(f'href="{COLAB}"') == 2, "the badge and the launch button"
+    assert f'href="{EXAMPLE}/edit/main/book/chapters/01_small.md"' in page, "people edit the source"
+    assert f'href="{EXAMPLE}/issues/new' in page
+
+
+def test_broken_citation_fails_the_rendering(project: Path, source: Path) -> None:
+    rewrite(source, "Words", "{cite:t}`nobody1900`")
+    lay_out(project / "book", {"01_small": convert(source)}, "# Execution times\n", project / "source")
+    with pytest.raises(RenderError, match="nobody1900"):
+        render(project / "source", project / "html")
+    assert not (project / "html").exists()

@@ -1,0 +1,238 @@
+"""The command line: results, exit codes, and one line without a traceback for every mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from snnmlp_edu.checkpoints import load_checkpoint, save_checkpoint
+from snnmlp_edu.cli import app, parse_overrides
+from snnmlp_edu.config import NetworkConfig
+from snnmlp_edu.data import Preprocessing
+from snnmlp_edu.errors import InputError
+from snnmlp_edu.network import SpikingMLP
+from snnmlp_edu.registry import create_model, list_models
+
+QUICK = ["dim=6", "depths=[1,1]", "patch_size=8", "time_steps=1", "max_steps=2"]
+
+
+def call(*words: str | Path) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of one call."""
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def assert_wrong_usage(answer: tuple[int, str, str], message: str) -> None:
+    """Exit code 2, nothing on standard output, one line on standard error."""
+    code, out, err = answer
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert re.search(message, err), err
+
+
+# --- models ------------------------------------------------------------------------------------------
+
+
+def test_models_as_json_equal_the_networks() -> None:
+    code, out, _ = call("models", "--json")
+    assert code == 0
+    rows = {row["preset"]: row for row in json.loads(out)}
+    assert list(rows) == list_models()
+    assert rows["mlp_spe_t"] == {
+        "preset": "mlp_spe_t",
+        "parameters": 25_223_796,
+        "in_channels": 3,
+        "image_size": 224,
+        "num_classes": 1000,
+        "time_steps": 4,
+    }
+    built = create_model("mlp_spe_nano")
+    assert rows["mlp_spe_nano"]["parameters"] == sum(p.numel() for p in built.parameters()) <= 400_000
+
+
+def test_models_as_table() -> None:
+    code, out, _ = call("models")
+    assert code == 0
+    row = next(line for line in out.splitlines() if " mlp_spe_s " in line)
+    assert "37,983,144" in row
+    assert "3 x 224 x 224" in row
+
+
+# --- train and evaluate ------------------------------------------------------------------------------
+
+
+def test_evaluate_repeats_what_training_printed(tmp_path: Path) -> None:
+    code, out, _ = call("train", "--recipe", "fashion_smoke", "--output", tmp_path, *QUICK, "seed=3")
+    assert code == 0
+    printed = re.search(r"^test accuracy .* \((\d+) of 1000\)$", out, re.MULTILINE)
+    assert printed
+    checkpoint = tmp_path / "fashion_smoke-3-1" / "checkpoint.safetensors"
+    assert f"checkpoint {checkpoint}" in out
+    assert "validation accuracy" in out
+
+    code, again, _ = call("evaluate", checkpoint)
+    assert code == 0
+    assert again.strip() == printed.group(0)
+    code, text, _ = call("evaluate", checkpoint, "--json")
+    assert code == 0
+    assert json.loads(text) == {
+        "checkpoint": str(checkpoint),
+        "correct": int(printed.group(1)),
+        "total": 1000,
+        "accuracy": int(printed.group(1)) / 1000,
+    }
+
+
+def test_overrides_and_preset_reach_the_network(tmp_path: Path) -> None:
+    words = ["--preset", "relu_mlp_spe_nano", *QUICK, "neuron.beta=0.25", "model.expansion=2"]
+    code, _, _ = call("train", "--recipe", "fashion_smoke", "--output", tmp_path, *words)
+    assert code == 0
+    checkpoint = load_checkpoint(tmp_path / "fashion_smoke-0-1" / "checkpoint.safetensors")
+    config = checkpoint.model.config
+    assert checkpoint.preset == "relu_mlp_spe_nano"
+    assert (config.activation, config.dim, config.depths, config.expansion) == ("relu", 6, (1, 1), 2)
+    assert config.neuron.beta == 0.25
+
+
+def test_shipped_checkpoint_by_name() -> None:
+    code, out, _ = call("evaluate", "mlp_spe_nano", "--json")
+    assert code == 0
+    # Rounding differs between processors, and a spike more or less may turn a decision.
+    assert json.loads(out)["accuracy"] > 0.82
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {}),
+        (["epochs=2", "learning_rate=4e-3"], {"epochs": 2, "learning_rate": 0.004}),
+        (["neuron.beta=0.8", "neuron.reset=soft"], {"neuron": {"beta": 0.8, "reset": "soft"}}),
+        (["model.neuron.slope=null"], {"model": {"neuron": {"slope": None}}}),
+        (["skip=none", "flip=false", "depths=[1, 2]"], {"skip": "none", "flip": False, "depths": [1, 2]}),
+        (["source=a=b", "name="], {"source": "a=b", "name": ""}),
+    ],
+)
+def test_overrides_are_json_or_text(words: list[str], expected: dict) -> None:
+    assert parse_overrides(words) == expected
+
+
+@pytest.mark.parametrize("word", ["epochs", "=2", "neuron.=1", ".beta=1"])
+def test_overrides_of_another_form(word: str) -> None:
+    with pytest.raises(InputError, match="is not understood; write key=value"):
+        parse_overrides([word])
+
+
+def test_contradictory_overrides() -> None:
+    with pytest.raises(InputError, match="epochs is given twice"):
+        parse_overrides(["epochs=1", "epochs=2"])
+    with pytest.raises(InputError, match="give one of them"):
+        parse_overrides(["neuron=1", "neuron.beta=0.5"])
+
+
+# --- wrong usage -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "Missing command"),
+        (["model"], "No such command 'model'.*models"),
+        (["models", "--jsn"], "No such option: --jsn"),
+        (["train"], "Missing option '--recipe'"),
+        (["evaluate"], "(?i)missing argument .checkpoint"),
+        (["train", "--recipe", "fashion"], r"there is no recipe 'fashion'.*fashion_smoke"),
+        (["train", "--recipe", "none.yaml"], r"there is no recipe 'none\.yaml'"),
+        (
+            ["train", "--recipe", "fashion_smoke", "--preset", "mlp_spe_nanno"],
+            r"did you mean 'mlp_spe_nano'\?",
+        ),
+        (["train", "--recipe", "fashion_smoke", "--preset", "mlp_spe_t"], "set num_classes=10"),
+        (["train", "--recipe", "fashion_smoke", "epoch=2"], r"no field 'epoch'; did you mean 'epochs'\?"),
+        (["train", "--recipe", "fashion_smoke", "epochs"], "'epochs' is not understood; write key=value"),
+        (["train", "--recipe", "fashion_smoke", "neuron.beta=2"], "must lie in"),
+        (["train", "--recipe", "fashion_smoke", "neuron.leak=0.5"], "no field 'leak'"),
+        (["train", "--recipe", "fashion_smoke", "time_steps=0"], "time_steps is 0"),
+        (["train", "--recipe", "fashion_smoke", "dim=16"], "dim is 16; spiking patch encoding"),
+        (["train", "--recipe", "fashion_smoke", "image_size=40"], "image_size is 40; it must be divisible"),
+        (["train", "--recipe", "fashion_smoke", "--output", "absent/deep"], "there is no folder absent"),
+        (["evaluate", "absent.safetensors"], r"there is no checkpoint absent\.safetensors"),
+        (["evaluate", "mlp_spe_nan"], r"did you mean 'mlp_spe_nano'\?"),
+    ],
+)
+def test_mistakes_get_one_line(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert_wrong_usage(call(*words), message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_checkpoints_get_one_line(tmp_path: Path) -> None:
+    code, _, _ = call("train", "--recipe", "fashion_smoke", "--output", tmp_path, *QUICK)
+    assert code == 0
+    content = (tmp_path / "fashion_smoke-0-1" / "checkpoint.safetensors").read_bytes()
+    file = tmp_path / "copy.safetensors"
+    file.write_bytes(content[:-100])
+    assert_wrong_usage(call("evaluate", file), "is truncated")
+    file.write_bytes(content[:-4] + b"\x01\x02\x03\x04")
+    assert_wrong_usage(call("evaluate", file), "do not match their SHA-256")
+    torch.save({}, file)
+    assert_wrong_usage(call("evaluate", file), "is no checkpoint")
+
+
+def test_checkpoint_of_other_classes(tmp_path: Path, tiny: NetworkConfig) -> None:
+    save_checkpoint(
+        tmp_path / "net.safetensors",
+        SpikingMLP(tiny),
+        Preprocessing(image_size=8),
+        class_names=["cat", "dog"],
+    )
+    assert_wrong_usage(call("evaluate", tmp_path / "net.safetensors"), "tells cat, dog apart")
+
+
+def test_training_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("snnmlp_edu.training.")]:
+        if name.rpartition(".")[2] != "evaluation":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    assert_wrong_usage(
+        call("train", "--recipe", "fashion_smoke"), r"training needs .*run: pip install 'snnmlp-edu\[train\]'"
+    )
+
+
+# --- help, and the real command ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["models", "train", "evaluate"])
+def test_every_command_has_an_example(command: str) -> None:
+    code, out, _ = call(command, "--help")
+    assert code == 0
+    assert f"Example: snnmlp {command}" in out
+
+
+def test_python_m_is_the_same_command() -> None:
+    command = [sys.executable, "-m", "snnmlp_edu"]
+    wrong = subprocess.run([*command, "evaluate", "nowhere"], capture_output=True, text=True, check=False)
+    assert_wrong_usage((wrong.returncode, wrong.stdout, wrong.stderr), "there is no checkpoint nowhere")
+    right = subprocess.run([*command, "models", "--json"], capture_output=True, text=True, check=True)
+    assert len(json.loads(right.stdout)) == len(list_models())
+    assert right.stderr == ""
+
+
+def test_core_and_evaluation_run_without_lightning() -> None:
+    program = (
+        "import sys; sys.modules['lightning'] = sys.modules['yaml'] = None; "
+        "import snnmlp_edu, snnmlp_edu.cli, snnmlp_edu.training as t; print(t.evaluate.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "evaluate\n"

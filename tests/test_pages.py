@@ -1,0 +1,175 @@
+"""The chapters as they are published: their stored notebooks, and the pages rendered from them."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+import yaml
+from bs4 import BeautifulSoup, Tag
+from nbformat import NotebookNode
+
+from book.engine.render import chapters, lay_out, render
+
+BOOK = Path(__file__).parents[1] / "book"
+CHAPTERS = chapters(BOOK)
+EXERCISE_TAGS = ("exercise-stub", "exercise-check", "exercise-solution")
+
+
+@cache
+def stored(name: str) -> NotebookNode:
+    return nbformat.read(BOOK / "chapters" / f"{name}.ipynb", as_version=4)
+
+
+def code(name: str) -> list[NotebookNode]:
+    return [cell for cell in stored(name).cells if cell.cell_type == "code"]
+
+
+def tagged(name: str, tag: str) -> list[NotebookNode]:
+    return [cell for cell in code(name) if tag in cell.metadata.get("tags", [])]
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_stored_notebook_ran_from_top_to_bottom(name: str) -> None:
+    assert [cell.execution_count for cell in code(name)] == list(range(1, len(code(name)) + 1))
+    outputs = [output for cell in code(name) for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_chapter_has_one_cell_of_parameters_with_the_quick_profile(name: str) -> None:
+    (parameters,) = tagged(name, "parameters")
+    assert re.search(r'^profile = "smoke"', parameters.source, flags=re.MULTILINE)
+    assert not tagged(name, "injected-parameters"), "it would overrule the parameters that a reader sets"
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_code_exercise_has_a_stub_a_check_and_a_solution(name: str) -> None:
+    counts = {tag: len(tagged(name, tag)) for tag in EXERCISE_TAGS}
+    assert len(set(counts.values())) == 1, counts
+    if not name.startswith("00"):
+        assert counts["exercise-stub"] >= 1, "every chapter but the preface has a code exercise"
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The book, rendered strictly from the stored notebooks."""
+    folder = tmp_path_factory.mktemp("pages")
+    lay_out(BOOK, {name: stored(name) for name in CHAPTERS}, "# Execution times\n", folder / "source")
+    render(folder / "source", folder / "html")
+    return folder / "html"
+
+
+@cache
+def parsed(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_bytes(), "html.parser")
+
+
+def article(path: Path) -> Tag:
+    found = parsed(path).select_one("article.bd-article")
+    assert found is not None
+    return found
+
+
+def pages(html: Path) -> list[Path]:
+    return sorted(path for path in html.rglob("*.html") if "_static" not in path.parts)
+
+
+def local(page: Path, reference: str) -> Path:
+    return (page.parent / unquote(urlsplit(reference).path)).resolve()
+
+
+def test_every_page_of_the_table_of_contents_is_there(html: Path) -> None:
+    toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
+    for file in [toc["root"], *(entry["file"] for entry in toc["chapters"]), "execution_times"]:
+        assert article(html / f"{file}.html").find("h1"), file
+
+
+def test_first_page_is_reached_from_the_index(html: Path) -> None:
+    refresh = parsed(html / "index.html").find("meta", attrs={"http-equiv": "Refresh"})
+    assert isinstance(refresh, Tag)
+    target = str(refresh["content"]).partition("url=")[2]
+    assert local(html / "index.html", target) == html / "chapters" / "00_preface.html"
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_every_figure_has_its_picture_a_caption_and_an_alternative_text(name: str, html: Path) -> None:
+    page = html / "chapters" / f"{name}.html"
+    figures = article(page).find_all("figure")
+    asked_for = [cell for cell in code(name) if "figure" in cell.metadata.get("mystnb", {})]
+    assert len(figures) >= len(asked_for)
+    drawn = [cell for cell in code(name) if any("image/png" in o.get("data", {}) for o in cell.outputs)]
+    assert [cell.source for cell in drawn if cell not in asked_for] == [], "a picture without a caption"
+    for figure in figures:
+        assert figure.find("figcaption").get_text(strip=True)
+    for image in article(page).find_all("img"):
+        assert local(page, image["src"]).is_file(), image["src"]
+        assert len(image["alt"]) > 10, f"{image['src']}: say what the picture shows, not {image['alt']!r}"
+
+
+def test_no_link_inside_the_book_is_dead(html: Path) -> None:
+    dead = []
+    for page in pages(html):
+        for link in parsed(page).find_all("a", href=True):
+            parts = urlsplit(link["href"])
+            if parts.scheme or parts.netloc:
+                continue
+            target = local(page, link["href"]) if parts.path else page
+            if not target.is_file() or (
+                parts.fragment
+                and target.suffix == ".html"
+                and not parsed(target).find(id=unquote(parts.fragment))
+            ):
+                dead.append(f"{page.relative_to(html)}: {link['href']}")
+    assert not dead
+
+
+def is_foreign(reference: str) -> bool:
+    return bool(urlsplit(reference).netloc)
+
+
+def test_no_page_loads_anything_from_another_machine(html: Path) -> None:
+    foreign = []
+    for page in pages(html):
+        for tag in parsed(page).find_all(
+            ["script", "img", "iframe", "source", "video", "audio", "embed", "object"]
+        ):
+            foreign += [f"{page.name}: {tag[a]}" for a in ("src", "data") if is_foreign(str(tag.get(a, "")))]
+        for link in parsed(page).find_all("link", href=True):
+            if is_foreign(link["href"]) and "canonical" not in link["rel"]:
+                foreign.append(f"{page.name}: {link['href']}")
+    for sheet in html.rglob("*.css"):
+        text = sheet.read_text(encoding="utf-8")
+        for reference in re.findall(r"""(?:url\(|@import)\s*["']?([^"')\s;]+)""", text):
+            if is_foreign(reference):
+                foreign.append(f"{sheet.name}: {reference}")
+    assert not foreign
+
+
+def test_every_script_and_style_sheet_is_there(html: Path) -> None:
+    for page in pages(html):
+        scripts = [tag["src"] for tag in parsed(page).find_all("script", src=True)]
+        sheets = [tag["href"] for tag in parsed(page).find_all("link", rel="stylesheet")]
+        missing = [each for each in scripts + sheets if not local(page, each).is_file()]
+        assert not missing, page
+
+
+def test_mathematics_is_set_with_the_copy_that_comes_with_the_book(html: Path) -> None:
+    page = html / "chapters" / "01_lif.html"
+    assert article(page).select(".math")
+    (mathjax,) = [tag["src"] for tag in parsed(page).find_all("script", src=True) if "mathjax" in tag["src"]]
+    folder = local(page, mathjax).parent
+    assert folder == html / "mathjax"
+    assert list((folder / "output" / "chtml" / "fonts").rglob("*.woff"))
+    assert (folder / "input" / "tex" / "extensions" / "ams.js").is_file()
+
+
+def test_nothing_of_the_live_code_service_is_left(html: Path) -> None:
+    """It is off, but its scripts would be added twice, and a browser calls that an error."""
+    for page in pages(html):
+        assert "thebe" not in " ".join(str(tag) for tag in parsed(page).find_all("script")), page

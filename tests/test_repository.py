@@ -1,0 +1,208 @@
+"""The files around the code: do they agree with each other, and are they fit to be published?"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from book.engine.cache import notebook_text
+from book.engine.convert import convert
+from book.engine.render import chapters, repository
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "book"
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def declared_dependencies() -> list[str]:
+    """Every dependency of pyproject.toml, with all extras, but for the package itself."""
+    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    return [each for group in groups for each in group if Requirement(each).name != PROJECT["name"]]
+
+
+def test_conda_environment_has_the_dependencies_of_pyproject() -> None:
+    environment = yaml.safe_load(read("environment.yml"))
+    *conda, pip = environment["dependencies"]
+    assert conda == [f"python{PROJECT['requires-python']}", "pip"]
+    assert sorted(pip["pip"]) == sorted([*declared_dependencies(), "--editable ."])
+    assert environment["name"] == PROJECT["name"]
+
+
+def pinned_versions() -> dict[str, str]:
+    lines = [line for line in read("constraints.txt").splitlines() if not line.startswith("#")]
+    for line in lines:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line), (
+            f"not a plain name==version: {line}"
+        )
+    pairs = [line.split("==") for line in lines]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_constraints_pin_every_dependency_to_a_version_that_pyproject_allows() -> None:
+    pinned = pinned_versions()
+    optional = {Requirement(each).name for each in PROJECT["optional-dependencies"]["bench"]}
+    for requirement in map(Requirement, declared_dependencies()):
+        if requirement.name not in optional:
+            version = pinned[canonicalize_name(requirement.name)]
+            assert requirement.specifier.contains(version), f"{requirement}: constraints.txt has {version}"
+
+
+def test_constraints_ask_for_nothing_that_only_one_platform_has() -> None:
+    names = set(pinned_versions())
+    assert not {name for name in names if name.startswith(("nvidia", "cuda"))} | names & {"triton", "pip"}
+
+
+def test_one_version_everywhere() -> None:
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert citation["version"] == PROJECT["version"]
+    released = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", read("CHANGELOG.md"), flags=re.MULTILINE)
+    assert released[0] == PROJECT["version"]
+
+
+def test_licence_is_the_one_that_is_declared() -> None:
+    licence = read("LICENSE")
+    assert licence.startswith("MIT License\n\nCopyright (c) 2026 The snnmlp-edu authors\n")
+    assert "THE SOFTWARE IS PROVIDED" in licence
+    assert PROJECT["license"] == yaml.safe_load(read("CITATION.cff"))["license"] == "MIT"
+    assert PROJECT["license-files"] == ["LICENSE"]
+
+
+def test_citation_file_follows_its_format() -> None:
+    """What version 1.2.0 of the Citation File Format demands of the fields that are used here."""
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["type"] == "software"
+    assert citation["title"] == PROJECT["name"]
+    assert citation["message"]
+    assert citation["authors"] == PROJECT["authors"]
+    (paper,) = citation["references"]
+    assert paper["title"]
+    assert paper["type"] == "article"
+    assert all(author.keys() == {"family-names", "given-names"} for author in paper["authors"])
+    assert paper["doi"] == "10.1109/TNNLS.2024.3394837"
+    assert [each["value"] for each in paper["identifiers"]] == ["arXiv:2306.12465"]
+
+
+@pytest.mark.parametrize("name", chapters(BOOK))
+def test_notebook_is_what_its_source_converts_to(name: str) -> None:
+    stored = nbformat.read(BOOK / "chapters" / f"{name}.ipynb", as_version=4)
+    converted = convert(BOOK / "chapters" / f"{name}.md", repository(BOOK))
+    fields = ("id", "cell_type", "source", "metadata")
+    difference = f"book/chapters/{name}.ipynb is not as its source makes it: run make notebooks"
+    assert [[cell[f] for f in fields] for cell in stored.cells] == [
+        [cell[f] for f in fields] for cell in converted.cells
+    ], difference
+    assert stored.metadata == converted.metadata, difference
+    assert notebook_text(stored) == (BOOK / "chapters" / f"{name}.ipynb").read_text(encoding="utf-8")
+
+
+def test_every_chapter_is_in_the_table_of_contents() -> None:
+    written = {path.stem for path in (BOOK / "chapters").iterdir() if path.suffix in (".md", ".ipynb")}
+    assert written == set(chapters(BOOK))
+
+
+def published_files() -> list[Path]:
+    """What a commit of everything would contain."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [path for name in sorted(set(names.split("\0"))) if name and (path := ROOT / name).is_file()]
+
+
+# Written so that no pattern is an example of itself.
+REGISTRY = r"\b(?:pypi|test\.pypi|npmjs|pythonhosted|anaconda|debian)\.(?:org|com)\b"
+MACHINE = r"(?<![\w.~])/(?:root|work|opt|home|Users|private|tmp)/[\w.-]"
+
+
+def test_no_file_names_a_registry_or_a_path_of_the_machine_it_was_made_on() -> None:
+    found = []
+    for path in published_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a picture or a compressed file
+        text = re.sub(r'"image/\w+": "[^"]*"', "", text)  # pictures inside notebooks
+        found += [
+            f"{path.relative_to(ROOT)}: {match[0]}" for match in re.finditer(f"{REGISTRY}|{MACHINE}", text)
+        ]
+    assert not found
+
+
+def test_no_published_file_is_large() -> None:
+    assert not [str(path) for path in published_files() if path.stat().st_size > 4_000_000]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The Makefile beside a Python that notes what it is asked to install instead of doing it."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text(read(name), encoding="utf-8")
+    fake = tmp_path / "fake-python"
+    fake.write_text(
+        "#!/bin/sh\n"
+        f'if [ "$1" = -c ]; then exec {sys.executable} -c "import sys; sys.version_info = $VERSION; $2"; fi\n'
+        'echo "$@" >> calls\n'
+        'if [ "$2" = venv ]; then mkdir -p .venv/bin; cp fake-python .venv/bin/python; fi\n',
+        encoding="utf-8",
+    )
+    fake.chmod(0o755)
+    return tmp_path
+
+
+def make(checkout: Path, version: str = "(3, 11, 0)") -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"VERSION": version}
+    command = ["make", "setup", "PYTHON=./fake-python"]
+    return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_setup_installs_the_tested_versions_once(checkout: Path) -> None:
+    assert make(checkout).returncode == 0
+    calls = (checkout / "calls").read_text().splitlines()
+    assert calls == [
+        "-m venv .venv",
+        "-m pip install --quiet --constraint constraints.txt --editable .[dev]",
+    ]
+    assert make(checkout).returncode == 0
+    assert (checkout / "calls").read_text().splitlines() == calls, "nothing changed, nothing to install"
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
+def test_setup_installs_again_when_the_dependencies_change(checkout: Path, name: str) -> None:
+    make(checkout)
+    newer = (checkout / ".venv" / ".ready").stat().st_mtime + 1
+    os.utime(checkout / name, (newer, newer))
+    make(checkout)
+    assert len((checkout / "calls").read_text().splitlines()) == 4
+
+
+def test_setup_refuses_an_old_python_in_one_line(checkout: Path) -> None:
+    result = make(checkout, version="(3, 9, 18)")
+    assert result.returncode != 0
+    message, *_ = result.stderr.splitlines()
+    assert message.startswith("snnmlp-edu needs Python 3.11 or newer, and ./fake-python is 3.9")
+    assert not (checkout / ".venv").exists()
+
+
+def test_make_has_the_promised_targets() -> None:
+    targets = set(re.findall(r"^(\w+):", read("Makefile"), flags=re.MULTILINE))
+    assert {"setup", "book", "notebooks", "test", "lint", "bench", "clean"} <= targets
+
+
+def test_continuous_integration_stops_at_the_first_failure() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "set -euo pipefail" in script.read_text(encoding="utf-8").splitlines()
