@@ -144,12 +144,13 @@ def _warn_once(reason: str) -> None:
     warnings.warn(f"LIF neurons run without a compiler, which is slower: {reason}", stacklevel=2)
 
 
-# Below this many entries a layer takes less time than the compiler would.
+# A smaller layer takes less time than the compiler would; more steps, unrolled, keep it busy for minutes.
 COMPILE_FROM = 2**15
+COMPILE_STEPS = 32
 
 
 def _auto(current: Tensor, config: NeuronConfig) -> Tensor:
-    if current.numel() < COMPILE_FROM:
+    if current.numel() < COMPILE_FROM or current.shape[0] > COMPILE_STEPS:
         return _eager(current, config)
     try:
         return compiled_lif(current, config)

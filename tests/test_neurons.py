@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from reference import lif
 
 from snnmlp_edu import LIF, InputError, NeuronConfig, lif_step, lif_trace
-from snnmlp_edu.neurons import COMPILE_FROM
+from snnmlp_edu import neurons as neurons_module
+from snnmlp_edu.neurons import COMPILE_FROM, COMPILE_STEPS
 from snnmlp_edu.surrogates import SURROGATES, Surrogate
 
 BACKENDS = ("eager", "snntorch", "compiled")
@@ -216,6 +217,14 @@ def test_without_a_compiler_auto_warns_once_and_goes_on() -> None:
         InputError, match=r"'compiled' is not possible: torch.compile is disabled .* use 'auto'"
     ):
         LIF(NeuronConfig(beta=0.3, backend="compiled"))(current)
+
+
+def test_auto_compiles_what_repays_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    monkeypatch.setattr(neurons_module, "compiled_lif", lambda x, config: compiled.append(x.shape) or x)
+    for shape in ((4, COMPILE_FROM // 4), (4, COMPILE_FROM // 4 - 1), (COMPILE_STEPS + 1, COMPILE_FROM)):
+        LIF()(torch.zeros(shape))
+    assert compiled == [(4, COMPILE_FROM // 4)]
 
 
 def test_a_compiler_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
