@@ -116,7 +116,7 @@ def count_parameters(model: SpikingMLP) -> dict[str, int]:
 
     >>> from snnmlp_edu.registry import create_model
     >>> sum(count_parameters(create_model("mlp_spe_nano")).values())
-    300805
+    193958
     """
     parts = dict.fromkeys(("stem", "axial", "fuse", "channel", "patch encoding", "skip", "head"), 0)
     seen: set[nn.Parameter] = set()

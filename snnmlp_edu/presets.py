@@ -18,7 +18,7 @@ PRESETS: dict[str, NetworkConfig] = {
     "mlp_spe_b": NetworkConfig(dim=108, depths=(2, 10, 24, 2), time_steps=6),
     "mlp_s": NetworkConfig(dim=96, depths=(2, 8, 14, 2), patch_encoding="conv"),
     "mlp_spe_nano": NetworkConfig(
-        dim=15, depths=(1, 1, 1, 1), patch_size=4, image_size=32, in_channels=1, num_classes=10
+        dim=12, depths=(1, 1, 1, 1), patch_size=2, image_size=32, in_channels=1, num_classes=10
     ),
     "mlp_spe_micro": NetworkConfig(
         dim=36, depths=(2, 2, 1, 1), patch_size=2, image_size=32, in_channels=1, num_classes=10

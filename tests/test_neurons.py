@@ -224,6 +224,7 @@ def test_auto_compiles_what_repays_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neurons_module, "compiled_lif", lambda x, config: compiled.append(x.shape) or x)
     for shape in ((4, COMPILE_FROM // 4), (4, COMPILE_FROM // 4 - 1), (COMPILE_STEPS + 1, COMPILE_FROM)):
         LIF()(torch.zeros(shape))
+    LIF()(torch.zeros(4, COMPILE_FROM, device="meta"))  # shapes without numbers: nothing to compile for
     assert compiled == [(4, COMPILE_FROM // 4)]
 
 
