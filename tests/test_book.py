@@ -13,7 +13,7 @@ import yaml
 from nbformat import NotebookNode
 
 from book.engine.__main__ import main, refresh_notebooks
-from book.engine.cache import Run, cache_key, notebook_text, run_chapter, write_atomically
+from book.engine.cache import Run, cache_key, notebook_text, run_chapter, write_if_changed
 from book.engine.convert import convert
 from book.engine.execute import ChapterError, execute
 from book.engine.render import RenderError, lay_out, render, with_buttons
@@ -282,15 +282,15 @@ def test_a_failed_run_is_not_kept(project: Path, source: Path) -> None:
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "new" / "file.txt"
-    assert write_atomically(path, "one")
-    assert not write_atomically(path, "one"), "equal content is not written"
+    assert write_if_changed(path, "one")
+    assert not write_if_changed(path, "one"), "equal content is not written"
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, "two")
+        write_if_changed(path, "two")
     assert [(each.name, each.read_text()) for each in path.parent.iterdir()] == [("file.txt", "one")]
 
 

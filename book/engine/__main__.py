@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nbformat import NotebookNode
+
+from snnmlp_edu.data.files import write_atomically
 from snnmlp_edu.errors import InputError
 
-from .cache import Run, notebook_text, run_chapter, write_atomically
+from .cache import Run, notebook_text, run_chapter, write_if_changed
 from .convert import convert
 from .execute import PROFILES, ChapterError
 from .render import RenderError, chapters, lay_out, render, repository
 
 ROOT = Path(__file__).resolve().parents[2]
+
+# The picture at the top of the README is a figure of the preface.
+README_FIGURE, README_PICTURE = "fig-preface-spikes", Path("_static/spikes.png")
 
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
@@ -59,8 +66,10 @@ def build_book(root: Path, profile: str) -> Path:
 def refresh_notebooks(root: Path) -> list[str]:
     """Write the committed notebook of each chapter whose content changed; returns their names."""
     written = []
-    for name, run in run_chapters(root, "smoke").items():
-        if write_atomically(root / "book" / "chapters" / f"{name}.ipynb", notebook_text(run.notebook)):
+    runs = run_chapters(root, "smoke")
+    write_atomically(root / "book" / README_PICTURE, picture_of(runs["00_preface"].notebook, README_FIGURE))
+    for name, run in runs.items():
+        if write_if_changed(root / "book" / "chapters" / f"{name}.ipynb", notebook_text(run.notebook)):
             written.append(name)
     print(f"Refreshed: {', '.join(written) or 'nothing, all notebooks are as their sources make them'}.")
     return written
@@ -77,6 +86,16 @@ def run_chapters(root: Path, profile: str) -> dict[str, Run]:
         run = runs[name]
         print(f"{name:24} {run.seconds:8.1f} s  {'executed' if run.fresh else 'unchanged'}", flush=True)
     return runs
+
+
+def picture_of(notebook: NotebookNode, figure: str) -> bytes:
+    """The PNG that the cell of a named figure shows."""
+    for cell in notebook.cells:
+        if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == figure:
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    return base64.b64decode(output.data["image/png"])
+    raise InputError(f"no cell shows a figure named {figure}: name it in the cell's mystnb metadata")
 
 
 def times_page(runs: dict[str, Run], profile: str) -> str:

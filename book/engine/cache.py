@@ -6,9 +6,7 @@ import copy
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +14,8 @@ from typing import NamedTuple
 
 import nbformat
 from nbformat import NotebookNode
+
+from snnmlp_edu.data.files import write_atomically
 
 from .execute import execute, with_outputs
 
@@ -47,7 +47,7 @@ def run_chapter(root: Path, chapter: str, notebook: NotebookNode, profile: str, 
     seconds = round(time.perf_counter() - begin, 1)
     labelled = copy.deepcopy(executed)
     labelled.metadata["run"] = {"key": key, "profile": profile, "seconds": seconds}
-    write_atomically(path, notebook_text(labelled))
+    write_if_changed(path, notebook_text(labelled))
     return Run(executed, seconds, fresh=True)
 
 
@@ -87,17 +87,11 @@ def notebook_text(notebook: NotebookNode) -> str:
     return nbformat.writes(notebook, version=4) + "\n"
 
 
-def write_atomically(path: Path, text: str) -> bool:
+def write_if_changed(path: Path, text: str) -> bool:
     """Write a file in one step, and only if its content changes; returns whether it did."""
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
+    content = text.encode()
+    if path.is_file() and path.read_bytes() == content:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    write_atomically(path, content)
     return True

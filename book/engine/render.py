@@ -17,7 +17,7 @@ import yaml
 from nbconvert.filters import strip_ansi
 from nbformat import NotebookNode
 
-from .cache import notebook_text, tree_hash, write_atomically
+from .cache import notebook_text, tree_hash, write_if_changed
 
 # What a page with mathematics loads, and what MathJax's accessibility menu loads on request.
 MATHJAX_FILES = (
@@ -64,13 +64,13 @@ def lay_out(book: Path, notebooks: Mapping[str, NotebookNode], times: str, sourc
     for pictures in (book / "chapters").glob("*.[ps][nv]g"):
         shutil.copy2(pictures, source / "chapters" / pictures.name)
     for name, notebook in notebooks.items():
-        write_atomically(source / "chapters" / f"{name}.ipynb", notebook_text(notebook))
-    write_atomically(source / "execution_times.md", times)
+        write_if_changed(source / "chapters" / f"{name}.ipynb", notebook_text(notebook))
+    write_if_changed(source / "execution_times.md", times)
     toc = _read_yaml(book / "_toc.yml")
     toc["chapters"].append({"file": "execution_times"})
-    write_atomically(source / "_toc.yml", yaml.safe_dump(toc, sort_keys=False))
+    write_if_changed(source / "_toc.yml", yaml.safe_dump(toc, sort_keys=False))
     config = with_buttons(_read_yaml(book / "_config.yml"))
-    write_atomically(source / "_config.yml", yaml.safe_dump(config, sort_keys=False))
+    write_if_changed(source / "_config.yml", yaml.safe_dump(config, sort_keys=False))
     _copy_mathjax(source / "_extra" / "mathjax")
 
 
@@ -120,7 +120,7 @@ def render(source: Path, html: Path) -> bool:
     shutil.rmtree(html, ignore_errors=True)
     os.replace(work / "_build" / "html", html)
     shutil.rmtree(work)
-    write_atomically(stamp, wanted)
+    write_if_changed(stamp, wanted)
     return True
 
 
