@@ -43,12 +43,19 @@ CONTENT_SHA256 = {
 }
 
 
-def download(folder: Path) -> None:
-    """Fetch the four original files into a folder, each checked against its published MD5."""
+def download() -> Path:
+    """Fetch the four original files, each checked against its published MD5; returns their folder."""
     import pooch
 
+    folder = Path(pooch.os_cache("snnmlp_edu"))
     for name, md5 in DOWNLOAD_MD5.items():
-        pooch.retrieve(PUBLIC_ADDRESS + name, f"md5:{md5}", fname=name, path=folder, progressbar=True)
+        try:
+            pooch.retrieve(PUBLIC_ADDRESS + name, f"md5:{md5}", fname=name, path=folder)
+        except ValueError as error:
+            raise InputError(
+                f"what came from {PUBLIC_ADDRESS}{name} has another MD5 than {md5}; try again"
+            ) from error
+    return folder
 
 
 def read_original(folder: Path, name: str) -> np.ndarray:
@@ -94,13 +101,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--source", type=Path, default=DEBIAN, help="folder with the four original idx files")
-    parser.add_argument("--download", action="store_true", help="fetch the originals into --source first")
+    originals = parser.add_mutually_exclusive_group()
+    originals.add_argument(
+        "--source", type=Path, default=DEBIAN, help="folder with the four original idx files"
+    )
+    originals.add_argument("--download", action="store_true", help="fetch them into the user's cache first")
     options = parser.parse_args()
     try:
-        if options.download:
-            download(options.source)
-        make(options.source, Path(__file__).resolve().parent)
+        source = download() if options.download else options.source
+        make(source, Path(__file__).resolve().parent)
     except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -57,6 +57,7 @@ order; expect the same accuracy within the spread of a few seeds. The whole reci
 
 ```python
 from snnmlp_edu import load_pretrained
+
 network = load_pretrained("{name}")
 ```
 

@@ -47,34 +47,6 @@ def use_book_style() -> None:
     )
 
 
-def plot_neuron(
-    current: ArrayLike, membrane: ArrayLike, spikes: ArrayLike, threshold: float, title: str = ""
-) -> Figure:
-    """One neuron over time: the current that comes in, its membrane, and the spikes that go out.
-
-    Args:
-        current: input current `[T]`.
-        membrane: membrane potential before the reset `[T]`.
-        spikes: 0 or 1, `[T]`.
-        threshold: drawn as a dashed line.
-        title: heading of the figure.
-    """
-    steps = np.arange(len(np.asarray(current)))
-    figure = Figure(figsize=(7, 4.2))
-    axes = figure.subplots(3, 1, sharex=True, height_ratios=(1, 2, 0.6))
-    axes[0].step(steps, current, where="mid", color=CURRENT)
-    axes[0].set_ylabel("current")
-    axes[1].plot(steps, membrane, color=MEMBRANE, marker="o", markersize=4)
-    axes[1].axhline(threshold, color=REFERENCE, linestyle="--", label="threshold")
-    axes[1].set_ylabel("membrane")
-    axes[1].legend(loc="upper right")
-    fired = steps[np.asarray(spikes) > 0]
-    axes[2].vlines(fired, 0, 1, color=SPIKE)
-    axes[2].set(ylabel="spikes", yticks=[], xlabel="time step", ylim=(0, 1.1))
-    figure.suptitle(title)
-    return figure
-
-
 def plot_raster(spikes: ArrayLike, ax: Axes, title: str = "") -> None:
     """Spikes `[T, neurons]` as a raster: one row a time step, one column a neuron.
 
@@ -95,22 +67,6 @@ def plot_raster(spikes: ArrayLike, ax: Axes, title: str = "") -> None:
     )
     ax.set(xlabel="neuron", ylabel="time step", yticks=range(steps), title=title)
     ax.set(xlim=(-0.5, neurons - 0.5), ylim=(steps - 0.5, -0.5))
-
-
-def plot_bars(values: Mapping[str, float], xlabel: str, color: str = MEMBRANE) -> Figure:
-    """Named values as horizontal bars, the first on top.
-
-    Args:
-        values: name -> value.
-        xlabel: what the bars measure, with its unit.
-        color: colour of all bars.
-    """
-    figure = Figure(figsize=(7, 0.32 * len(values) + 1))
-    ax = figure.subplots()
-    ax.barh(list(values), list(values.values()), color=color)
-    ax.invert_yaxis()
-    ax.set_xlabel(xlabel)
-    return figure
 
 
 def plot_confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:

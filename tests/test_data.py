@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
+import hashlib
+import http.server
 import importlib.util
 import json
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -205,6 +210,43 @@ def test_subset_is_made_of_the_originals(tmp_path: Path) -> None:
     assert set(json.loads((tmp_path / "manifest.json").read_text())["files"]) == {
         name for name in files.read_manifest() if name.startswith("fashion_mnist/")
     }
+
+
+@pytest.fixture
+def public_address(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A web server on this machine, and the folder that it serves."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/", folder
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+def test_download_checks_what_came(
+    public_address: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, served = public_address
+    script = load_script("make_fashion_mnist")
+    hashes = {}
+    for name in script.DOWNLOAD_MD5:
+        (served / name).write_bytes(name.encode())
+        hashes[name] = hashlib.md5(name.encode()).hexdigest()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(script, "PUBLIC_ADDRESS", address)
+    with pytest.raises(InputError, match=r"train-images-idx3-ubyte\.gz has another MD5 than 8d4fb7e6"):
+        script.download()
+    monkeypatch.setattr(script, "DOWNLOAD_MD5", hashes)
+    folder = script.download()
+    assert {file.name for file in folder.iterdir()} == set(hashes)
 
 
 def test_script_refuses_other_originals(tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from snnmlp_edu.plots import SPIKE, plot_confusion, plot_raster, plot_stages
+
+DRAW = """
+from snnmlp_edu.plots import plot_confusion, use_book_style
+use_book_style()
+plot_confusion([[9, 1], [2, 8]], ["shirt", "boot"]).savefig("confusion.png")
+"""
+
+
+def test_figures_need_no_display(tmp_path: Path) -> None:
+    screens = ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")
+    environment = {name: value for name, value in os.environ.items() if name not in screens}
+    subprocess.run([sys.executable, "-c", DRAW], cwd=tmp_path, env=environment, check=True, timeout=120)
+    assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_raster_shows_every_spike() -> None:
+    spikes = np.zeros((3, 1000))
+    places = {0: [0, 999], 1: [], 2: [500]}
+    for step, neurons in places.items():
+        spikes[step, neurons] = 1
+    ax = Figure().subplots()
+    plot_raster(spikes, ax, "stage 0")
+    shown = {line.get_lineoffset(): [float(x) for x in line.get_positions()] for line in ax.collections}
+    assert shown == {step: [float(n) for n in neurons] for step, neurons in places.items()}
+    assert ax.get_ylim() == (2.5, -0.5)  # time runs down
+    assert to_hex(ax.collections[0].get_color()[0]) == SPIKE.lower()
+
+
+def test_a_confusion_matrix_counts_images() -> None:
+    ax, bar = plot_confusion([[9, 1], [2, 8]], ["shirt", "boot"]).axes
+    assert [text.get_text() for text in ax.texts] == ["9", "1", "2", "8"]
+    assert (ax.get_xlabel(), ax.get_ylabel(), bar.get_ylabel()) == ("predicted class", "true class", "images")
+
+
+def test_stages_are_drawn_to_scale() -> None:
+    weights = [(1.0, "1 k"), (4.0, "4 k")]
+    boxes, bars = plot_stages(["stage 0", "stage 1"], [(8, 8), (4, 4)], [3, 6], {"weights": weights}).axes
+    fronts = [boxes.patches[0].get_xy(), boxes.patches[3].get_xy()]  # three faces a stage, the front first
+    tall, long = ([np.ptp(front[:, axis]) for front in fronts] for axis in (1, 0))
+    assert tall[0] == pytest.approx(2 * tall[1])
+    assert long[1] == pytest.approx(2 * long[0])
+    assert [text.get_text() for text in boxes.texts] == ["8 × 8 × 3", "4 × 4 × 6"]
+    assert [bar.get_width() for bar in bars.patches] == [1.0, 4.0]
