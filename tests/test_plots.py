@@ -36,7 +36,7 @@ def test_a_raster_shows_every_spike() -> None:
     shown = {line.get_lineoffset(): [float(x) for x in line.get_positions()] for line in ax.collections}
     assert shown == {step: [float(n) for n in neurons] for step, neurons in places.items()}
     assert ax.get_ylim() == (2.5, -0.5)  # time runs down
-    assert to_hex(ax.collections[0].get_color()[0]) == SPIKE.lower()
+    assert to_hex(ax.collections[0].get_color()) == SPIKE.lower()
 
 
 def test_a_confusion_matrix_counts_images() -> None:
