@@ -284,13 +284,14 @@ def test_the_surrogate_is_evaluated_once_a_step(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_keeps_the_membrane_in_fp32(backend: str, dtype: torch.dtype) -> None:
-    # In bf16 the membrane would stop at 256: 256 + 1 rounds to 256.
-    config = NeuronConfig(beta=1.0, threshold=300.0, input_gain=1.0, backend=backend, inclusive=False)
-    spikes = LIF(config)(torch.ones(400, 1, dtype=dtype))
+@pytest.mark.parametrize(("dtype", "large"), [(torch.bfloat16, 256.0), (torch.float16, 2048.0)])
+def test_half_precision_keeps_the_membrane_in_fp32(backend: str, dtype: torch.dtype, large: float) -> None:
+    # Here these types count in twos: a membrane kept in them would stay at `large` for ever.
+    assert torch.tensor(large, dtype=dtype) + 1 == large
+    config = NeuronConfig(beta=1.0, threshold=large + 2.5, input_gain=1.0, backend=backend)
+    spikes = LIF(config)(torch.tensor([large, 1, 1, 1, 1], dtype=dtype))
     assert spikes.dtype == dtype
-    assert spikes.flatten().nonzero().flatten().tolist() == [300]
+    assert spikes.tolist() == [0, 0, 0, 1, 0]
 
 
 def test_the_environment_chooses_where_the_configuration_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
