@@ -57,7 +57,7 @@ def record(model: nn.Module, images: Tensor, membranes: bool = False) -> Traces:
     >>> from snnmlp_edu.registry import create_model
     >>> traces = record(create_model("mlp_spe_nano"), torch.rand(2, 1, 32, 32))
     >>> traces["stages.0.neuron"].shape
-    torch.Size([4, 2, 8, 8, 15])
+    torch.Size([4, 2, 16, 16, 12])
     """
     traces = Traces()
     with ExitStack() as stack:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import os
 import shutil
 from pathlib import Path
 
 import jupytext
+import nbformat
 import pytest
 import yaml
 from nbformat import NotebookNode
@@ -21,7 +23,7 @@ from snnmlp_edu.errors import InputError
 
 BOOK = Path(__file__).parents[1] / "book"
 EXAMPLE = "https://github.com/example/a-book"
-COLAB = "https://colab.research.google.com/github/example/a-book/blob/main/book/chapters/01_small.ipynb"
+COLAB = "https://colab.research.google.com/github/example/a-book/blob/main/book/chapters/00_preface.ipynb"
 
 HEADER = """---
 kernelspec:
@@ -56,7 +58,7 @@ mystnb:
     alt: A line that rises.
   figure:
     caption: A line.
-    name: fig-line
+    name: fig-preface-spikes
 tags: [hide-input]
 ---
 import matplotlib.pyplot as plt
@@ -72,7 +74,7 @@ def project(tmp_path: Path) -> Path:
     """A checkout with one small chapter, and a library, data and solutions of one file each."""
     chapters = tmp_path / "book" / "chapters"
     chapters.mkdir(parents=True)
-    (chapters / "01_small.md").write_text(CHAPTER, encoding="utf-8")
+    (chapters / "00_preface.md").write_text(CHAPTER, encoding="utf-8")
     for name in ("snnmlp_edu/library.py", "data/images.gz", "book/solutions/ex.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("1", encoding="utf-8")
@@ -80,14 +82,14 @@ def project(tmp_path: Path) -> Path:
         shutil.copy(BOOK / name, tmp_path / "book")
     for name in ("_ext", "_static"):
         shutil.copytree(BOOK / name, tmp_path / "book" / name)
-    toc = {"format": "jb-book", "root": "chapters/01_small", "chapters": []}
+    toc = {"format": "jb-book", "root": "chapters/00_preface", "chapters": []}
     (tmp_path / "book" / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
     return tmp_path
 
 
 @pytest.fixture
 def source(project: Path) -> Path:
-    return project / "book" / "chapters" / "01_small.md"
+    return project / "book" / "chapters" / "00_preface.md"
 
 
 def code(notebook: NotebookNode) -> list[NotebookNode]:
@@ -129,18 +131,18 @@ def test_conversion_keeps_sources_tags_and_figure_metadata(source: Path) -> None
     figure = code(notebook)[2].metadata
     assert figure.tags == ["hide-input"]
     assert figure.mystnb.image.alt == "A line that rises."
-    assert figure.mystnb.figure == {"caption": "A line.", "name": "fig-line"}
+    assert figure.mystnb.figure == {"caption": "A line.", "name": "fig-preface-spikes"}
 
 
 def test_missing_chapter_is_named(source: Path) -> None:
     source.unlink()
-    with pytest.raises(InputError, match=r"01_small\.md does not exist: write that chapter or take it out"):
+    with pytest.raises(InputError, match=r"00_preface\.md does not exist: write that chapter or take it out"):
         convert(source)
 
 
 def test_chapter_without_a_kernel_is_named(source: Path) -> None:
     rewrite(source, "name: python3\n", "name: julia\n")
-    with pytest.raises(InputError, match=r"01_small\.md: its header names no kernel: add `kernelspec:`"):
+    with pytest.raises(InputError, match=r"00_preface\.md: its header names no kernel: add `kernelspec:`"):
         convert(source)
 
 
@@ -165,7 +167,7 @@ def test_an_address_that_is_none_is_refused(source: Path, address: str) -> None:
 
 def test_badge_needs_a_title(source: Path) -> None:
     rewrite(source, "# A small chapter", "A small chapter")
-    with pytest.raises(InputError, match=r"01_small\.md: no title for the Colab badge"):
+    with pytest.raises(InputError, match=r"00_preface\.md: no title for the Colab badge"):
         convert(source, EXAMPLE)
 
 
@@ -174,7 +176,7 @@ def test_badge_needs_a_title(source: Path) -> None:
 
 def test_execution_stores_outputs_and_nothing_of_the_moment(source: Path) -> None:
     notebook = convert(source)
-    executed = execute(notebook, "01_small", "cpu")
+    executed = execute(notebook, "00_preface", "cpu")
     parameters, shown, figure = code(executed)
     assert shown.outputs[0].data["text/plain"] == "'cpu'", "the profile was set"
     assert parameters.source == 'profile = "smoke"', "but the source is the chapter's own"
@@ -191,25 +193,25 @@ def test_cells_run_in_an_empty_scratch_directory(source: Path, monkeypatch: pyte
     monkeypatch.chdir(source.parent)
     cell = "import os; print([n for n in os.listdir() if n[0] != '.']); open('left', 'w').close()"
     source.write_text(f"{HEADER}\n```{{code-cell}}\n{cell}\n```\n", encoding="utf-8")
-    (only,) = code(execute(convert(source), "01_small"))
+    (only,) = code(execute(convert(source), "00_preface"))
     assert only.outputs[0].text == "[]\n"
-    assert [path.name for path in source.parent.iterdir()] == ["01_small.md"]
+    assert [path.name for path in source.parent.iterdir()] == ["00_preface.md"]
 
 
 def test_failing_cell_is_named_with_its_chapter(source: Path) -> None:
     rewrite(source, "_ = plt.plot([0, 1])", "1 / 0")
     with pytest.raises(
-        ChapterError, match=r"(?s)^chapter 01_small, code cell 3 of 3: ZeroDivisionError"
+        ChapterError, match=r"(?s)^chapter 00_preface, code cell 3 of 3: ZeroDivisionError"
     ) as caught:
-        execute(convert(source), "01_small")
+        execute(convert(source), "00_preface")
     assert "1 / 0" in str(caught.value)
     assert "\x1b" not in str(caught.value), "no colour codes"
 
 
 def test_cell_that_ends_its_kernel_is_named(source: Path) -> None:
     rewrite(source, "_ = plt.plot([0, 1])", "import os; os._exit(1)")
-    with pytest.raises(ChapterError, match=r"^chapter 01_small, code cell 3 of 3: the kernel died"):
-        execute(convert(source), "01_small")
+    with pytest.raises(ChapterError, match=r"^chapter 00_preface, code cell 3 of 3: the kernel died"):
+        execute(convert(source), "00_preface")
 
 
 # Keeping what did not change
@@ -255,7 +257,7 @@ def test_key_ignores_what_outputs_do_not_depend_on(project: Path, source: Path) 
 
 def test_only_what_changed_runs_again(project: Path, source: Path) -> None:
     def run() -> Run:
-        return run_chapter(project, "01_small", convert(source), "smoke", project / "kept")
+        return run_chapter(project, "00_preface", convert(source), "smoke", project / "kept")
 
     first = run()
     assert first.fresh
@@ -276,7 +278,7 @@ def test_a_failed_run_is_not_kept(project: Path, source: Path) -> None:
     rewrite(source, "_ = plt.plot([0, 1])", "1 / 0")
     for _ in range(2):
         with pytest.raises(ChapterError):
-            run_chapter(project, "01_small", convert(source), "smoke", project / "kept")
+            run_chapter(project, "00_preface", convert(source), "smoke", project / "kept")
     assert not (project / "kept").exists()
 
 
@@ -298,11 +300,21 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
 
 
 def test_notebooks_are_written_once(project: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert refresh_notebooks(project) == ["01_small"]
+    assert refresh_notebooks(project) == ["00_preface"]
     written = source.with_suffix(".ipynb").stat().st_mtime_ns
     assert refresh_notebooks(project) == []
     assert source.with_suffix(".ipynb").stat().st_mtime_ns == written
     assert "nothing" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_picture_of_the_readme_is_the_figure_that_the_preface_shows(project: Path, source: Path) -> None:
+    refresh_notebooks(project)
+    stored = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    shown = code(stored)[2].outputs[0].data["image/png"]
+    assert (project / "book" / "_static" / "spikes.png").read_bytes() == base64.b64decode(shown)
+    rewrite(source, "name: fig-preface-spikes", "name: fig-other")
+    with pytest.raises(InputError, match="no cell shows a figure named fig-preface-spikes"):
+        refresh_notebooks(project)
 
 
 def test_unknown_profile_is_one_line_and_nothing_is_made(
@@ -321,7 +333,7 @@ def test_failing_chapter_fails_the_build(
     first, *_ = capsys.readouterr().err.splitlines()
     assert (
         first
-        == "The book was not built: chapter 01_small, code cell 3 of 3: ZeroDivisionError: division by zero"
+        == "The book was not built: chapter 00_preface, code cell 3 of 3: ZeroDivisionError: division by zero"
     )
 
 
@@ -331,11 +343,11 @@ def test_book_ends_with_its_first_page_and_renders_only_what_changed(
     assert main(["book"], root=project) == 0
     index = Path(capsys.readouterr().out.splitlines()[-1])
     assert index == project / "book" / "_build" / "html" / "index.html"
-    assert "chapters/01_small.html" in index.read_text(encoding="utf-8")
+    assert "chapters/00_preface.html" in index.read_text(encoding="utf-8")
     assert main(["book"], root=project) == 0
     assert "nothing changed" in capsys.readouterr().out
 
-    page = index.parent / "chapters" / "01_small.html"
+    page = index.parent / "chapters" / "00_preface.html"
     before = page.read_bytes()
     rewrite(source, "Words, and", "See [nowhere](nowhere.md), and")
     assert main(["book"], root=project) == 1
@@ -351,18 +363,18 @@ def test_buttons_are_made_from_the_address_and_left_out_without_one(project: Pat
     assert not {"repository", "launch_buttons"} & without.keys()
 
     rewrite(project / "book" / "_config.yml", 'repository: ""', f"repository: {EXAMPLE}")
-    notebooks = {"01_small": convert(source, EXAMPLE)}
+    notebooks = {"00_preface": convert(source, EXAMPLE)}
     lay_out(project / "book", notebooks, "# Execution times\n", project / "source")
     render(project / "source", project / "html")
-    page = (project / "html" / "chapters" / "01_small.html").read_text(encoding="utf-8")
+    page = (project / "html" / "chapters" / "00_preface.html").read_text(encoding="utf-8")
     assert page.count(f'href="{COLAB}"') == 2, "the badge and the launch button"
-    assert f'href="{EXAMPLE}/edit/main/book/chapters/01_small.md"' in page, "people edit the source"
+    assert f'href="{EXAMPLE}/edit/main/book/chapters/00_preface.md"' in page, "people edit the source"
     assert f'href="{EXAMPLE}/issues/new' in page
 
 
 def test_broken_citation_fails_the_rendering(project: Path, source: Path) -> None:
     rewrite(source, "Words", "{cite:t}`nobody1900`")
-    lay_out(project / "book", {"01_small": convert(source)}, "# Execution times\n", project / "source")
+    lay_out(project / "book", {"00_preface": convert(source)}, "# Execution times\n", project / "source")
     with pytest.raises(RenderError, match="nobody1900"):
         render(project / "source", project / "html")
     assert not (project / "html").exists()
