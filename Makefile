@@ -28,8 +28,8 @@ test: setup  ## the tests, then every committed notebook against its stored outp
 lint: setup  ## style, formatting and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-bench: setup  ## time of one image through the smallest network
-	$(BIN)/python -m timeit -s 'import torch, snnmlp_edu; net = snnmlp_edu.create_model("mlp_spe_nano").eval(); image = torch.rand(1, 1, 32, 32)' 'net(image)'
+bench: setup  ## neurons and networks timed beside their ReLU twins and peers
+	@$(BIN)/snnmlp bench
 
 clean:  ## everything that was built, but for the virtual environment
 	rm -rf book/_build build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -128,6 +128,28 @@ def evaluate(
         print(f"test accuracy {describe_accuracy(correct, total)}")
 
 
+@app.command(epilog="Example: snnmlp bench --quick")
+def bench(
+    quick: Annotated[bool, typer.Option(help="Leave out the networks at 224 px.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Time neurons and networks beside their ReLU twins and peers: how often ours fits into each."""
+    from .benchmark import peak_memory, report, run  # it compiles, and looks for the peers
+
+    measured = report(run(quick), peak_memory("mlp_spe_micro", batch=64))
+    if as_json:
+        print(json.dumps(measured, indent=2))
+        return
+    table = Table("task", "contestant", Column("x ours", justify="right"), Column("ms", justify="right"))
+    for task in measured["tasks"]:
+        for name, milliseconds in task["ms"].items():
+            ratio = task["times_ours"].get(name, 1.0)
+            table.add_row(task["task"], name, f"{ratio:.2f}", f"{milliseconds:.2f}")
+    Console().print(table)
+    for name, mebibytes in measured["memory_of_a_training_step_MiB"].items():
+        print(f"memory of a training step, {name}: {mebibytes:.0f} MiB")
+
+
 def parse_overrides(words: list[str]) -> dict[str, Any]:
     """`key=value` words as nested mappings; a dot reaches in, and a value is JSON or else plain text.
 

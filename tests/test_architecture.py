@@ -23,8 +23,8 @@ LEVELS = (
     ("network",),
     ("registry",),
     ("presets",),
-    ("checkpoints", "recording"),
-    ("training",),
+    ("checkpoints", "peers", "recording"),
+    ("benchmark", "training"),
     ("cli",),
     ("__init__", "__main__"),
 )

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from snnmlp_edu import LIF, InputError, NetworkConfig, SpikingMLP, benchmark
+from snnmlp_edu.cli import app
+from snnmlp_edu.peers import SpikingJellyMLP
+
+needs_spikingjelly = pytest.mark.skipif(
+    importlib.util.find_spec("spikingjelly") is None,
+    reason="SpikingJelly of the extra [bench] is not installed",
+)
+
+
+def test_a_race_calls_everyone_in_turn_and_takes_the_median(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    durations = {"ours": iter([9.0, 1.0, 2.0, 9.0]), "peer": iter([9.0, 6.0, 4.0, 5.0])}
+    clock = [0.0]
+
+    def act(name: str) -> None:
+        calls.append(name)
+        clock[0] += next(durations[name])
+
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
+    actions = {"ours": lambda: act("ours"), "peer": lambda: act("peer")}
+    measured = benchmark.race("act", actions, rounds=3, warm_up=1)
+    assert calls == ["ours", "peer"] * 4
+    assert measured.milliseconds == {"ours": 2000.0, "peer": 5000.0}
+    assert measured.ratios == {"peer": 2.5}
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.5])
+def test_currents_are_shifted_to_a_firing_rate(rate: float) -> None:
+    current = benchmark.at_rate(torch.randn(4, 5000), rate)
+    assert LIF()(current).mean().item() == pytest.approx(rate, abs=1e-3)
+
+
+def test_the_twin_does_the_same_work() -> None:
+    networks = benchmark.networks("mlp_spe_nano", time_steps=3)
+    ours, twin = networks["ours"], networks["ReLU twin"]
+    assert twin.config == ours.config.replace(activation="relu")
+    images = torch.rand(2, 1, 32, 32)
+    assert ours.forward_steps(images).shape == twin.forward_steps(images).shape == (3, 2, 10)
+
+
+def test_the_command_prints_ratios_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = benchmark.Measurement("neuron, forward", {"ours": 2.0, "snnTorch": 30.0})
+    asked: list[Any] = []
+    monkeypatch.setattr(benchmark, "run", lambda quick: asked.append(quick) or [measured])
+    monkeypatch.setattr(benchmark, "peak_memory", lambda preset, batch: {"ours": 12.0})
+    printed = CliRunner().invoke(app, ["bench", "--quick", "--json"])
+    assert printed.exit_code == 0
+    task = json.loads(printed.output)["tasks"][0]
+    assert list(task) == ["task", "times_ours", "ms"]
+    assert task["times_ours"] == {"snnTorch": 15.0}
+    assert "15.00" in CliRunner().invoke(app, ["bench", "--quick"]).output
+    assert asked == [True, True]
+
+
+def copy_pair(linear: nn.Module, norm: nn.BatchNorm1d, pair: nn.Module) -> None:
+    """Weights of a map and its batch norm into SpikingJelly's convolution and batch norm."""
+    pair[0].weight.data.copy_(linear.weight.data.view_as(pair[0].weight))
+    if linear.bias is not None:
+        pair[0].bias.data.copy_(linear.bias.data)
+    pair[1].load_state_dict(norm.state_dict())
+
+
+def copy_weights(ours: SpikingMLP, peer: SpikingJellyMLP) -> None:
+    for stage, embedding, blocks in zip(ours.stages, peer.embeddings, peer.stages, strict=True):
+        if stage is ours.stages[0]:
+            stem = stage.embedding.embed
+            copy_pair(stem.conv, stem.norm.batch_norm, embedding)
+        else:
+            down = stage.embedding.down
+            for i, pair in enumerate(embedding.down):
+                third = slice(i * len(pair[0].weight), (i + 1) * len(pair[0].weight))
+                pair[0].weight.data.copy_(down.conv.weight.data[third])
+                for name in ("weight", "bias", "running_mean", "running_var"):
+                    getattr(pair[1], name).data.copy_(getattr(down.norm.batch_norm, name).data[third])
+            for layer, pair in zip(stage.embedding.between, embedding.between, strict=True):
+                copy_pair(layer.conv, layer.norm.batch_norm, pair[1])
+        for block, other in zip(stage.blocks, blocks, strict=True):
+            for synapse, pair in (
+                (block.token.positions.rows.synapse, other.rows.mix[0]),
+                (block.token.positions.columns.synapse, other.columns.mix[0]),
+                (block.token.fuse, other.fuse),
+                (block.channel.up, other.channel[0]),
+                (block.channel.down, other.channel[2]),
+            ):
+                copy_pair(synapse.linear, synapse.norm.batch_norm, pair)
+    peer.norm.load_state_dict(ours.head.norm.batch_norm.state_dict())
+    peer.linear.load_state_dict(ours.head.linear.state_dict())
+
+
+@needs_spikingjelly
+@pytest.mark.parametrize("training", [True, False])
+def test_the_peer_is_the_same_network(tiny: NetworkConfig, training: bool) -> None:
+    ours, peer = SpikingMLP(tiny).double(), SpikingJellyMLP(tiny).double()
+    for module in ours.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.uniform_(module.bias, 0.5, 1.5)
+    copy_weights(ours, peer)
+    images = torch.rand(2, 2, 8, 8, dtype=torch.float64)
+    expected, actual = ours.train(training)(images), peer.train(training)(images)
+    torch.testing.assert_close(actual, expected)
+    assert expected.std() > 0.1
+
+
+@needs_spikingjelly
+def test_the_peers_neuron_is_ours() -> None:
+    current = torch.randn(5, 400) * 2 + 1
+    assert torch.equal(benchmark.spikingjelly_lif(LIF().config)(current), LIF()(current))
+
+
+def test_without_the_peer_a_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "spikingjelly", None)
+    with pytest.raises(InputError, match=r"pip install 'snnmlp-edu\[bench\]'"):
+        benchmark.spikingjelly_lif(LIF().config)
