@@ -3,6 +3,8 @@ PYTHON ?= python3
 PROFILE ?= smoke
 BIN := .venv/bin
 READY := .venv/.ready
+# Threads that wait sleep: on a busy machine, spinning ones make small networks ten times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: setup book notebooks test lint bench clean
 
