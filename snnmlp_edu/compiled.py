@@ -70,10 +70,8 @@ class CompilerMissing(Exception):
 @functools.cache
 def _compile(
     scan: Callable[..., Tensor], steps: int, config: NeuronConfig, dtype: torch.dtype, device: torch.device
-) -> Callable[..., Tensor]:
-    """One graph for these steps, this neuron and dtype, whatever the number of neurons."""
-    if torch._dynamo.config.disable:
-        raise CompilerMissing("torch.compile is disabled by the environment")
+) -> Callable[..., Tensor] | CompilerMissing:
+    """One graph for these steps, this neuron and dtype; what failed once is not tried again."""
 
     def bound(*tensors: Tensor) -> Tensor:
         return scan(*tensors, config)
@@ -86,8 +84,9 @@ def _compile(
     try:
         _run(compiled, *(torch.zeros(steps, 64, dtype=dtype, device=device) for _ in range(inputs)))
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CompilerMissing(f"torch.compile fails on this machine ({reason})") from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        reason = next((line for line in lines if "error" in line.lower()), lines[0])
+        return CompilerMissing(f"torch.compile fails on this machine ({reason})")
     return compiled
 
 
@@ -111,7 +110,11 @@ def _scan(scan: Callable[..., Tensor], config: NeuronConfig, *tensors: Tensor) -
     if shape.numel() == 0:
         return torch.empty_like(tensors[0])
     flat = [_flatten(tensor) for tensor in tensors]
+    if torch._dynamo.config.disable:
+        raise CompilerMissing("torch.compile is disabled by the environment")
     compiled = _compile(scan, shape[0], config, flat[0].dtype, flat[0].device)
+    if isinstance(compiled, CompilerMissing):
+        raise compiled
     return _run(compiled, *flat)[:, : shape[1:].numel()].reshape(shape)
 
 

@@ -12,7 +12,6 @@ import matplotlib
 import numpy as np
 import seaborn
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from numpy.typing import ArrayLike
@@ -22,7 +21,6 @@ MEMBRANE = "#0072B2"
 CURRENT = "#009E73"
 REFERENCE = "#6E6E6E"
 PALETTE = (MEMBRANE, SPIKE, CURRENT, "#CC79A7", "#E69F00", "#56B4E9")
-SPIKE_MAP = ListedColormap(["#FFFFFF", SPIKE])
 
 
 def use_book_style() -> None:
