@@ -126,10 +126,10 @@ def load_checkpoint(source: str | Path, **overrides: Any) -> Checkpoint:
     elif Path(source).is_file():
         content = Path(source).read_bytes()
     else:
-        hint = nearest(str(source), list_pretrained())
+        shipped = list_pretrained()
+        place = f"{source} is a folder" if Path(source).is_dir() else f"there is no checkpoint {source}"
         raise InputError(
-            f"there is no checkpoint {source}{hint}; give the path of a file or one of"
-            f" {', '.join(list_pretrained())}"
+            f"{place}; give the path of a file or one of {', '.join(shipped)}{nearest(str(source), shipped)}"
         )
     document = _read_document(content, str(source))
     tensors = _read_tensors(content, str(source))

@@ -178,7 +178,10 @@ class NetworkConfig:
         for name in counts:
             _check_count(owner, name, getattr(self, name))
         if not isinstance(self.neuron, NeuronConfig):
-            raise InputError(f"{owner}.neuron is {self.neuron!r}; it must be a NeuronConfig")
+            raise InputError(
+                f"{owner}.neuron is {self.neuron!r}; it must be a NeuronConfig,"
+                " or fields of one as in neuron.beta=0.8"
+            )
         choices = {
             "activation": Activation,
             "channel_norm": ChannelNorm,

@@ -67,6 +67,11 @@ class Stem(nn.Module):
 
     def _check(self, images: Tensor) -> None:
         c = self.config
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+            raise InputError(
+                f"images are {kind}; this network takes floating point: preprocess them as for its training"
+            )
         image = (c.in_channels, c.image_size, c.image_size)
         static = images.ndim == 4 and images.shape[1:] == image
         timed = images.ndim == 5 and images.shape[0] == c.time_steps and images.shape[2:] == image

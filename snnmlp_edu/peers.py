@@ -22,7 +22,7 @@ def _spikingjelly() -> Any:
         from spikingjelly.activation_based import functional, layer, neuron, surrogate  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"the comparison needs SpikingJelly ({error}); run: pip install 'snnmlp-edu[bench]'"
+            f"the comparison needs SpikingJelly ({error}); run, in a clone: pip install -e '.[bench]'"
         ) from error
     return activation_based
 

@@ -121,5 +121,5 @@ def test_the_peers_neuron_is_ours() -> None:
 
 def test_without_the_peer_a_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "spikingjelly", None)
-    with pytest.raises(InputError, match=r"pip install 'snnmlp-edu\[bench\]'"):
+    with pytest.raises(InputError, match=r"pip install -e '\.\[bench\]'"):
         benchmark.spikingjelly_lif(LIF().config)

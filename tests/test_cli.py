@@ -206,7 +206,8 @@ def test_training_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     assert_wrong_usage(
-        call("train", "--recipe", "fashion_smoke"), r"training needs .*run: pip install 'snnmlp-edu\[train\]'"
+        call("train", "--recipe", "fashion_smoke"),
+        r"training needs .*run, in a clone: pip install -e '\.\[train\]'",
     )
 
 

@@ -150,6 +150,12 @@ def test_images_of_another_shape_are_refused(tiny: NetworkConfig, shape: tuple[i
         SpikingMLP(tiny)(torch.rand(shape))
 
 
+@pytest.mark.parametrize("images", [torch.zeros(2, 2, 8, 8, dtype=torch.uint8), "garment.png"])
+def test_images_of_another_kind_are_refused(tiny: NetworkConfig, images: Any) -> None:
+    with pytest.raises(InputError, match=r"images are (torch\.uint8|str); this network takes floating point"):
+        SpikingMLP(tiny)(images)
+
+
 @pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
 def test_the_parts_sum_to_all_parameters(tiny: NetworkConfig, variant: dict[str, Any]) -> None:
     model = SpikingMLP(tiny.replace(**variant))

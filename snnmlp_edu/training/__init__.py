@@ -43,6 +43,6 @@ def __getattr__(name: str) -> Any:
         module = importlib.import_module(f".{_MODULES[name]}", __name__)
     except ModuleNotFoundError as error:
         raise InputError(
-            f"training needs {error.name}, which is not installed; run: pip install 'snnmlp-edu[train]'"
+            f"training needs {error.name}, which is not installed; run, in a clone: pip install -e '.[train]'"
         ) from error
     return getattr(module, name)
