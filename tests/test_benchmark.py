@@ -50,6 +50,15 @@ def test_the_twin_does_the_same_work() -> None:
     assert ours.forward_steps(images).shape == twin.forward_steps(images).shape == (3, 2, 10)
 
 
+@pytest.mark.skipif(not benchmark.CLEAR_REFS.exists(), reason="only Linux tells a process its peak memory")
+def test_memory_is_that_of_the_step_alone() -> None:
+    filler = torch.zeros(2**27)  # 512 MiB here must not hide what the children take
+    peaks = benchmark.peak_memory("mlp_spe_nano", batch=32)
+    assert len(filler) == 2**27
+    # The first stage alone keeps tens of tensors of 4 x 32 x 16 x 16 x 12 numbers, 1.5 MiB each.
+    assert all(10 < peak < 400 for peak in peaks.values()), peaks
+
+
 def test_the_command_prints_ratios_first(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = benchmark.Measurement("neuron, forward", {"ours": 2.0, "snnTorch": 30.0})
     asked: list[Any] = []
