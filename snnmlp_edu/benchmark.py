@@ -90,16 +90,13 @@ def _reset(layer: nn.Module) -> None:
         reset()
 
 
-def race_neurons(shape: tuple[int, ...] = NEURON_SHAPE, rate: float | None = None) -> list[Measurement]:
+def race_neurons(shape: tuple[int, ...] = NEURON_SHAPE) -> list[Measurement]:
     """Forward, and forward with backward, of one layer on a current `[T, ...]`.
 
     Args:
         shape: of the current.
-        rate: firing rate that the current is shifted to; None leaves it as drawn.
     """
     current = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 2 + 1
-    if rate is not None:
-        current = at_rate(current, rate)
     layers = neuron_layers()
 
     def forward(layer: nn.Module) -> Tensor:
@@ -112,21 +109,12 @@ def race_neurons(shape: tuple[int, ...] = NEURON_SHAPE, rate: float | None = Non
         x = current.detach().requires_grad_()
         layer(x).backward(current)
 
-    size = "x".join(map(str, shape)) + ("" if rate is None else f", {rate:.0%} spikes")
+    size = "x".join(map(str, shape))
     tasks: dict[str, Callable[[nn.Module], Any]] = {"forward": forward, "forward + backward": both}
     return [
         race(f"neuron {size}, {task}", {name: partial(action, layer) for name, layer in layers.items()})
         for task, action in tasks.items()
     ]
-
-
-def at_rate(current: Tensor, rate: float) -> Tensor:
-    """The current plus the constant that makes the released neuron fire at a rate, to 0.1 %."""
-    low, high, neuron = -50.0, 50.0, LIF(NeuronConfig(backend="eager"))
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if neuron(current + middle).mean() > rate else (middle, high)
-    return current + (low + high) / 2
 
 
 def networks(preset: str, **overrides: Any) -> dict[str, nn.Module]:
@@ -203,11 +191,7 @@ def peak_memory(preset: str, batch: int) -> dict[str, float]:
 
 
 def run(quick: bool = False) -> list[Measurement]:
-    """All measurements; `quick` leaves out the networks at 224 px, which take minutes.
-
-    Raises:
-        InputError: a comparison that was asked for is not possible on this machine.
-    """
+    """All measurements; `quick` leaves out the networks at 224 px, which take minutes."""
     measurements = race_neurons()
     for batch in (16, 64):
         measurements += race_networks("mlp_spe_micro", batch)

@@ -36,12 +36,6 @@ def test_a_race_calls_everyone_in_turn_and_takes_the_median(monkeypatch: pytest.
     assert measured.ratios == {"peer": 2.5}
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.5])
-def test_currents_are_shifted_to_a_firing_rate(rate: float) -> None:
-    current = benchmark.at_rate(torch.randn(4, 5000), rate)
-    assert LIF()(current).mean().item() == pytest.approx(rate, abs=1e-3)
-
-
 def test_the_twin_does_the_same_work() -> None:
     networks = benchmark.networks("mlp_spe_nano", time_steps=3)
     ours, twin = networks["ours"], networks["ReLU twin"]
