@@ -31,13 +31,12 @@ def _membranes(current: Tensor, config: NeuronConfig) -> tuple[list[Tensor], lis
     wide = torch.float64 if current.dtype == torch.float64 else torch.float32
     membrane = torch.zeros_like(current[0], dtype=wide)
     for now in current.to(wide).unbind():
-        potential = config.beta * membrane + config.input_gain * now
+        # A folded neuron has its gain in the threshold: then only the leak is left.
+        driven = now if config.input_gain == 1 else config.input_gain * now
+        potential = config.beta * membrane + driven
         distance = potential - config.threshold
         fires = distance >= 0 if config.inclusive else distance > 0
-        if config.reset == "hard":
-            membrane = torch.where(fires, 0.0, potential)
-        else:
-            membrane = potential - config.threshold * fires
+        membrane = torch.where(fires, 0.0 if config.reset == "hard" else distance, potential)
         distances.append(distance)
         fired.append(fires)
     return distances, fired

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from .config import NetworkConfig
@@ -37,7 +36,7 @@ class PositionMixing(nn.Module):
 
 
 class AxialMixing(nn.Module):
-    """Axial sampling: every token hears its row and its column, `concat(s, rows(s), columns(s))`.
+    """Axial sampling: every token hears its row and its column, `s, rows(s), columns(s)`.
 
     Two small maps, `W x W` and `H x H`, in place of one `HW x HW`: after two blocks every token has
     heard every other.
@@ -52,13 +51,13 @@ class AxialMixing(nn.Module):
         self.rows = PositionMixing("width", shape, config)
         self.columns = PositionMixing("height", shape, config)
 
-    def forward(self, spikes: Tensor) -> Tensor:
-        """Spikes `[T, B, H, W, 3C]` for spikes `[T, B, H, W, C]`."""
-        return torch.cat((spikes, self.rows(spikes), self.columns(spikes)), dim=-1)
+    def forward(self, spikes: Tensor) -> tuple[Tensor, ...]:
+        """The spikes, and what their rows and their columns make of them; `[T, B, H, W, C]` each."""
+        return spikes, self.rows(spikes), self.columns(spikes)
 
 
 class FullMixing(nn.Module):
-    """Every token hears every token through one `HW x HW` map, `concat(s, grid(s))` (ablation)."""
+    """Every token hears every token through one `HW x HW` map, `s, grid(s)` (ablation)."""
 
     streams = 2
 
@@ -66,9 +65,9 @@ class FullMixing(nn.Module):
         super().__init__()
         self.grid = PositionMixing("token", shape, config)
 
-    def forward(self, spikes: Tensor) -> Tensor:
-        """Spikes `[T, B, H, W, 2C]` for spikes `[T, B, H, W, C]`."""
-        return torch.cat((spikes, self.grid(spikes)), dim=-1)
+    def forward(self, spikes: Tensor) -> tuple[Tensor, ...]:
+        """The spikes, and what the whole grid makes of them; `[T, B, H, W, C]` each."""
+        return spikes, self.grid(spikes)
 
 
 class NoMixing(nn.Module):
@@ -79,9 +78,9 @@ class NoMixing(nn.Module):
     def __init__(self, shape: tuple[int, int, int], config: NetworkConfig) -> None:
         super().__init__()
 
-    def forward(self, spikes: Tensor) -> Tensor:
+    def forward(self, spikes: Tensor) -> tuple[Tensor, ...]:
         """The spikes as they are."""
-        return spikes
+        return (spikes,)
 
 
 _POSITIONS: dict[str, type[AxialMixing] | type[FullMixing] | type[NoMixing]] = {
@@ -94,7 +93,8 @@ _POSITIONS: dict[str, type[AxialMixing] | type[FullMixing] | type[NoMixing]] = {
 class TokenMixing(nn.Module):
     """Token block: mixes positions, and fuses the result with what came in to one current.
 
-    `fuse` is a 1 x 1 convolution, that is a linear map along the channels, and its normalisation.
+    `fuse` is a 1 x 1 convolution of all that side by side, that is a linear map along the channels, and
+    its normalisation.
 
     Args:
         shape: `(H, W, C)` of the stage.
@@ -120,7 +120,7 @@ class TokenMixing(nn.Module):
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Current `[T, B, H, W, C]` for spikes of the same shape."""
-        return self.fuse(self.positions(spikes))
+        return self.fuse(*self.positions(spikes))
 
 
 class ChannelMixing(nn.Module):

@@ -48,7 +48,7 @@ class SpikingMLP(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `[B, classes]`: the mean over all steps."""
-        return self.forward_steps(images).mean(dim=0)
+        return self.head.combine(self.forward_steps(images))
 
     def forward_steps(self, images: Tensor) -> Tensor:
         """Logits of every step, `[T, B, classes]`."""
@@ -106,6 +106,10 @@ class Head(nn.Module):
         """Logits `[T, B, classes]` for spikes `[T, B, H, W, C]`."""
         features = self.norm(spikes).mean(dim=(2, 3))  # [T, B, C]
         return self.linear(self.neuron(features))
+
+    def combine(self, steps: Tensor) -> Tensor:
+        """Logits `[B, classes]` of all steps, `[T, B, classes]`: their mean."""
+        return steps.mean(dim=0)
 
 
 def count_parameters(model: SpikingMLP) -> dict[str, int]:

@@ -33,18 +33,15 @@ class LIFState(NamedTuple):
 
 
 def _integrate(current: Tensor, state: LIFState | None, config: NeuronConfig) -> Tensor:
-    driven = config.input_gain * current
+    # A folded neuron has its gain in the threshold: then nothing is left to multiply.
+    driven = current if config.input_gain == 1 else config.input_gain * current
     return driven if state is None else config.beta * state.membrane + driven
 
 
 def _fire(potential: Tensor, config: NeuronConfig) -> tuple[Tensor, LIFState]:
     spikes = spike(potential - config.threshold, config.surrogate, config.slope, config.inclusive)
-    fired = spikes.detach()
-    if config.reset == "hard":
-        membrane = torch.where(fired.bool(), torch.zeros_like(potential), potential)
-    else:
-        membrane = potential - config.threshold * fired
-    return spikes, LIFState(membrane)
+    reset = torch.zeros_like(potential) if config.reset == "hard" else potential - config.threshold
+    return spikes, LIFState(torch.where(spikes.detach().bool(), reset, potential))
 
 
 def lif_step(current: Tensor, state: LIFState | None, config: NeuronConfig) -> tuple[Tensor, LIFState]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .config import ChannelNorm, NetworkConfig
+from .errors import InputError
 from .layout import Axis, features_along, view_along
 from .normalisation import make_norm
 
@@ -19,6 +20,9 @@ class AxisLinear(nn.Linear):
 
     .. math::
         y_{\dots q \dots} = \sum_p W_{qp}\, x_{\dots p \dots} + b_q
+
+    Along the channels, spikes from several places may be given apart: their channels follow one another,
+    and nothing is copied to join them.
 
     Args:
         axis: `channel`, `width`, `height` or `token`.
@@ -34,14 +38,30 @@ class AxisLinear(nn.Linear):
         super().__init__(in_features, out_features, bias)
         self.axis: Axis = axis
 
-    def forward(self, spikes: Tensor) -> Tensor:
+    def forward(self, spikes: Tensor, *more: Tensor) -> Tensor:
         """Current: the map along the axis, all other axes as they were."""
+        if more:
+            return self._joined((spikes, *more))
         if self.axis == "channel":
             return functional.linear(spikes, self.weight, self.bias)
         current = torch.matmul(self.weight, view_along(spikes, self.axis))  # [before, features, after]
         if self.bias is not None:
             current = current + self.bias.unsqueeze(1)
         return current.view(spikes.shape)
+
+    def _joined(self, parts: tuple[Tensor, ...]) -> Tensor:
+        """The map of all parts side by side: a sum of products, one for each part's columns of the weight."""
+        if self.axis != "channel":
+            raise InputError(f"spikes from several places join along the channels, not along {self.axis}")
+        if torch.is_autocast_enabled(self.weight.device.type):
+            return self(torch.cat(parts, dim=-1))  # autocast does not reach a sum in place
+        first, *rest = (part.flatten(0, -2) for part in parts)
+        widths = [part.shape[-1] for part in parts]
+        weight, *weights = self.weight.split(widths, dim=1)
+        current = functional.linear(first, weight, self.bias)
+        for part, columns in zip(rest, weights, strict=True):
+            current = current.addmm_(part, columns.t())
+        return current.unflatten(0, parts[0].shape[:-1])
 
     def extra_repr(self) -> str:
         """What `repr` shows of this layer."""
@@ -56,9 +76,9 @@ class Synapse(nn.Module):
         self.linear = linear
         self.norm = norm
 
-    def forward(self, spikes: Tensor) -> Tensor:
-        """Current `[T, B, H, W, C']` for spikes `[T, B, H, W, C]`."""
-        return self.norm(self.linear(spikes))
+    def forward(self, *spikes: Tensor) -> Tensor:
+        """Current `[T, B, H, W, C']` for spikes `[T, B, H, W, C]`, from one place or from several."""
+        return self.norm(self.linear(*spikes))
 
 
 def make_synapse(

@@ -10,6 +10,7 @@ from reference import Reference
 from torch import Tensor, nn
 
 from snnmlp_edu import InputError, NetworkConfig, SpikingMLP, count_parameters, record
+from snnmlp_edu.synapses import AxisLinear
 
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -180,3 +181,18 @@ def test_spikes_are_exact_under_bf16_autocast(tiny: NetworkConfig) -> None:
         traces = record(model, torch.rand(2, 2, 8, 8))
         model(torch.rand(2, 2, 8, 8)).sum().backward()
     assert all(set(spikes.unique().tolist()) <= {0.0, 1.0} for spikes in traces.values())
+
+
+def test_parts_given_apart_are_mapped_as_if_side_by_side() -> None:
+    parts = [torch.randn(3, 2, 4, 4, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    linear = AxisLinear("channel", 12, 5).double()
+    apart, joined = linear(*parts), linear(torch.cat(parts, dim=-1))
+    torch.testing.assert_close(apart, joined)
+    weight = torch.randn_like(apart)
+    sources = (*parts, linear.weight, linear.bias)
+    torch.testing.assert_close(
+        torch.autograd.grad((apart * weight).sum(), sources),
+        torch.autograd.grad((joined * weight).sum(), sources),
+    )
+    with pytest.raises(InputError, match="along the channels, not along width"):
+        AxisLinear("width", 12, 4)(*parts)
