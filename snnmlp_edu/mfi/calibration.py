@@ -1,0 +1,184 @@
+r"""Make every neuron layer of a network fire, at a rate of choice where one is wanted.
+
+An untrained network is silent beyond its first layers, so that nothing could be counted, timed or checked
+in it. Calibration sets what training would set: the statistics, scales and shifts of the normalisation, and
+where that is not enough one shift :math:`\delta` of a layer's current, so that
+
+.. math::
+    \frac{1}{TN} \sum_{t,n} \mathrm{LIF}(x + \delta)[t, n] \approx r
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..errors import InputError
+from ..neurons import LIF
+from ..normalisation import BatchNorm, LayerNorm, TemporalBatchNorm
+
+LOWEST_RATE, HIGHEST_RATE = 0.05, 0.5  # what counts as firing where no rate is asked for
+HALVINGS = 16  # of the interval in which a shift is sought: no finer, so that rounding decides no spike
+SAMPLE = 2**15  # neurons of a layer that are looked at for it
+
+
+def calibrate(model: nn.Module, images: Tensor, rate: float | None = None, seed: int = 0) -> nn.Module:
+    """A copy of a network, in evaluation mode, in which every layer of neurons fires on these images.
+
+    Every batch norm gets the mean and the variance of the current that reaches it, a random scale of
+    magnitude 0.5 to 1.5 and either sign, and a random shift. Then, layer after layer in the order in which
+    they run, one number is added to the shift (or bias) of the layer before the neurons: with a `rate`,
+    the number that brings them nearest to it; without, the smallest step that brings them between 5 % and
+    50 %, and nothing where they are there already. What the network has learnt is lost by this.
+
+    With a rate, layers end within some 5 % of it. Where few different currents occur, as behind a map over
+    one or two positions, rates come in steps, and the nearest step that is not silence is taken.
+
+    Args:
+        model: the network, not folded; it stays as it is.
+        images: what to run it on, `[B, channels, H, W]` or `[T, B, channels, H, W]`.
+        rate: spikes a neuron and step wanted in every layer, between 0 and 1.
+        seed: of the random scales and shifts.
+
+    Returns:
+        The calibrated copy. Its firing rates are `record(calibrated, images).firing_rates()`.
+
+    Raises:
+        InputError: no images, images that are not finite, a rate outside (0, 1), a rate for a network
+            without spiking neurons, or neurons without a layer before them whose current could be shifted.
+
+    >>> from snnmlp_edu import create_model, record
+    >>> images = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    >>> rates = record(calibrate(create_model("mlp_spe_nano"), images, rate=0.2), images).firing_rates()
+    >>> all(abs(rate - 0.2) < 0.01 for rate in rates.values())
+    True
+    """
+    if images.numel() == 0 or not images.isfinite().all():
+        raise InputError(f"images of shape {tuple(images.shape)} are empty or not finite; give real images")
+    if rate is not None and not 0 < rate < 1:
+        raise InputError(f"rate is {rate}; it must lie between 0 and 1, such as 0.05")
+    calibrated = copy.deepcopy(model).eval()
+    modules = dict(calibrated.named_modules())
+    if rate is not None and not any(isinstance(module, LIF) for module in modules.values()):
+        raise InputError("this network has no LIF neurons whose rate could be set; leave the rate out")
+    generator = torch.Generator().manual_seed(seed)
+    shifter = _Shifter((LOWEST_RATE, HIGHEST_RATE) if rate is None else (rate, rate), generator)
+    with torch.no_grad(), ExitStack() as hooks:
+        for path, module in modules.items():
+            if isinstance(module, _BatchNorm):
+                _draw_scale_and_shift(module, generator)
+                hooks.callback(module.register_forward_pre_hook(_take_statistics).remove)
+            if _shift_of(module) is not None:
+                hooks.callback(module.register_forward_hook(shifter.remember).remove)
+            if isinstance(module, LIF):
+
+                def shift(layer: LIF, inputs: tuple[Tensor], path: str = path) -> None:
+                    shifter.shift(layer, inputs[0], path)
+
+                hooks.callback(module.register_forward_pre_hook(shift).remove)
+        calibrated(images)
+    return calibrated
+
+
+def _draw_scale_and_shift(batch_norm: _BatchNorm, generator: torch.Generator) -> None:
+    with torch.no_grad():
+        if batch_norm.affine:
+            scale = torch.empty(batch_norm.num_features).uniform_(0.5, 1.5, generator=generator)
+            flipped = torch.rand(batch_norm.num_features, generator=generator) < 0.5
+            batch_norm.weight.copy_(torch.where(flipped, -scale, scale))
+            batch_norm.bias.normal_(0, 0.5, generator=generator)
+
+
+def _take_statistics(batch_norm: _BatchNorm, inputs: tuple[Tensor]) -> None:
+    current = inputs[0].transpose(0, 1).flatten(1)
+    variance, mean = torch.var_mean(current, dim=1, correction=0)
+    # A feature that did not vary here may vary elsewhere: it must not be divided by nothing.
+    variance = torch.where(variance > 1e-6, variance, 1.0)
+    for name, value in (("running_mean", mean), ("running_var", variance), ("num_batches_tracked", 1)):
+        buffer = getattr(batch_norm, name)
+        if buffer is not None:
+            buffer.copy_(torch.as_tensor(value))
+
+
+def _shift_of(module: nn.Module) -> Tensor | None:
+    """What is added to all of a layer's output: the shift of a normalisation, the bias of a linear map."""
+    match module:
+        case BatchNorm():
+            return module.batch_norm.bias
+        case LayerNorm():
+            return module.layer_norm.bias
+        case nn.Linear() | nn.Conv2d():
+            return module.bias
+    return None
+
+
+@dataclass
+class _Shifter:
+    """Shifts currents on their way to the neurons, and with them the parameter that they come from."""
+
+    rates: tuple[float, float]
+    generator: torch.Generator
+    source: nn.Module | None = None
+    output: Tensor | None = None
+
+    def remember(self, source: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Keep the layer that ran last, and what it wrote."""
+        self.source, self.output = source, output
+
+    def shift(self, layer: LIF, current: Tensor, path: str) -> None:
+        """Bring the rate of one layer of neurons into the bounds, for this run and for those to come."""
+        source, output = self.source, self.output
+        # A sum of currents carries the source's shift in its last channels, a view of its output in all.
+        view = output is not None and _share_memory(current, output)
+        seen = current if view or output is None else current[..., -output.shape[-1] :]
+        sample = self._sample(seen)
+        measured = layer.forward(sample).mean().item()
+        target = min(max(measured, self.rates[0]), self.rates[1])
+        if measured == target:
+            return
+        if source is None or output is None:
+            raise InputError(
+                f"the neurons of {path or 'the network'} fire at {measured:.3g}, and no layer with a shift or"
+                " bias stands before them; put a normalisation or a linear map with bias there"
+            )
+        factor = source.step_scale if isinstance(source, TemporalBatchNorm) else torch.ones(1)
+        delta = _find_shift(layer, sample, factor.to(sample).unsqueeze(1), target)
+        shift = _shift_of(source)
+        assert shift is not None
+        shift.add_(delta)
+        changed = output if view else seen
+        changed.add_(delta * factor.to(changed).view(-1, *(1 for _ in changed.shape[1:])))
+
+    def _sample(self, current: Tensor) -> Tensor:
+        """The currents of at most `SAMPLE` neurons, `[T, neurons]`."""
+        flat = current.flatten(1)
+        if flat.shape[1] <= SAMPLE:
+            return flat
+        drawn = torch.randint(flat.shape[1], (SAMPLE,), generator=self.generator)
+        return flat[:, drawn.to(flat.device)]
+
+
+def _share_memory(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def _find_shift(layer: LIF, current: Tensor, factor: Tensor, target: float) -> float:
+    """The number whose addition to the current brings the layer's rate nearest to the target."""
+
+    def rate(shift: float) -> float:
+        return layer.forward(current + shift * factor).mean().item()
+
+    # At the lower end no membrane rises above 0, at the upper end every input alone reaches the threshold.
+    low = -current.max().item()
+    high = layer.config.threshold / layer.config.input_gain - current.min().item()
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rate(middle) < target else (low, middle)
+    # Where currents are alike, rates come in steps: the nearest that is not silence.
+    rates = {shift: rate(shift) for shift in (low, high)}
+    return min(rates, key=lambda shift: (rates[shift] == 0, abs(rates[shift] - target)))
