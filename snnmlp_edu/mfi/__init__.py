@@ -5,7 +5,8 @@ Names are imported from here: `from snnmlp_edu.mfi import fold_batch_norm`.
 
 from __future__ import annotations
 
+from .calibration import calibrate
 from .fold import NotFoldableError, fold_batch_norm
 from .rules import NotFolded
 
-__all__ = ["NotFoldableError", "NotFolded", "fold_batch_norm"]
+__all__ = ["NotFoldableError", "NotFolded", "calibrate", "fold_batch_norm"]
