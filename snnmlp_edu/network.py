@@ -10,6 +10,8 @@ batch, rows, columns, channels.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor, nn
 
 from .config import NetworkConfig
@@ -19,7 +21,34 @@ from .normalisation import BatchNorm
 from .patches import ConvPatchEmbedding, SpikingPatchEncoding, Stem
 
 
-class SpikingMLP(nn.Module):
+class SpikingNetwork(nn.Module):
+    """Stages, one behind the other, and a head: the forward pass of every network here.
+
+    Args:
+        config: sizes and variants; kept as `network.config`.
+        stages: the first takes images, every other one the spikes of the stage before.
+        head: makes logits of the last spikes.
+    """
+
+    def __init__(self, config: NetworkConfig, stages: Iterable[nn.Module], head: Head) -> None:
+        super().__init__()
+        self.config = config
+        self.stages = nn.ModuleList(stages)
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `[B, classes]`: the mean over all steps."""
+        return self.head.combine(self.forward_steps(images))
+
+    def forward_steps(self, images: Tensor) -> Tensor:
+        """Logits of every step, `[T, B, classes]`."""
+        x = images  # [B, channels, H, W]
+        for stage in self.stages:
+            x = stage(x)  # [T, B, H / (patch 2^i), W / (patch 2^i), dim 2^i], spikes
+        return self.head(x)  # [T, B, classes]
+
+
+class SpikingMLP(SpikingNetwork):
     """A multi-stage spiking MLP-Mixer.
 
     Args:
@@ -41,21 +70,8 @@ class SpikingMLP(nn.Module):
     """
 
     def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.stages = nn.ModuleList(Stage(config, index) for index in range(len(config.depths)))
-        self.head = Head(config)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits `[B, classes]`: the mean over all steps."""
-        return self.head.combine(self.forward_steps(images))
-
-    def forward_steps(self, images: Tensor) -> Tensor:
-        """Logits of every step, `[T, B, classes]`."""
-        x = images  # [B, channels, H, W]
-        for stage in self.stages:
-            x = stage(x)  # [T, B, H / (patch 2^i), W / (patch 2^i), dim 2^i], spikes
-        return self.head(x)  # [T, B, classes]
+        stages = [Stage(config, index) for index in range(len(config.depths))]
+        super().__init__(config, stages, Head(config))
 
 
 class Stage(nn.Module):
@@ -93,14 +109,22 @@ class Head(nn.Module):
     """From the last spikes to logits: batch norm, mean over the grid, linear map.
 
     With `head="figure"` a neuron stands between mean and linear map, as in the paper's figure.
+
+    Args:
+        config: the network.
+        shape: `(H, W, C)` of the last spikes; by default that of the last stage.
+        normalised: whether there is a batch norm.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(
+        self, config: NetworkConfig, shape: tuple[int, int, int] | None = None, normalised: bool = True
+    ) -> None:
         super().__init__()
-        width = config.widths[-1]
-        self.norm = BatchNorm("channel", width)
+        height, width, channels = shape or (*config.grids[-1], config.widths[-1])
+        self.grid = (height, width)
+        self.norm = BatchNorm("channel", channels) if normalised else nn.Identity()
         self.neuron = make_activation(config) if config.head == "figure" else nn.Identity()
-        self.linear = nn.Linear(width, config.num_classes)
+        self.linear = nn.Linear(channels, config.num_classes)
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Logits `[T, B, classes]` for spikes `[T, B, H, W, C]`."""

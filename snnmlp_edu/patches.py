@@ -23,14 +23,22 @@ class ConvNorm(nn.Module):
         kernel_size: side of the kernel.
         stride: step of the kernel, in tokens.
         padding: zeros around the grid, in tokens.
+        norm: another normalisation; with `nn.Identity()`, which is none, the convolution has a bias.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int = 0
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        padding: int = 0,
+        norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
-        self.norm = BatchNorm("channel", out_channels)
+        bias = isinstance(norm, nn.Identity)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+        self.norm = BatchNorm("channel", out_channels) if norm is None else norm
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Currents `[T, B, H / stride, W / stride, C]` for spikes `[T, B, H, W, C]`."""
@@ -47,16 +55,21 @@ class Stem(nn.Module):
     once and the current is then repeated. Images that have a time axis, `[T, B, channels, H, W]`, are
     embedded step by step.
 
+    Args:
+        config: the network.
+        embed: another convolution in place of the one described.
+
     Raises:
         InputError: the images have another shape than the configuration says.
 
     Source: arXiv 2306.12465, section III-D.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, embed: ConvNorm | None = None) -> None:
         super().__init__()
         self.config = config
-        self.embed = ConvNorm(config.in_channels, config.dim, config.patch_size, config.patch_size)
+        patch = config.patch_size
+        self.embed = embed or ConvNorm(config.in_channels, config.dim, patch, patch)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embedding `[T, B, H / patch, W / patch, dim]` of images."""

@@ -38,7 +38,8 @@ def register(name: str, config: NetworkConfig, build: Callable[[NetworkConfig], 
 
 def _known() -> dict[str, _Entry]:
     # By name, as an entry point would be: the registry must not depend on what registers with it.
-    importlib.import_module("snnmlp_edu.presets")
+    for home in ("presets", "baselines"):
+        importlib.import_module(f"snnmlp_edu.{home}")
     return _entries
 
 

@@ -163,7 +163,11 @@ def _network(model_or_preset: SpikingMLP | str | None, recipe: Recipe) -> Spikin
         raise InputError("the recipe names no preset; give one, or a network")
     else:
         made = create_model(recipe.preset, **recipe.model)
-        assert isinstance(made, SpikingMLP)
+        if not isinstance(made, SpikingMLP):
+            raise InputError(
+                f"{recipe.preset} is a baseline for counting and is not trained here; take a spiking MLP,"
+                " such as mlp_spe_nano"
+            )
         model = made
     if model.config.num_classes != len(CLASS_NAMES):
         raise InputError(
