@@ -1,7 +1,7 @@
 """Side-by-side timing: everything in one process, turn by turn, and the ratios first.
 
 A ratio within one run is what another machine can confirm; milliseconds are not. Each round calls every
-contestant once, so that a disturbance meets all of them, and the median of the rounds counts.
+contestant, so that a disturbance meets all of them, and the median of the rounds counts.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def race(task: str, contestants: dict[str, Action], rounds: int = 15, warm_up: i
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(warm_up + rounds):
         for name, action in contestants.items():
+            action()  # untimed: it takes back the memory and the caches that the one before had
             start = time.perf_counter()
             action()
             if torch.cuda.is_available():

@@ -1,8 +1,10 @@
 r"""The LIF neuron's scan over time, compiled: one pass forward, one pass backward.
 
-Both passes are plain functions over a flat current `[T, N]`, turned into one C++ loop (CPU) or one Triton
-kernel (CUDA) by `torch.compile`. Backward keeps only the input current and computes the membrane again:
-with :math:`\bar s` the gradient that reaches the spikes and :math:`\phi` the surrogate derivative,
+Both passes are plain functions over currents `[T, ...]`, turned into one C++ loop (CPU) or one Triton
+kernel (CUDA) by `torch.compile`. A batch norm and a shortcut before the neuron join the same pass: the
+current is then :math:`x\,a + b + h`, with scale a and shift b for each feature and shortcut h. Backward
+keeps only what came in and computes the membrane again: with :math:`\bar s` the gradient that reaches the
+spikes and :math:`\phi` the surrogate derivative,
 
 .. math::
     \bar u[t] = \phi(u[t] - \theta)\, \bar s[t] + \bar v[t]\, \frac{\partial v[t]}{\partial u[t]}, \qquad
@@ -42,13 +44,33 @@ def _membranes(current: Tensor, config: NeuronConfig) -> tuple[list[Tensor], lis
     return distances, fired
 
 
-def _forward_scan(current: Tensor, config: NeuronConfig) -> Tensor:
+def _drive(x: Tensor, *more: Tensor) -> Tensor:
+    """The current: x alone, or `x a + b + h` with the scale, the shift and perhaps the shortcut in `more`."""
+    if not more:
+        return x
+    scale, shift, *shortcut = more
+    places = (-1,) + (1,) * (x.ndim - 3)  # x is [T, before, features] or [T, before, features, after]
+    current = x * scale.view(places) + shift.view(places)
+    return current + shortcut[0] if shortcut else current
+
+
+def forward_scan(config: NeuronConfig, *inputs: Tensor) -> Tensor:
+    """Spikes for inputs that `_drive` turns into currents."""
+    current = _drive(*inputs)
     _, fired = _membranes(current, config)
     # Cast before stacking: a stack of booleans compiles to a loop that is some 20 times slower.
     return torch.stack([spikes.to(current.dtype) for spikes in fired])
 
 
-def _backward_scan(current: Tensor, to_spikes: Tensor, config: NeuronConfig) -> Tensor:
+def forward_scan_with_current(config: NeuronConfig, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Spikes and currents."""
+    current = _drive(*inputs)
+    return forward_scan(config, current), current
+
+
+def backward_scan(config: NeuronConfig, to_spikes: Tensor, *inputs: Tensor) -> Tensor:
+    """Gradient at the currents, from the gradient at the spikes."""
+    current = _drive(*inputs)
     distances, fired = _membranes(current, config)
     to_membrane = torch.zeros_like(distances[0])
     to_current = []
@@ -62,26 +84,41 @@ def _backward_scan(current: Tensor, to_spikes: Tensor, config: NeuronConfig) -> 
     return torch.stack(to_current[::-1]).to(current.dtype)
 
 
+def backward_scan_with_current(
+    config: NeuronConfig, to_spikes: Tensor, to_current: Tensor, *inputs: Tensor
+) -> Tensor:
+    """Gradient at currents that were handed out too, and so have a gradient of their own."""
+    return backward_scan(config, to_spikes, *inputs) + to_current
+
+
 class CompilerMissing(Exception):
     """torch.compile does not work here; the message says why."""
 
 
 @functools.cache
 def _compile(
-    scan: Callable[..., Tensor], steps: int, config: NeuronConfig, dtype: torch.dtype, device: torch.device
-) -> Callable[..., Tensor] | CompilerMissing:
-    """One graph for these steps, this neuron and dtype; what failed once is not tried again."""
+    scan: Callable[..., Any],
+    config: NeuronConfig,
+    steps: int,
+    ranks: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Callable[..., Any] | CompilerMissing:
+    """One graph for this scan of inputs of these ranks; what failed once is not tried again."""
 
-    def bound(*tensors: Tensor) -> Tensor:
-        return scan(*tensors, config)
+    def bound(*tensors: Tensor) -> Any:
+        return scan(config, *tensors)
 
     # torch.compile counts recompilations by code object: with one of its own, no graph uses up another's.
-    code = bound.__code__.replace(co_name=f"{scan.__name__.strip('_')}_{steps}_steps")
-    own = types.FunctionType(code, globals(), code.co_name, None, bound.__closure__)
-    compiled = torch.compile(own, dynamic=True, fullgraph=True)
-    inputs = 2 if scan is _backward_scan else 1
+    name = f"{scan.__name__}_{steps}_steps_of_{len(ranks)}"
+    own = types.FunctionType(bound.__code__.replace(co_name=name), globals(), name, None, bound.__closure__)
+    # A loop over as few entries as here at least is worth both cores; fewer would be compiled for one.
+    compiled = torch.compile(own, dynamic=True, fullgraph=True, options={"cpp.dynamic_threads": True})
+    shapes = {1: (96,), 2: (steps, 2**16), 3: (steps, 1024, 96), 4: (steps, 32, 96, 24)}
     try:
-        _run(compiled, *(torch.zeros(steps, 64, dtype=dtype, device=device) for _ in range(inputs)))
+        # The neuron's numbers are constants of its graph; dynamic shapes alone would make them inputs.
+        with torch._dynamo.config.patch(specialize_float=True):
+            _run(compiled, *(torch.zeros(shapes[rank], dtype=dtype, device=device) for rank in ranks))
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         reason = next((line for line in lines if "error" in line.lower()), lines[0])
@@ -89,10 +126,29 @@ def _compile(
     return compiled
 
 
-def _run(compiled: Callable[..., Tensor], *flat: Tensor) -> Tensor:
+def _run(compiled: Callable[..., Any], *inputs: Tensor) -> Any:
     # torch.compile specialises on gradient, inference and autocast modes: one mode, one graph.
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(flat[0].device.type, enabled=False):
-        return compiled(*(torch.from_dlpack(x) if x.is_inference() else x for x in flat))
+    plain = not (torch.is_grad_enabled() or torch.is_inference_mode_enabled())
+    if plain and not torch.is_autocast_enabled(inputs[0].device.type):
+        return compiled(*inputs)
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
+        return compiled(*(torch.from_dlpack(x) if x.is_inference() else x for x in inputs))
+
+
+def run_scan(scan: Callable[..., Any], config: NeuronConfig, *inputs: Tensor) -> Any:
+    """Run one of the scans above by its compiled graph, on inputs that are contiguous and no views.
+
+    Raises:
+        CompilerMissing: torch.compile does not work on this machine, or is disabled.
+    """
+    if torch._dynamo.config.disable:
+        raise CompilerMissing("torch.compile is disabled by the environment")
+    first = inputs[0]
+    ranks = tuple(x.ndim for x in inputs)
+    compiled = _compile(scan, config, first.shape[0], ranks, first.dtype, first.device)
+    if isinstance(compiled, CompilerMissing):
+        raise compiled
+    return _run(compiled, *inputs)
 
 
 def _flatten(tensor: Tensor) -> Tensor:
@@ -103,32 +159,21 @@ def _flatten(tensor: Tensor) -> Tensor:
     return (flat.repeat(1, 2) if flat.shape[1] == 1 else flat).contiguous().data
 
 
-def _scan(scan: Callable[..., Tensor], config: NeuronConfig, *tensors: Tensor) -> Tensor:
-    """Run a compiled scan on tensors `[T, ...]` of one shape."""
-    shape = tensors[0].shape
-    if shape.numel() == 0:
-        return torch.empty_like(tensors[0])
-    flat = [_flatten(tensor) for tensor in tensors]
-    if torch._dynamo.config.disable:
-        raise CompilerMissing("torch.compile is disabled by the environment")
-    compiled = _compile(scan, shape[0], config, flat[0].dtype, flat[0].device)
-    if isinstance(compiled, CompilerMissing):
-        raise compiled
-    return _run(compiled, *flat)[:, : shape[1:].numel()].reshape(shape)
-
-
 class _CompiledLIF(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, current: Tensor, config: NeuronConfig) -> Tensor:
         ctx.save_for_backward(current)
         ctx.config = config
-        return _scan(_forward_scan, config, current)
+        spikes = run_scan(forward_scan, config, _flatten(current))
+        return spikes[:, : current.shape[1:].numel()].view(current.shape)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (current,) = ctx.saved_tensors
-        return _scan(_backward_scan, ctx.config, current, gradients[0].to(current.dtype)), None
+        to_spikes = gradients[0].to(current.dtype)
+        to_current = run_scan(backward_scan, ctx.config, _flatten(to_spikes), _flatten(current))
+        return to_current[:, : current.shape[1:].numel()].view(current.shape), None
 
 
 def compiled_lif(current: Tensor, config: NeuronConfig) -> Tensor:
@@ -137,4 +182,6 @@ def compiled_lif(current: Tensor, config: NeuronConfig) -> Tensor:
     Raises:
         CompilerMissing: torch.compile does not work on this machine, or is disabled.
     """
+    if current.numel() == 0:
+        return current * 0  # nothing fires, and gradients still find their way
     return _CompiledLIF.apply(current, config)

@@ -8,7 +8,7 @@ from .config import NetworkConfig
 from .layout import Axis, features_along
 from .neurons import make_activation
 from .normalisation import BatchNorm
-from .synapses import make_synapse
+from .synapses import Synapse, make_synapse
 
 # How many normalised currents add up at the LIF behind the fuse and behind the channel block (tdBN's alpha).
 CURRENTS_SUMMED = {"stage": (2, 3), "membrane": (2, 2), "spike_bn": (2, 2), "spike": (1, 1), "none": (1, 1)}
@@ -32,7 +32,7 @@ class PositionMixing(nn.Module):
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Spikes `[T, B, H, W, C]` for spikes of the same shape."""
-        return self.neuron(self.synapse(spikes))
+        return self.synapse.fire(self.neuron, spikes)
 
 
 class AxialMixing(nn.Module):
@@ -90,7 +90,31 @@ _POSITIONS: dict[str, type[AxialMixing] | type[FullMixing] | type[NoMixing]] = {
 }
 
 
-class TokenMixing(nn.Module):
+class Mixing(nn.Module):
+    """Spikes in, a current out; or straight on to the spikes of the neuron behind, in fewer passes."""
+
+    def incoming(self, spikes: Tensor) -> tuple[Tensor, ...]:
+        """The spikes that reach the last synapse, from one place or from several."""
+        raise NotImplementedError
+
+    def last(self) -> Synapse:
+        """The synapse that writes the current."""
+        raise NotImplementedError
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Current `[T, B, H, W, C]` for spikes of the same shape."""
+        return self.last()(*self.incoming(spikes))
+
+    def fire(self, neuron: nn.Module, spikes: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """Spikes `neuron(self(spikes) + shortcut)`."""
+        return self.last().fire(neuron, *self.incoming(spikes), shortcut=shortcut)
+
+    def fire_and_keep(self, neuron: nn.Module, spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        """Spikes `neuron(self(spikes) + shortcut)`, and that current."""
+        return self.last().fire_and_keep(neuron, *self.incoming(spikes), shortcut=shortcut)
+
+
+class TokenMixing(Mixing):
     """Token block: mixes positions, and fuses the result with what came in to one current.
 
     `fuse` is a 1 x 1 convolution of all that side by side, that is a linear map along the channels, and
@@ -118,12 +142,16 @@ class TokenMixing(nn.Module):
             currents_summed=CURRENTS_SUMMED[config.skip][0],
         )
 
-    def forward(self, spikes: Tensor) -> Tensor:
-        """Current `[T, B, H, W, C]` for spikes of the same shape."""
-        return self.fuse(*self.positions(spikes))
+    def incoming(self, spikes: Tensor) -> tuple[Tensor, ...]:
+        """The spikes, and what their rows and columns, or the grid, make of them."""
+        return self.positions(spikes)
+
+    def last(self) -> Synapse:
+        """The fuse."""
+        return self.fuse
 
 
-class ChannelMixing(nn.Module):
+class ChannelMixing(Mixing):
     """Channel block: up to `expansion` times the channels, fire, down again; every token by itself.
 
     Args:
@@ -144,9 +172,13 @@ class ChannelMixing(nn.Module):
             config, norm, "channel", hidden, shape, currents_summed=CURRENTS_SUMMED[config.skip][1]
         )
 
-    def forward(self, spikes: Tensor) -> Tensor:
-        """Current `[T, B, H, W, C]` for spikes of the same shape."""
-        return self.down(self.neuron(self.up(spikes)))
+    def incoming(self, spikes: Tensor) -> tuple[Tensor, ...]:
+        """Spikes `[T, B, H, W, expansion C]` of the neurons between the two maps."""
+        return (self.up.fire(self.neuron, spikes),)
+
+    def last(self) -> Synapse:
+        """The map down to C channels."""
+        return self.down
 
 
 class MixerBlock(nn.Module):
@@ -174,10 +206,8 @@ class MixerBlock(nn.Module):
 
     def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Output spikes, and the current that the next block's shortcut carries; `[T, B, H, W, C]` each."""
-        current = residual + self.token(spikes)
-        spikes = self.token_neuron(current)
-        current = current + self.channel(spikes)
-        return self.channel_neuron(current), residual
+        spikes, current = self.token.fire_and_keep(self.token_neuron, spikes, residual)
+        return self.channel.fire(self.channel_neuron, spikes, current), residual
 
 
 class MembraneSkipBlock(MixerBlock):
@@ -185,10 +215,8 @@ class MembraneSkipBlock(MixerBlock):
 
     def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Output spikes, and the sum of currents for the next block."""
-        current = residual + self.token(spikes)
-        spikes = self.token_neuron(current)
-        current = current + self.channel(spikes)
-        return self.channel_neuron(current), current
+        spikes, current = self.token.fire_and_keep(self.token_neuron, spikes, residual)
+        return self.channel.fire_and_keep(self.channel_neuron, spikes, current)
 
 
 class NormalisedSpikeSkipBlock(MixerBlock):
@@ -201,8 +229,8 @@ class NormalisedSpikeSkipBlock(MixerBlock):
 
     def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Output spikes; the embedding is passed on unused."""
-        spikes = self.token_neuron(self.token_skip_norm(spikes) + self.token(spikes))
-        return self.channel_neuron(self.channel_skip_norm(spikes) + self.channel(spikes)), residual
+        spikes = self.token.fire(self.token_neuron, spikes, self.token_skip_norm(spikes))
+        return self.channel.fire(self.channel_neuron, spikes, self.channel_skip_norm(spikes)), residual
 
 
 class SpikeSkipBlock(MixerBlock):
@@ -210,8 +238,8 @@ class SpikeSkipBlock(MixerBlock):
 
     def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Integers that grow by up to 2 a block; the embedding is passed on unused."""
-        spikes = self.token_neuron(self.token(spikes)) + spikes
-        return self.channel_neuron(self.channel(spikes)) + spikes, residual
+        spikes = self.token.fire(self.token_neuron, spikes) + spikes
+        return self.channel.fire(self.channel_neuron, spikes) + spikes, residual
 
 
 class NoSkipBlock(MixerBlock):
@@ -219,8 +247,8 @@ class NoSkipBlock(MixerBlock):
 
     def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Output spikes; the embedding is passed on unused."""
-        spikes = self.token_neuron(self.token(spikes))
-        return self.channel_neuron(self.channel(spikes)), residual
+        spikes = self.token.fire(self.token_neuron, spikes)
+        return self.channel.fire(self.channel_neuron, spikes), residual
 
 
 BLOCKS: dict[str, type[MixerBlock]] = {

@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -146,9 +145,21 @@ COMPILE_FROM = 2**15
 COMPILE_STEPS = 32
 
 
+def _repays(current: Tensor) -> bool:
+    large = current.numel() >= COMPILE_FROM and current.shape[0] <= COMPILE_STEPS
+    # Inside a larger compiled function, and under functorch, the plain steps are what can be transformed.
+    transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return large and current.device.type != "meta" and not transformed
+
+
+def compiles(current: Tensor, config: NeuronConfig) -> bool:
+    """Whether a layer would run this current `[T, ...]` by its compiled scan, if a compiler works here."""
+    name = _backend_name(config)
+    return name == "compiled" or (name == "auto" and _repays(current))
+
+
 def _auto(current: Tensor, config: NeuronConfig) -> Tensor:
-    repays = current.numel() >= COMPILE_FROM and current.shape[0] <= COMPILE_STEPS
-    if not repays or current.device.type == "meta":
+    if not _repays(current):
         return _eager(current, config)
     try:
         return compiled_lif(current, config)
@@ -160,14 +171,14 @@ def _auto(current: Tensor, config: NeuronConfig) -> Tensor:
 _BACKENDS = {"auto": _auto, "compiled": _compiled, "eager": _eager, "snntorch": _snntorch}
 
 
-def _backend(config: NeuronConfig) -> Callable[[Tensor, NeuronConfig], Tensor]:
+def _backend_name(config: NeuronConfig) -> str:
     name: str = config.backend
     if name == "auto":
         name = os.environ.get("SNNMLP_LIF_BACKEND", "auto")
         if name not in _BACKENDS:
             choices = ", ".join(_BACKENDS)
             raise InputError(f"SNNMLP_LIF_BACKEND is {name!r}; set it to one of {choices}, or unset it")
-    return _BACKENDS[name]
+    return name
 
 
 class LIF(nn.Module):
@@ -202,7 +213,7 @@ class LIF(nn.Module):
             raise InputError(
                 f"LIF got a current of shape {tuple(current.shape)}; the first axis must be time, T >= 1"
             )
-        return _backend(self.config)(current, self.config)
+        return _BACKENDS[_backend_name(self.config)](current, self.config)
 
     def extra_repr(self) -> str:
         """What `repr` shows of this layer."""

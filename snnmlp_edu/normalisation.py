@@ -49,9 +49,12 @@ class BatchNorm(nn.Module):
 
     def forward(self, current: Tensor) -> Tensor:
         """Normalised current, in the shape that came in."""
-        # BatchNorm1d takes [N, features] or [N, features, L]; without L it runs along contiguous memory.
+        return self.batch_norm(self.flat(current)).view(current.shape)
+
+    def flat(self, current: Tensor) -> Tensor:
+        """The current as its `BatchNorm1d` sees it: `[N, features, L]`, or `[N, features]` along channels."""
         flat = view_along(current, self.axis)
-        return self.batch_norm(flat.squeeze(2) if self.axis == "channel" else flat).view(current.shape)
+        return flat.squeeze(2) if self.axis == "channel" else flat  # without L, along contiguous memory
 
     def extra_repr(self) -> str:
         """What `repr` shows of this layer."""

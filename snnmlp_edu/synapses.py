@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from .config import ChannelNorm, NetworkConfig
 from .errors import InputError
-from .layout import Axis, features_along, view_along
+from .firing import fire, fire_and_keep, joins, watched
+from .layout import Axis, features_along, spread_along, view_along
 from .normalisation import make_norm
 
 
@@ -40,25 +41,32 @@ class AxisLinear(nn.Linear):
 
     def forward(self, spikes: Tensor, *more: Tensor) -> Tensor:
         """Current: the map along the axis, all other axes as they were."""
-        if more:
-            return self._joined((spikes, *more))
-        if self.axis == "channel":
+        if self.axis == "channel" and not more:
             return functional.linear(spikes, self.weight, self.bias)
-        current = torch.matmul(self.weight, view_along(spikes, self.axis))  # [before, features, after]
-        if self.bias is not None:
-            current = current + self.bias.unsqueeze(1)
-        return current.view(spikes.shape)
+        current = self.weigh(spikes, *more)
+        return current if self.bias is None else current + spread_along(self.bias, self.axis, current)
 
-    def _joined(self, parts: tuple[Tensor, ...]) -> Tensor:
-        """The map of all parts side by side: a sum of products, one for each part's columns of the weight."""
+    def weigh(self, spikes: Tensor, *more: Tensor) -> Tensor:
+        """The map without its bias."""
+        if more:
+            return self._side_by_side((spikes, *more))
+        if self.axis == "channel":
+            return functional.linear(spikes, self.weight)
+        seen = view_along(spikes, self.axis)  # [before, features, after]
+        # torch.matmul would move all data to make one large product of a weight that learns.
+        return torch.bmm(self.weight.expand(len(seen), -1, -1), seen).view(spikes.shape)
+
+    def _side_by_side(self, parts: tuple[Tensor, ...]) -> Tensor:
+        """The map of all parts: a sum of products, one for each part's columns of the weight."""
         if self.axis != "channel":
             raise InputError(f"spikes from several places join along the channels, not along {self.axis}")
         if torch.is_autocast_enabled(self.weight.device.type):
-            return self(torch.cat(parts, dim=-1))  # autocast does not reach a sum in place
+            return functional.linear(
+                torch.cat(parts, dim=-1), self.weight
+            )  # it does not reach a sum in place
         first, *rest = (part.flatten(0, -2) for part in parts)
-        widths = [part.shape[-1] for part in parts]
-        weight, *weights = self.weight.split(widths, dim=1)
-        current = functional.linear(first, weight, self.bias)
+        weight, *weights = self.weight.split([part.shape[-1] for part in parts], dim=1)
+        current = functional.linear(first, weight)
         for part, columns in zip(rest, weights, strict=True):
             current = current.addmm_(part, columns.t())
         return current.unflatten(0, parts[0].shape[:-1])
@@ -71,7 +79,7 @@ class AxisLinear(nn.Linear):
 class Synapse(nn.Module):
     """Linear map, then normalisation: what turns incoming spikes into current."""
 
-    def __init__(self, linear: nn.Module, norm: nn.Module) -> None:
+    def __init__(self, linear: AxisLinear, norm: nn.Module) -> None:
         super().__init__()
         self.linear = linear
         self.norm = norm
@@ -79,6 +87,23 @@ class Synapse(nn.Module):
     def forward(self, *spikes: Tensor) -> Tensor:
         """Current `[T, B, H, W, C']` for spikes `[T, B, H, W, C]`, from one place or from several."""
         return self.norm(self.linear(*spikes))
+
+    def fire(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """Spikes of the neuron behind, `neuron(self(*spikes) + shortcut)`."""
+        return fire(neuron, self.norm, *self._weighed(neuron, spikes), shortcut)
+
+    def fire_and_keep(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        """Spikes of the neuron behind, and the current `self(*spikes) + shortcut` that they come from."""
+        return fire_and_keep(neuron, self.norm, *self._weighed(neuron, spikes), shortcut)
+
+    def _weighed(self, neuron: nn.Module, spikes: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
+        """What the map makes of spikes, and apart from it a bias that the batch norm's shift can take."""
+        bias = getattr(self.linear, "bias", None)
+        if bias is None or self.linear.axis != getattr(self.norm, "axis", None):
+            return self.linear(*spikes), None
+        if watched(self.linear) or not joins(neuron, self.norm, spikes[0]):
+            return self.linear(*spikes), None
+        return self.linear.weigh(*spikes), bias
 
 
 def make_synapse(

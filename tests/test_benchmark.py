@@ -21,7 +21,11 @@ needs_spikingjelly = pytest.mark.skipif(
 
 def test_a_race_calls_everyone_in_turn_and_takes_the_median(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    durations = {"ours": iter([9.0, 1.0, 2.0, 9.0]), "peer": iter([9.0, 6.0, 4.0, 5.0])}
+    # Each turn is an untimed call and a timed one; the first turn warms up.
+    durations = {
+        "ours": iter([9.0, 9.0, 9.0, 1.0, 9.0, 2.0, 9.0, 9.0]),
+        "peer": iter([7.0, 9.0, 7.0, 6.0, 7.0, 4.0, 7.0, 5.0]),
+    }
     clock = [0.0]
 
     def act(name: str) -> None:
@@ -31,7 +35,7 @@ def test_a_race_calls_everyone_in_turn_and_takes_the_median(monkeypatch: pytest.
     monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
     actions = {"ours": lambda: act("ours"), "peer": lambda: act("peer")}
     measured = benchmark.race("act", actions, rounds=3, warm_up=1)
-    assert calls == ["ours", "peer"] * 4
+    assert calls == ["ours", "ours", "peer", "peer"] * 4
     assert measured.milliseconds == {"ours": 2000.0, "peer": 5000.0}
     assert measured.ratios == {"peer": 2.5}
 

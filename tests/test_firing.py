@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from snnmlp_edu import LIF, NeuronConfig, firing
+from snnmlp_edu.compiled import CompilerMissing
+from snnmlp_edu.firing import fire, fire_and_keep
+from snnmlp_edu.layout import Axis, features_along, spread_along
+from snnmlp_edu.normalisation import BatchNorm
+from snnmlp_edu.synapses import AxisLinear, Synapse
+
+SHAPE = (3, 2, 4, 5, 6)
+COMPILED = LIF(NeuronConfig(backend="compiled"))
+EAGER = LIF(NeuronConfig(backend="eager"))
+
+
+def randn(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def a_norm(axis: Axis, training: bool) -> BatchNorm:
+    norm = BatchNorm(axis, features_along(axis, SHAPE[2:])).double()
+    nn.init.normal_(norm.batch_norm.weight)
+    nn.init.uniform_(norm.batch_norm.bias, 0.5, 1.5)
+    nn.init.normal_(norm.batch_norm.running_mean)
+    nn.init.uniform_(norm.batch_norm.running_var, 0.5, 2)
+    return norm.train(training)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("with_shortcut", [True, False])
+@pytest.mark.parametrize("axis", ["channel", "width", "height", "token"])
+def test_one_pass_equals_one_step_after_the_other(
+    axis: Axis, with_shortcut: bool, with_bias: bool, training: bool
+) -> None:
+    norm, x = a_norm(axis, training), randn(*SHAPE)
+    bias = randn(features_along(axis, SHAPE[2:])) if with_bias else None
+    shortcut = randn(1, *SHAPE[1:]) if with_shortcut else None
+    sources = [t for t in (x, bias, shortcut, *norm.parameters()) if t is not None]
+    weight, weight_of_current = torch.randn(2, *SHAPE, dtype=torch.float64)
+
+    reference = copy.deepcopy(norm)
+    biased = x if bias is None else x + spread_along(bias, axis, x)
+    current = reference(biased) if shortcut is None else reference(biased) + shortcut
+    expected = EAGER(current)
+    loss = (expected * weight).sum() + ((current * weight_of_current).sum() if with_shortcut else 0)
+    owned = [t for t in (x, bias, shortcut, *reference.parameters()) if t is not None]
+    gradients = torch.autograd.grad(loss, owned)
+
+    assert firing.joins(COMPILED, norm, x)
+    if shortcut is None:
+        spikes = fire(COMPILED, norm, x, bias)
+        total = (spikes * weight).sum()
+    else:
+        spikes, kept = fire_and_keep(COMPILED, norm, x, bias, shortcut.expand(SHAPE))
+        torch.testing.assert_close(kept, current)
+        total = (spikes * weight).sum() + (kept * weight_of_current).sum()
+    assert torch.equal(spikes, expected)
+    assert 0.05 < spikes.mean() < 0.95
+    torch.testing.assert_close(torch.autograd.grad(total, sources), gradients)
+    torch.testing.assert_close(norm.state_dict(), reference.state_dict())
+    with torch.no_grad():
+        assert torch.equal(fire(COMPILED, norm.eval(), x, bias), EAGER(norm(biased)))
+
+
+def test_only_the_spikes_or_only_the_current_may_carry_gradients() -> None:
+    norm, x, shortcut = a_norm("channel", True), randn(*SHAPE), randn(*SHAPE)
+    for chosen in (0, 1):
+        found, expected = (
+            torch.autograd.grad(fire_and_keep(neuron, norm, x, None, shortcut)[chosen].sum(), (x, shortcut))
+            for neuron in (COMPILED, EAGER)
+        )
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("watch", ["neuron", "norm", "linear"])
+def test_who_looks_sees_what_passes(watch: str) -> None:
+    neuron, synapse = copy.deepcopy(COMPILED), Synapse(AxisLinear("channel", 6, 6), BatchNorm("channel", 6))
+    seen: list[Tensor] = []
+    module = neuron if watch == "neuron" else getattr(synapse, watch)
+    spikes = torch.ones(SHAPE)
+    quiet = synapse.eval().fire(neuron, spikes)
+    module.register_forward_hook(lambda *args: seen.append(args[2]))
+    assert torch.equal(synapse.fire(neuron, spikes), quiet)
+    expected = {"neuron": neuron, "norm": synapse, "linear": synapse.linear}[watch]
+    hooks = module._forward_hooks.copy()
+    module._forward_hooks.clear()
+    torch.testing.assert_close(seen[0], quiet if expected is neuron else expected(spikes))
+    assert len(seen) == len(hooks) == 1
+
+
+def test_other_norms_and_neurons_go_one_after_the_other() -> None:
+    x = torch.randn(SHAPE)
+    norm = BatchNorm("channel", 6)
+    no_statistics = copy.deepcopy(norm)
+    no_statistics.batch_norm.momentum = None
+    assert firing.joins(COMPILED, norm, x)
+    for neuron, other, current in (
+        (EAGER, norm, x),
+        (nn.ReLU(), norm, x),
+        (LIF(), norm, x),  # too small to repay the compiler
+        (COMPILED, nn.Identity(), x),
+        (COMPILED, no_statistics, x),
+        (COMPILED, norm, x.half()),
+    ):
+        assert not firing.joins(neuron, other, current)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not firing.joins(COMPILED, norm, x)
+
+
+def test_without_a_compiler_the_steps_follow_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise CompilerMissing("no compiler")
+
+    norm, x = BatchNorm("channel", 6).eval(), torch.randn(4, 8, 16, 16, 6)
+    expected = EAGER(norm(x))
+    monkeypatch.setattr(firing, "run_scan", fail)
+    assert torch.equal(fire(LIF(), norm, x), expected)
+
+
+def test_all_layers_and_shapes_share_few_graphs() -> None:
+    """One graph a pass for each layout, with and without shortcut, whatever the layer's shape."""
+    torch._dynamo.utils.counters.clear()
+    torch._dynamo.reset()
+    from snnmlp_edu.compiled import _compile
+
+    _compile.cache_clear()
+    for batch, side, channels in ((2, 4, 6), (3, 8, 12), (5, 2, 24)):
+        x = torch.randn(2, batch, side, side, channels, requires_grad=True)
+        for axis in ("channel", "width", "height", "token"):
+            norm = BatchNorm(axis, features_along(axis, x.shape[2:]))
+            fire(COMPILED, norm, x).sum().backward()
+        norm = BatchNorm("channel", channels)
+        for training in (True, False):
+            spikes, current = fire_and_keep(COMPILED, norm.train(training), x, None, torch.zeros_like(x))
+            (spikes + current).sum().backward()
+            fire(COMPILED, norm, x, None, x).sum().backward()
+    # channel, positions, channel with shortcut, the same with its current kept: forward and backward each
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 8
