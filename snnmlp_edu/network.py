@@ -10,7 +10,7 @@ batch, rows, columns, channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
 
@@ -136,37 +136,41 @@ class Head(nn.Module):
         return steps.mean(dim=0)
 
 
+def parts_of(network: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
+    """Which modules make up a part: its name, the path and the module, in the order of the network.
+
+    The parts are stem, patch encoding, axial (the mixing of positions, whatever its kind), fuse, channel
+    and head. What is none of these has no part.
+    """
+    for path, module in network.named_modules():
+        match module:
+            case Stem():
+                yield "stem", path, module
+            case SpikingPatchEncoding() | ConvPatchEmbedding():
+                yield "patch encoding", path, module
+            case PositionMixing():
+                yield "axial", path, module
+            case TokenMixing():
+                yield "fuse", f"{path}.fuse", module.fuse
+            case ChannelMixing():
+                yield "channel", path, module
+            case Head():
+                yield "head", path, module
+
+
 def count_parameters(model: SpikingMLP) -> dict[str, int]:
     """Parameters of a network by part: stem, axial, fuse, channel, patch encoding, skip, head.
 
-    `axial` is the mixing of positions, whatever its kind; `skip` the batch norms that the shortcut
-    `spike_bn` adds. The parts sum to the total.
+    `skip` are the batch norms that the shortcut `spike_bn` adds. The parts sum to the total.
 
     >>> from snnmlp_edu.registry import create_model
     >>> sum(count_parameters(create_model("mlp_spe_nano")).values())
     193958
     """
-    parts = dict.fromkeys(("stem", "axial", "fuse", "channel", "patch encoding", "skip", "head"), 0)
+    counts = dict.fromkeys(("stem", "axial", "fuse", "channel", "patch encoding", "skip", "head"), 0)
     seen: set[nn.Parameter] = set()
-
-    def add(part: str, module: nn.Module) -> None:
-        for parameter in set(module.parameters()) - seen:
-            parts[part] += parameter.numel()
-            seen.add(parameter)
-
-    for module in model.modules():
-        match module:
-            case Stem():
-                add("stem", module)
-            case SpikingPatchEncoding() | ConvPatchEmbedding():
-                add("patch encoding", module)
-            case PositionMixing():
-                add("axial", module)
-            case TokenMixing():
-                add("fuse", module.fuse)
-            case ChannelMixing():
-                add("channel", module)
-            case Head():
-                add("head", module)
-    add("skip", model)
-    return parts
+    for part, _, module in (*parts_of(model), ("skip", "", model)):
+        new = set(module.parameters()) - seen
+        counts[part] += sum(parameter.numel() for parameter in new)
+        seen |= new
+    return counts
