@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -23,7 +22,7 @@ from torch.nn import functional
 
 from .config import NeuronConfig
 from .neurons import LIF
-from .peers import SpikingJellyMLP, spikingjelly_lif
+from .peers import NorseLIF, SpikingJellyMLP, spikingjelly_lif
 from .registry import create_model, get_config
 
 NEURON_SHAPE = (4, 16, 16, 16, 96)
@@ -67,6 +66,23 @@ def race(task: str, contestants: dict[str, Action], rounds: int = 15, warm_up: i
     return Measurement(task, {name: 1e3 * statistics.median(t) for name, t in times.items()})
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """One task measured at several values of one variable.
+
+    Args:
+        task: what was done.
+        variable: what changed, with its unit.
+        values: the values it took.
+        measurements: one for each value.
+    """
+
+    task: str
+    variable: str
+    values: tuple[float, ...]
+    measurements: tuple[Measurement, ...]
+
+
 def has_spikingjelly() -> bool:
     """Whether the peer of the extra `[bench]` is installed."""
     return importlib.util.find_spec("spikingjelly") is not None
@@ -81,7 +97,9 @@ def neuron_layers() -> dict[str, nn.Module]:
         "snnTorch": LIF(NeuronConfig(backend="snntorch")),
         "relu": nn.ReLU(),
     }
-    return layers | ({"SpikingJelly": spikingjelly_lif(config)} if has_spikingjelly() else {})
+    if has_spikingjelly():
+        layers["SpikingJelly"] = spikingjelly_lif(config)
+    return layers | ({"norse": NorseLIF()} if importlib.util.find_spec("norse") else {})
 
 
 def _reset(layer: nn.Module) -> None:
@@ -91,13 +109,13 @@ def _reset(layer: nn.Module) -> None:
         reset()
 
 
-def race_neurons(shape: tuple[int, ...] = NEURON_SHAPE) -> list[Measurement]:
-    """Forward, and forward with backward, of one layer on a current `[T, ...]`.
+def race_neurons(current: Tensor | None = None) -> list[Measurement]:
+    """Forward, and forward with backward, of one layer.
 
     Args:
-        shape: of the current.
+        current: input current `[T, ...]`; by default one at which a third of the neurons fire.
     """
-    current = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 2 + 1
+    current = current_at_rate(1 / 3) if current is None else current
     layers = neuron_layers()
 
     def forward(layer: nn.Module) -> Tensor:
@@ -110,7 +128,7 @@ def race_neurons(shape: tuple[int, ...] = NEURON_SHAPE) -> list[Measurement]:
         x = current.detach().requires_grad_()
         layer(x).backward(current)
 
-    size = "x".join(map(str, shape))
+    size = "x".join(map(str, current.shape))
     tasks: dict[str, Callable[[nn.Module], Any]] = {"forward": forward, "forward + backward": both}
     return [
         race(f"neuron {size}, {task}", {name: partial(action, layer) for name, layer in layers.items()})
@@ -140,8 +158,10 @@ def inference(model: nn.Module, images: Tensor) -> Tensor:
         return model(images)
 
 
-def race_networks(preset: str, batch: int, rounds: int = 9, **overrides: Any) -> list[Measurement]:
-    """Training step and inference of one preset at one batch size."""
+def race_networks(
+    preset: str, batch: int, rounds: int = 9, warm_up: int = 3, **overrides: Any
+) -> list[Measurement]:
+    """Training step and inference of one preset at one batch size, T and image size."""
     models = networks(preset, **overrides)
     config = get_config(preset, **overrides)
     images = torch.rand(batch, config.in_channels, config.image_size, config.image_size)
@@ -149,7 +169,10 @@ def race_networks(preset: str, batch: int, rounds: int = 9, **overrides: Any) ->
     size = f"{preset} at {config.image_size} px, T {config.time_steps}, batch {batch}"
     steps: dict[str, Action] = {n: partial(training_step, m, images, labels) for n, m in models.items()}
     runs: dict[str, Action] = {n: partial(inference, m, images) for n, m in models.items()}
-    return [race(f"{size}, training step", steps, rounds), race(f"{size}, inference", runs, rounds)]
+    return [
+        race(f"{size}, training step", steps, rounds, warm_up),
+        race(f"{size}, inference", runs, rounds, warm_up),
+    ]
 
 
 def _step_in_child(name: str, preset: str, batch: int, queue: Any) -> None:
@@ -191,22 +214,64 @@ def peak_memory(preset: str, batch: int) -> dict[str, float]:
     return peaks
 
 
-def run(quick: bool = False) -> list[Measurement]:
-    """All measurements; `quick` leaves out the networks at 224 px, which take minutes."""
+def sweep_networks(rounds: int = 5) -> list[Sweep]:
+    """Training steps of `mlp_spe_micro` over time steps, batch and image size."""
+    grids: dict[str, tuple[str, tuple[int, ...]]] = {
+        "time_steps": ("time steps", (1, 2, 4, 6, 8)),
+        "batch": ("batch, images", (4, 16, 64)),
+        "image_size": ("side of the images, pixels", (32, 64, 96)),
+    }
+    sweeps = []
+    for field, (variable, values) in grids.items():
+        settings: list[dict[str, Any]] = [{"batch": 16} | {field: value} for value in values]
+        steps = tuple(race_networks("mlp_spe_micro", rounds=rounds, **given)[0] for given in settings)
+        sweeps.append(Sweep("training step of mlp_spe_micro", variable, values, steps))
+    return sweeps
+
+
+def current_at_rate(rate: float, shape: tuple[int, ...] = NEURON_SHAPE) -> Tensor:
+    """A random current `[T, ...]` at which the released network's neuron fires at a given rate.
+
+    >>> round(LIF()(current_at_rate(0.25)).mean().item(), 2)
+    0.25
+    """
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 2
+    few = noise.flatten(1)[:, : 2**16]
+    low, high = -20.0, 20.0
+    for _ in range(30):  # more current, more spikes: halve the interval
+        middle = (low + high) / 2
+        low, high = (middle, high) if LIF()(few + middle).mean() < rate else (low, middle)
+    return noise + middle
+
+
+def sweep_rates(rates: tuple[float, ...] = (0.01, 0.05, 0.15, 0.3, 0.5)) -> Sweep:
+    """Forward and backward of one layer over its firing rate: what runs densely should not care."""
+    races = tuple(race_neurons(current=current_at_rate(rate))[1] for rate in rates)
+    return Sweep("neuron, forward + backward", "firing rate, spikes a neuron and step", rates, races)
+
+
+def run(quick: bool = False) -> tuple[list[Measurement], list[Sweep]]:
+    """All measurements; `quick` leaves out the sweeps and the networks at 224 px, which take minutes."""
     measurements = race_neurons()
     for batch in (16, 64):
         measurements += race_networks("mlp_spe_micro", batch)
-    if not quick:
-        for batch in (1, 8):
-            measurements += race_networks("mlp_spe_t", batch, rounds=3)
-    return measurements
+    if quick:
+        return measurements, []
+    for batch in (1, 8):
+        measurements += race_networks("mlp_spe_t", batch, rounds=2, warm_up=1)
+    return measurements, [*sweep_networks(), sweep_rates()]
 
 
-def report(measurements: Iterable[Measurement], memory: dict[str, float]) -> dict[str, Any]:
-    """Plain values: the machine, for each task the ratios and then milliseconds, and memory in MiB."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    return {
-        "machine": {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__},
-        "tasks": [{"task": m.task, "times_ours": m.ratios, "ms": m.milliseconds} for m in measurements],
-        "memory_of_a_training_step_MiB": memory,
-    }
+def profile_step(preset: str = "mlp_spe_micro", batch: int = 64) -> str:
+    """What a training step of ours spends its time on, by operation, as a table."""
+    model, config = create_model(preset), get_config(preset)
+    images = torch.rand(batch, config.in_channels, config.image_size, config.image_size)
+    labels = torch.randint(config.num_classes, (batch,))
+    for _ in range(3):
+        training_step(model, images, labels)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        for _ in range(5):
+            training_step(model, images, labels)
+    return profiler.key_averages().table(
+        sort_by="self_cpu_time_total", row_limit=16, max_name_column_width=40
+    )

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from .checkpoints import load_checkpoint
 from .errors import InputError
+from .plots import plot_sweeps
 from .registry import create_model, get_config, list_models
 from .training import describe_accuracy, evaluate_embedded
 
@@ -54,6 +55,10 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Source = Annotated[str, typer.Argument(help="Preset, shipped checkpoint, or path of a checkpoint.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Fields of NetworkConfig to change.")
+]
 
 
 def main() -> None:
@@ -130,24 +135,67 @@ def evaluate(
 
 @app.command(epilog="Example: snnmlp bench --quick")
 def bench(
-    quick: Annotated[bool, typer.Option(help="Leave out the networks at 224 px.")] = False,
+    quick: Annotated[bool, typer.Option(help="Leave out the sweeps and the networks at 224 px.")] = False,
+    profile: Annotated[bool, typer.Option(help="Only say what a training step spends its time on.")] = False,
+    stored: Annotated[
+        Path | None, typer.Option("--from", help="Show what an earlier run printed with --json.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the sweeps into this .png or .svg file.")] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
     as_json: Json = False,
 ) -> None:
     """Time neurons and networks beside their ReLU twins and peers: how often ours fits into each."""
-    from .benchmark import peak_memory, report, run  # it compiles, and looks for the peers
+    from . import benchmark, benchmark_report  # they compile, and look for the peers
 
-    measured = report(run(quick), peak_memory("mlp_spe_micro", batch=64))
+    if profile:
+        print(benchmark.profile_step())
+        return
+    if stored is not None:
+        measured = benchmark_report.load_report(stored)
+    else:
+        memory = benchmark.peak_memory("mlp_spe_micro", batch=64)
+        measured = benchmark_report.report(*benchmark.run(quick), memory)
+    if plot is not None:
+        plot_sweeps(measured["sweeps"]).savefig(plot)
     if as_json:
         print(json.dumps(measured, indent=2))
+    elif as_markdown:
+        print(benchmark_report.markdown(measured))
+    else:
+        right = (Column(name, justify="right") for name in ("x ours", "measured"))
+        table = Table("task", "contestant", *right)
+        for row in benchmark_report.rows(measured):
+            table.add_row(*row)
+        Console().print(table)
+
+
+@app.command(epilog="Example: snnmlp export-nir mlp_spe_nano toy.nir dim=6 image_size=8 depths=[1,1]")
+def export_nir(
+    source: Source,
+    path: Annotated[Path, typer.Argument(help="The file to write, or to replace.")],
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Fold a small network and write it as a graph of NIR, for other simulators and for hardware."""
+    from .mfi import export_nir, fold_batch_norm, load_or_calibrate
+
+    loaded = load_or_calibrate(source, **parse_overrides(overrides or []))
+    graph = export_nir(fold_batch_norm(loaded.model), path)
+    facts = {
+        "path": str(path),
+        "origin": loaded.origin,
+        "nodes": len(graph.nodes),
+        "edges": len(graph.edges),
+        "bytes": path.stat().st_size,
+        "metadata": graph.metadata,
+    }
+    if as_json:
+        print(json.dumps(facts, indent=2))
         return
-    table = Table("task", "contestant", Column("x ours", justify="right"), Column("ms", justify="right"))
-    for task in measured["tasks"]:
-        for name, milliseconds in task["ms"].items():
-            ratio = task["times_ours"].get(name, 1.0)
-            table.add_row(task["task"], name, f"{ratio:.2f}", f"{milliseconds:.2f}")
-    Console().print(table)
-    for name, mebibytes in measured["memory_of_a_training_step_MiB"].items():
-        print(f"memory of a training step, {name}: {mebibytes:.0f} MiB")
+    print(f"{path}: {facts['nodes']} nodes, {facts['edges']} edges, {facts['bytes']:,} bytes")
+    print(f"from {loaded.origin}")
+    for name, note in graph.metadata.items():
+        print(f"{name}: {note}")
 
 
 def parse_overrides(words: list[str]) -> dict[str, Any]:

@@ -45,6 +45,36 @@ def spikingjelly_lif(config: NeuronConfig) -> nn.Module:
     )
 
 
+class NorseLIF(nn.Module):
+    """norse's LIF without synaptic current, step by step, as the released network's neuron.
+
+    One Euler step with `dt / tau = 0.5` is `v + 0.5 (x - v)`: beta and input gain of 0.5.
+
+    Raises:
+        InputError: norse is not installed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            from norse.torch.functional import lif_box
+        except ImportError as error:
+            raise InputError(
+                f"the comparison needs norse ({error}); run, in a clone: pip install -e '.[bench]'"
+            ) from error
+        self.library = lif_box
+        self.parameters_of_norse = lif_box.LIFBoxParameters(tau_mem_inv=torch.tensor(500.0))
+
+    def forward(self, current: Tensor) -> Tensor:
+        """Spikes `[T, ...]` for currents `[T, ...]`."""
+        state = self.library.LIFBoxFeedForwardState(v=torch.zeros_like(current[0]))
+        spikes = []
+        for now in current:
+            fired, state = self.library.lif_box_feed_forward_step(now, state, self.parameters_of_norse)
+            spikes.append(fired)
+        return torch.stack(spikes)
+
+
 def _lif(config: NetworkConfig) -> nn.Module:
     return spikingjelly_lif(config.neuron)
 

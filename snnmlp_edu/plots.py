@@ -7,6 +7,7 @@ what is compared with them grey. The palette is Okabe and Ito's, which colour-bl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -133,4 +134,26 @@ def plot_stages(
     for panel in (ax, *bars):
         panel.spines[["left", "bottom"]].set_visible(False)
         panel.tick_params(length=0)
+    return figure
+
+
+def plot_sweeps(sweeps: Sequence[Mapping[str, Any]]) -> Figure:
+    """Time of each contestant over the variable of each sweep, as `snnmlp bench --json` prints them.
+
+    Args:
+        sweeps: of each the `task`, the `variable`, its `values`, and `ms`: contestant -> milliseconds.
+    """
+    figure = Figure(figsize=(3.4 * max(2, (len(sweeps) + 1) // 2), 3 * 2), layout="constrained")
+    panels = figure.subplots(2, max(2, (len(sweeps) + 1) // 2), squeeze=False).flatten()
+    markers = "osD^vP"
+    for panel, sweep in zip(panels, sweeps, strict=False):
+        for i, (name, milliseconds) in enumerate(sweep["ms"].items()):
+            style = {"color": PALETTE[i % len(PALETTE)], "marker": markers[i % len(markers)]}
+            panel.plot(sweep["values"], milliseconds, label=name, **style)
+        panel.set(xlabel=sweep["variable"], ylabel="time, ms", yscale="log")
+        panel.set_title(sweep["task"], fontsize="medium")
+        panel.set_xticks(sweep["values"], [f"{value:g}" for value in sweep["values"]])
+        panel.legend(fontsize="small")
+    for panel in panels[len(sweeps) :]:
+        panel.set_axis_off()
     return figure

@@ -18,6 +18,7 @@ LEVELS = (
     ("config",),
     ("compiled", "data", "normalisation"),
     ("neurons",),
+    ("firing",),
     ("patches", "synapses"),
     ("mixing",),
     ("network",),
@@ -27,6 +28,7 @@ LEVELS = (
     ("mfi",),
     ("cost",),
     ("benchmark", "training"),
+    ("benchmark_report",),
     ("cli",),
     ("__init__", "__main__"),
 )

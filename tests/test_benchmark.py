@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,18 +58,65 @@ def test_memory_is_that_of_the_step_alone() -> None:
     assert all(10 < peak < 400 for peak in peaks.values()), peaks
 
 
-def test_the_command_prints_ratios_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = benchmark.Measurement("neuron, forward", {"ours": 2.0, "snnTorch": 30.0})
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The command without the minutes: what it would measure, and a list of how it was asked."""
+    race = benchmark.Measurement("neuron, forward", {"ours": 2.0, "snnTorch": 30.0})
+    sweep = benchmark.Sweep("a step", "time steps", (1, 8), (race, race))
     asked: list[Any] = []
-    monkeypatch.setattr(benchmark, "run", lambda quick: asked.append(quick) or [measured])
-    monkeypatch.setattr(benchmark, "peak_memory", lambda preset, batch: {"ours": 12.0})
+    monkeypatch.setattr(benchmark, "run", lambda quick: asked.append(quick) or ([race], [sweep]))
+    monkeypatch.setattr(benchmark, "peak_memory", lambda preset, batch: {"ours": 12.0, "twin": 18.0})
+    return asked
+
+
+def test_the_command_prints_ratios_first(measured: list[Any]) -> None:
     printed = CliRunner().invoke(app, ["bench", "--quick", "--json"])
     assert printed.exit_code == 0
-    task = json.loads(printed.output)["tasks"][0]
-    assert list(task) == ["task", "times_ours", "ms"]
-    assert task["times_ours"] == {"snnTorch": 15.0}
-    assert "15.00" in CliRunner().invoke(app, ["bench", "--quick"]).output
-    assert asked == [True, True]
+    found = json.loads(printed.output)
+    assert list(found["tasks"][0]) == ["task", "times_ours", "ms"]
+    assert found["tasks"][0]["times_ours"] == {"snnTorch": 15.0}
+    assert found["sweeps"][0]["ms"] == {"ours": [2.0, 2.0], "snnTorch": [30.0, 30.0]}
+    table = CliRunner().invoke(app, ["bench", "--quick"]).output
+    assert all(number in table for number in ("15.00", "1.50", "18 MiB"))
+    assert measured == [True, True]
+
+
+def test_a_stored_run_is_shown_drawn_and_written_as_markdown(measured: list[Any], tmp_path: Path) -> None:
+    stored, drawn = tmp_path / "bench.json", tmp_path / "bench.svg"
+    stored.write_text(CliRunner().invoke(app, ["bench", "--json"]).output)
+    shown = CliRunner().invoke(app, ["bench", "--from", str(stored), "--plot", str(drawn), "--markdown"])
+    assert shown.exit_code == 0, shown.output
+    assert measured == [False]
+    assert "| neuron, forward | 15.00 |  |" in shown.output
+    assert "| peak memory of a training step |  | 1.50 |" in shown.output
+    assert "<svg" in drawn.read_text()
+    stored.write_text("[]")
+    wrong = CliRunner().invoke(app, ["bench", "--from", str(stored)])
+    assert wrong.exit_code == 2
+    assert "holds no benchmark" in wrong.output
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.5])
+def test_a_current_fires_at_the_rate_asked_for(rate: float) -> None:
+    current = benchmark.current_at_rate(rate, (4, 64, 64, 8))
+    assert LIF()(current).mean().item() == pytest.approx(rate, rel=0.05)
+
+
+def test_sweeps_measure_each_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    def race_networks(preset: str, batch: int, rounds: int, **given: int) -> list[benchmark.Measurement]:
+        return [benchmark.Measurement(preset, {"ours": float(batch * given.get("time_steps", 4))})]
+
+    monkeypatch.setattr(benchmark, "race_networks", race_networks)
+    steps, batches, sizes = benchmark.sweep_networks()
+    assert [m.milliseconds["ours"] for m in steps.measurements] == [16, 32, 64, 96, 128]
+    assert [m.milliseconds["ours"] for m in batches.measurements] == [16, 64, 256]
+    assert sizes.values == (32, 64, 96)
+
+
+def test_the_profile_names_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = benchmark.profile_step("mlp_spe_nano", batch=2)
+    assert "convolution" in table
+    assert "Self CPU" in table
 
 
 def copy_pair(linear: nn.Module, norm: nn.BatchNorm1d, pair: nn.Module) -> None:
@@ -124,6 +172,14 @@ def test_the_peer_is_the_same_network(tiny: NetworkConfig, training: bool) -> No
 def test_the_peers_neuron_is_ours() -> None:
     current = torch.randn(5, 400) * 2 + 1
     assert torch.equal(benchmark.spikingjelly_lif(LIF().config)(current), LIF()(current))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("norse") is None, reason="norse of the extra [bench] is not installed"
+)
+def test_norses_neuron_is_ours() -> None:
+    current = torch.randn(5, 400, dtype=torch.float64) * 2 + 1
+    assert torch.equal(benchmark.NorseLIF()(current), LIF()(current))
 
 
 def test_without_the_peer_a_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
