@@ -5,8 +5,23 @@ Names are imported from here: `from snnmlp_edu.mfi import fold_batch_norm`.
 
 from __future__ import annotations
 
+from .audit import audit
 from .calibration import calibrate
 from .fold import NotFoldableError, fold_batch_norm
+from .loading import Loaded, load_or_calibrate
+from .nir import export_nir
+from .report import AuditedOperation, AuditReport
 from .rules import NotFolded
 
-__all__ = ["NotFoldableError", "NotFolded", "calibrate", "fold_batch_norm"]
+__all__ = [
+    "AuditReport",
+    "AuditedOperation",
+    "Loaded",
+    "NotFoldableError",
+    "NotFolded",
+    "audit",
+    "calibrate",
+    "export_nir",
+    "fold_batch_norm",
+    "load_or_calibrate",
+]
