@@ -1,0 +1,174 @@
+"""What each kind of layer adds to the count, from the values that arrive and leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..baselines.resnet import ResidualBlock
+from ..baselines.vgg import FullyConnectedStage
+from ..errors import InputError
+from ..mfi.folded import SteppedLinear
+from ..mfi.rules import NotFolded, outcomes
+from ..mixing import MixerBlock, NoSkipBlock
+from ..network import Head, SpikingNetwork, parts_of
+from ..neurons import LIF
+from ..normalisation import BatchNorm, LayerNorm
+from ..patches import ConvNorm, SpikingPatchEncoding
+from ..synapses import AxisLinear
+from .fan_out import Reached, is_binary, reached
+from .results import Cost, LayerCost, Operations
+
+# Of each value: scale and shift. Layer norm squares it too, and scales by what its squares add up to.
+BATCH_NORM_MACS, LAYER_NORM_MACS = 1, 3
+
+
+def parts_by_path(network: nn.Module) -> dict[str, str]:
+    """The part to which each module belongs, for those that belong to one."""
+    modules = list(network.named_modules())
+    parts = list(parts_of(network))
+    parts += [("fully connected", path, m) for path, m in modules if isinstance(m, FullyConnectedStage)]
+    parts += [
+        ("shortcut", f"{path}.shortcut", m.shortcut) for path, m in modules if isinstance(m, ResidualBlock)
+    ]
+    parts += [("convolution", path, m) for path, m in modules if isinstance(m, ConvNorm)]
+    names: dict[str, str] = {}
+    for part, path, module in parts:
+        for below, _ in module.named_modules(prefix=path):
+            names.setdefault(below, part)
+    return names
+
+
+class Tally:
+    """Collects, while a network runs, what `Cost` consists of."""
+
+    def __init__(self, network: SpikingNetwork, images: int) -> None:
+        self.network = network
+        self.images = images
+        self.parts = parts_by_path(network)
+        self.real = network.config.activation == "relu"
+        self.layers: list[LayerCost] = []
+        self.norm_macs: dict[str, int] = {}
+        self.firing_rates: dict[str, tuple[float, ...]] = {}
+        self.neuron_updates = self.membrane_bytes = self.skip_additions = 0
+        self.latest: Tensor | None = None  # output of the neurons that ran last
+        self.head_before: Operations | None = None
+
+    def observer(self, path: str, module: nn.Module) -> Callable[..., None] | None:
+        """What shall see a module's inputs and output."""
+        match module:
+            case BatchNorm() | LayerNorm():
+                return self.see_norm
+            case LIF() | nn.ReLU():
+                return self.see_neurons
+            case MixerBlock() | SpikingPatchEncoding() | ResidualBlock():
+                return self.see_shortcut
+            case AxisLinear() | nn.Conv2d() | SteppedLinear():
+                # The head counts its own map, and a SteppedLinear those of its steps.
+                within = path.startswith("head.") or ".steps." in path
+                return None if within else self.see_map
+        return self.see_head if path == "head" else None
+
+    def see_map(self, path: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """A linear map or convolution: what arrives, times what it reaches."""
+        first = inputs[0]
+        runs = len(first) // self.images if isinstance(module, nn.Conv2d) else len(first)
+        part = self.parts[path]
+        binary = part != "stem" and not self.real and all(is_binary(values) for values in inputs)
+        layer = module.steps[0] if isinstance(module, SteppedLinear) else module
+        arrived = [reached(layer, values) for values in inputs]
+        self._add_row(path, part, binary, runs, Reached(*map(sum, zip(*arrived, strict=True))))
+
+    def see_head(self, path: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        """The head: each spike adds a weight for each class or, before a neuron, one constant."""
+        spikes, classes = inputs[0], self.network.config.num_classes
+        steps, channels, values = len(spikes), spikes.shape[-1], spikes[0, 0].numel()
+        fired = int(torch.count_nonzero(spikes))
+        binary = not self.real and is_binary(spikes)
+        linear = nn.Linear(channels, classes, device="meta")
+        if self.network.config.head == "figure":
+            assert self.latest is not None  # the head's own neurons ran last
+            self._add_row(path, "head", binary, steps, Reached(spikes.numel(), fired, fired))
+            self._add_row("head.linear", "head", not self.real, steps, reached(linear, self.latest))
+        elif self.real:
+            # Summed over the grid first: the batch norm is in the linear map and the sum has no weights.
+            self._add_row(path, "head", True, steps, Reached(spikes.numel(), fired, spikes.numel()))
+            self._add_row("head.linear", "head", False, steps, reached(linear, spikes.sum(dim=(2, 3))))
+        else:
+            self._add_row("head.linear", "head", binary, steps, reached(linear, spikes))
+        if isinstance(module, Head):
+            self.head_before = self._head_as_written(steps, channels, values)
+
+    def _head_as_written(self, steps: int, channels: int, values: int) -> Operations:
+        """What `Head` computes: mean over the grid, linear map, mean over the steps."""
+        classes = self.network.config.num_classes
+        last = self.layers[-1]
+        released = self.network.config.head == "released"
+        weighed = Operations(steps * channels * classes, 0) if released else last.operations
+        return Operations(
+            weighed.macs + steps * channels + classes, weighed.accumulates + steps * (values + classes)
+        )
+
+    def see_norm(self, path: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        """A normalisation that is computed."""
+        macs = LAYER_NORM_MACS if isinstance(module, LayerNorm) else BATCH_NORM_MACS
+        self.norm_macs[path] = macs * output.numel() // self.images
+
+    def see_neurons(self, path: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        """A layer of neurons: one update for each at each step."""
+        fired = torch.count_nonzero(output.flatten(1), dim=1)
+        self.firing_rates[path] = tuple((fired.double() / output[0].numel()).tolist())
+        self.neuron_updates += output.numel() // self.images
+        self.latest = output
+        if isinstance(module, LIF):  # its membranes are in single precision at least
+            self.membrane_bytes += output[0].numel() // self.images * max(4, output.element_size())
+
+    def see_shortcut(
+        self, path: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]
+    ) -> None:
+        """Where currents join: one addition for each value, or two in a block that joins them twice."""
+        joined = output if isinstance(output, Tensor) else output[0]
+        # Patch encoding adds once to a third of its channels and twice to another.
+        times = 0 if isinstance(module, NoSkipBlock) else 2 if isinstance(module, MixerBlock) else 1
+        self.skip_additions += times * joined.numel() // self.images
+
+    def _add_row(self, path: str, part: str, binary: bool, runs: int, arrived: Reached) -> None:
+        self.layers.append(
+            LayerCost(
+                path,
+                part,
+                "accumulate" if binary else "multiply-accumulate",
+                runs,
+                arrived.dense // (runs * self.images),
+                arrived.spikes,
+                arrived.events,
+                self.images,
+            )
+        )
+
+    def cost(self, mac_joules: float, accumulate_joules: float) -> Cost:
+        """The cost of one image."""
+        if all(layer.part in ("stem", "head") for layer in self.layers):
+            raise InputError(
+                "no map between stem and head is known here; count the folded network, not the one that"
+                " event_driven made of it"
+            )
+        stays = {outcome.path for outcome in outcomes(self.network) if isinstance(outcome, NotFolded)}
+        constants = self.network.state_dict().values()
+        return Cost(
+            layers=tuple(self.layers),
+            skip_additions=self.skip_additions,
+            normalisation_macs=sum(self.norm_macs.values()),
+            unfoldable_macs=sum(
+                macs for path, macs in self.norm_macs.items() if path.rpartition(".")[0] in stays
+            ),
+            head_before_folding=self.head_before,
+            neuron_updates=self.neuron_updates,
+            firing_rates=self.firing_rates,
+            weight_bytes=sum(tensor.nbytes for tensor in constants if tensor.is_floating_point()),
+            membrane_bytes=self.membrane_bytes,
+            mac_joules=mac_joules,
+            accumulate_joules=accumulate_joules,
+        )
