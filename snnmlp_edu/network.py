@@ -11,6 +11,7 @@ batch, rows, columns, channels.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from .mixing import BLOCKS, ChannelMixing, PositionMixing, TokenMixing
 from .neurons import make_activation
 from .normalisation import BatchNorm
 from .patches import ConvPatchEmbedding, SpikingPatchEncoding, Stem
+from .recomputing import recomputed
 
 
 class SpikingNetwork(nn.Module):
@@ -85,13 +87,15 @@ class Stage(nn.Module):
         block = BLOCKS[config.skip]
         shape = (*config.grids[index], width)
         self.blocks = nn.ModuleList(block(shape, config) for _ in range(config.depths[index]))
+        self.recompute = False  # see snnmlp_edu.regions
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes of this stage, for images (first stage) or the spikes of the stage before."""
         residual = self.embedding(x)  # the current h, [T, B, H, W, C]
         spikes = self.neuron(residual)
         for block in self.blocks:
-            spikes, residual = block(spikes, residual)
+            run = partial(recomputed, block) if self.recompute else block
+            spikes, residual = run(spikes, residual)
         return spikes
 
 

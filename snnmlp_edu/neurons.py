@@ -147,9 +147,8 @@ COMPILE_STEPS = 32
 
 def _repays(current: Tensor) -> bool:
     large = current.numel() >= COMPILE_FROM and current.shape[0] <= COMPILE_STEPS
-    # Inside a larger compiled function, and under functorch, the plain steps are what can be transformed.
-    transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return large and current.device.type != "meta" and not transformed
+    # Under functorch the plain steps are what can be transformed.
+    return large and current.device.type != "meta" and not torch._C._are_functorch_transforms_active()
 
 
 def compiles(current: Tensor, config: NeuronConfig) -> bool:
@@ -172,6 +171,8 @@ _BACKENDS = {"auto": _auto, "compiled": _compiled, "eager": _eager, "snntorch": 
 
 
 def _backend_name(config: NeuronConfig) -> str:
+    if torch.compiler.is_compiling():
+        return "eager"  # a larger compiled function takes the plain steps in
     name: str = config.backend
     if name == "auto":
         name = os.environ.get("SNNMLP_LIF_BACKEND", "auto")

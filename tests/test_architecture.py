@@ -14,7 +14,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "shipped" not in path.p
 
 # A file imports only from lower levels; inside a subpackage imports must not form a circle.
 LEVELS = (
-    ("errors", "layout", "plots", "surrogates"),
+    ("errors", "layout", "plots", "recomputing", "surrogates"),
     ("config",),
     ("compiled", "data", "normalisation"),
     ("neurons",),
@@ -24,7 +24,7 @@ LEVELS = (
     ("network",),
     ("registry",),
     ("baselines", "presets"),
-    ("checkpoints", "peers", "recording"),
+    ("checkpoints", "peers", "recording", "regions"),
     ("mfi",),
     ("cost",),
     ("benchmark", "training"),
