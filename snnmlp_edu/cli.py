@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -196,6 +197,55 @@ def export_nir(
     print(f"from {loaded.origin}")
     for name, note in graph.metadata.items():
         print(f"{name}: {note}")
+
+
+@app.command(epilog="Example: snnmlp audit mlp_spe_t image_size=32")
+def audit(source: Source, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Fold what folds, then prove that no multiplication is left; exit 1 if one is, and say where."""
+    from .mfi import audit, fold_batch_norm, load_or_calibrate, report
+
+    loaded = load_or_calibrate(source, **parse_overrides(overrides or []))
+    folded: Any = fold_batch_norm(loaded.model, strict=False)
+    found = audit(folded, loaded.images)
+    if as_json:
+        not_folded = [str(layer) for layer in folded.not_folded]
+        print(json.dumps({"origin": loaded.origin, "not_folded": not_folded, **found.to_dict()}, indent=2))
+    else:
+        print(loaded.origin)
+        console = Console()
+        widths = found.widths(console.width - len(report.COLUMNS))
+        for title, groups in found.sections().items():
+            columns = [Column(name, width=width) for name, width in zip(report.COLUMNS, widths, strict=True)]
+            shown = Table(*columns, box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
+            for group in groups:
+                shown.add_row(*group.cells())
+            console.print(shown)
+        not_folded = [replace(layer, path=report.without_numbers(layer.path)) for layer in folded.not_folded]
+        print("\n".join([*map(str, dict.fromkeys(not_folded)), *found.notes(), found.verdict()]))
+    if not found.multiplication_free:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: snnmlp cost mlp_spe_t image_size=64 time_steps=2")
+def cost(source: Source, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Count what one image takes, operation by operation, and price it beside the ReLU twin."""
+    from .cost import count_operations, relu_twin, table
+    from .mfi import load_or_calibrate
+
+    loaded = load_or_calibrate(source, **parse_overrides(overrides or []))
+    counted = count_operations(loaded.model, loaded.images)
+    twin = count_operations(relu_twin(loaded.model), loaded.images[:1])
+    if as_json:
+        facts = {"origin": loaded.origin, "images": len(loaded.images), **counted.to_dict()}
+        print(json.dumps(facts | {"relu_twin": twin.to_dict()}, indent=2))
+        return
+    first, *counts = table.COLUMNS
+    shown = Table(first, *(Column(name, justify="right") for name in counts))
+    for row in table.cells(counted):
+        shown.add_row(*row)
+    print(f"{loaded.origin}: operations of one image")
+    Console().print(shown)
+    print("\n".join(table.summary(counted, twin)))
 
 
 def parse_overrides(words: list[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -16,15 +17,28 @@ from snnmlp_edu.mfi.operations import KINDS, RANDOM
 
 
 def test_equal_layers_are_grouped() -> None:
-    layers = [nn.Sequential(nn.Linear(8, 8), Fires()) for _ in range(3)]
-    report = audit(nn.Sequential(nn.Linear(4, 8), Fires(), *layers).eval(), IMAGES)
-    rows = {(g.row.path, g.row.name): (g.layers, g.operations, g.count) for g in report.groups()}
-    assert rows[("*.*", "aten.addmm")] == (3, 3, 3 * 3 * 64)
-    assert rows[("*", "aten.addmm")] == (1, 1, 96)
+    blocks = (nn.Sequential(OrderedDict(map=nn.Linear(8, 8), neurons=Fires())) for _ in range(3))
+    parts = OrderedDict(stem=nn.Linear(4, 8), neurons=Fires(), blocks=nn.Sequential(*blocks))
+    model = nn.Sequential(parts)
+    report = audit(model.eval(), IMAGES)
+    sections = report.sections()
+    assert list(sections) == ["stem", "neurons", "blocks.*.map (3 layers)", "blocks.*.neurons (3 layers)"]
+    (stem,), (maps,) = sections["stem"], sections["blocks.*.map (3 layers)"]
+    assert (stem.row.name, stem.operations, stem.count) == ("aten.addmm", 1, 96)
+    assert (maps.row.name, maps.operations, maps.count) == ("aten.addmm", 3, 3 * 3 * 64)
     lines = str(report).splitlines()
-    assert lines[0].split()[:2] == ["module", "operation"]
+    assert lines[0].split() == ["operation", "kind", "input", "values", "count", "holds", "for"]
+    assert lines[5] == "blocks.*.map (3 layers)"
+    assert lines[6].split() == ["addmm", "synaptic", "accumulate", "{0,", "1}", "576", "all", "inputs"]
     assert lines[-1].startswith("multiplication-free: ")
     assert lines[-1].endswith("for all inputs")
+
+
+def test_table_fits_where_it_has_to() -> None:
+    report = audit(small(Applies(lambda s: (torch.where(s > 0, s - 1, 0.5 * s) > -0.5).float())), IMAGES)
+    free, tight = report.widths(), report.widths(52)
+    assert sum(free) > 52 >= sum(tight)
+    assert [a == b for a, b in zip(free, tight, strict=True)] == [True, True, False, True, True]
 
 
 def test_report_as_plain_values() -> None:
@@ -91,7 +105,7 @@ def test_bad_weights_and_images(tiny: NetworkConfig) -> None:
         audit(model, [1.0])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="images hold NaN"):
         audit(model, IMAGES * math.nan)
-    with pytest.raises(InputError, match=r"cannot take images of shape \(3, 3\): mat1 and mat2"):
+    with pytest.raises(InputError, match=r"fails on images of shape \(3, 3\) \(mat1 and mat2"):
         audit(model, IMAGES[:, :3])
     with pytest.raises(InputError, match="image_size"):
         audit(SpikingMLP(tiny).eval(), torch.rand(1, 2, 6, 6))

@@ -74,8 +74,9 @@ def audit(model: nn.Module, images: Tensor, stem: str | Sequence[str] | None = N
             raise
         except (RuntimeError, ValueError, IndexError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            shape = tuple(images.shape)
             raise InputError(
-                f"the model cannot take images of shape {tuple(images.shape)}: {reason}"
+                f"the model fails on images of shape {shape} ({reason}); give it others"
             ) from error
         with _module_paths(model) as path, torch.compiler.set_stance("force_eager"):
             operations = _Operations(model, images, Stem(paths), path)

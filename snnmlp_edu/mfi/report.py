@@ -44,31 +44,30 @@ class AuditedOperation:
 
 @dataclass(frozen=True)
 class Group:
-    """Equal operations of layers that differ in nothing but the numbers in their path, `*` here."""
+    """Equal operations of layers that differ in nothing but the numbers in their path, `*` here.
+
+    Args:
+        row: what they have in common.
+        paths: the modules.
+        operations: how many there are.
+        count: scalar operations of all of them.
+    """
 
     row: AuditedOperation
-    layers: int
+    paths: frozenset[str]
     operations: int
     count: int
 
     def cells(self) -> tuple[str, ...]:
         """What a table shows of it, under `COLUMNS`."""
-        r = self.row
-        values = r.values if r.exercised else f"{r.values}, not exercised"
-        verdict = "violation" if r.violation else r.holds
-        return (
-            r.path or "(model)",
-            r.name,
-            str(r.kind),
-            values,
-            f"{self.layers}",
-            f"{self.count:,}",
-            verdict,
-        )
+        row = self.row
+        values = row.values if row.exercised else f"{row.values}, not exercised"
+        verdict = "violation" if row.violation else row.holds
+        return (row.name.removeprefix("aten."), str(row.kind), values, f"{self.count:,}", verdict)
 
 
-COLUMNS = ("module", "operation", "kind", "input values", "layers", "count", "holds for")
-NUMBERS = ("layers", "count")
+COLUMNS = ("operation", "kind", "input values", "count", "holds for")
+VALUES = COLUMNS.index("input values")
 # Nothing is computed there: rows that a table leaves out.
 SILENT = (Kind.MOVEMENT, Kind.CONSTANT)
 
@@ -109,23 +108,24 @@ class AuditReport:
         places = {row.path for row in self.violations}
         return f"not multiplication-free: {len(self.violations)} violations in {len(places)} modules"
 
-    def groups(self) -> list[Group]:
-        """Rows that compute, grouped: those of repeated layers become one."""
-        return group(row for row in self.layers if row.kind not in SILENT or row.violation)
+    def sections(self) -> dict[str, list[Group]]:
+        """Rows that compute, grouped: title of a module, or of all layers like it -> what it does there."""
+        found: dict[str, list[Group]] = {}
+        for group in _group(row for row in self.layers if row.kind not in SILENT or row.violation):
+            found.setdefault(group.row.path, []).append(group)
+        return {_title(path, groups): groups for path, groups in found.items()}
 
     def notes(self) -> list[str]:
         """What the table does not show: each violation's reason, silent spikes, rows left out."""
         lines = [
-            f"{g.row.path or '(model)'}, {g.row.name}: {g.row.violation}"
-            + (f" ({g.layers} layers)" * (g.layers > 1))
-            for g in group(self.violations)
+            f"{_title(group.row.path, [group])}, {group.row.name}: {group.row.violation}"
+            for group in _group(self.violations)
         ]
         if self.not_exercised:
             places = len({row.path for row in self.not_exercised})
-            lines.append(f"no spike reached {places} modules: there the verdict rests on structure alone")
+            lines.append(f"no spike came in at {places} modules: there the verdict rests on structure alone")
         quiet = sum(row.kind in SILENT and not row.violation for row in self.layers)
-        lines.append(f"not shown: {quiet} operations that move data or compute with constants alone")
-        return lines
+        return [*lines, f"not shown: {quiet} operations that move data or compute with constants alone"]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON holds them."""
@@ -136,28 +136,50 @@ class AuditReport:
             "layers": rows,
         }
 
+    def widths(self, limit: int | None = None) -> list[int]:
+        """Characters for each of the `COLUMNS`, so that all sections stand below one another.
+
+        Args:
+            limit: characters for all of them; the input values are what may break into lines.
+        """
+        rows = [COLUMNS, *(group.cells() for groups in self.sections().values() for group in groups)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        excess = 0 if limit is None else max(0, sum(widths) - limit)
+        widths[VALUES] = max(len(COLUMNS[VALUES]), widths[VALUES] - excess)
+        return widths
+
     def __str__(self) -> str:
-        lines = [COLUMNS, *(group.cells() for group in self.groups())]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        right = [name in NUMBERS for name in COLUMNS]
-        table = [
-            "  ".join(
-                cell.rjust(width) if number else cell.ljust(width)
-                for cell, width, number in zip(line, widths, right, strict=True)
-            ).rstrip()
-            for line in lines
-        ]
+        def line(cells: tuple[str, ...]) -> str:
+            aligned = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+            return ("  " + "  ".join(aligned)).rstrip()
+
+        widths = self.widths()
+        table = [line(COLUMNS)]
+        for title, groups in self.sections().items():
+            table += [title, *(line(group.cells()) for group in groups)]
         return "\n".join([*table, *self.notes(), self.verdict()])
 
 
-def group(rows: Iterable[AuditedOperation]) -> list[Group]:
-    """Equal operations of layers whose paths differ in numbers only, in the order of the first."""
+def _group(rows: Iterable[AuditedOperation]) -> list[Group]:
     found: dict[AuditedOperation, list[AuditedOperation]] = {}
     for row in rows:
-        pattern = re.sub(r"(?<![^.])\d+(?![^.])", "*", row.path)
-        key = dataclasses.replace(row, path=pattern, shape=(), count=0)
+        key = dataclasses.replace(row, path=without_numbers(row.path), shape=(), count=0)
         found.setdefault(key, []).append(row)
     return [
-        Group(key, len({row.path for row in same}), len(same), sum(row.count for row in same))
+        Group(key, frozenset(row.path for row in same), len(same), sum(row.count for row in same))
         for key, same in found.items()
     ]
+
+
+def _title(path: str, groups: list[Group]) -> str:
+    layers = len(frozenset().union(*(group.paths for group in groups)))
+    return (path or "(model)") + (f" ({layers} layers)" if layers > 1 else "")
+
+
+def without_numbers(path: str) -> str:
+    """The path that all layers of a kind share.
+
+    >>> without_numbers("stages.2.blocks.13.channel.down")
+    'stages.*.blocks.*.channel.down'
+    """
+    return re.sub(r"(?<![^.])\d+(?![^.])", "*", path)
