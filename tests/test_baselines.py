@@ -14,6 +14,7 @@ from snnmlp_edu import InputError, create_model, get_config, record
 from snnmlp_edu.baselines import RESNET34, VGG16, SpikingResNet, SpikingVGG
 from snnmlp_edu.baselines.convolution import SpikePool
 from snnmlp_edu.baselines.resnet import ResidualBlock
+from snnmlp_edu.mfi import audit, fold_batch_norm
 from snnmlp_edu.network import SpikingNetwork
 from snnmlp_edu.neurons import LIF
 from snnmlp_edu.normalisation import ThresholdBatchNorm
@@ -217,6 +218,24 @@ def test_relu_twin_and_images_with_a_time_axis(name: str) -> None:
     images = torch.rand(2, 2, 16, 16).double()
     repeated = images.expand(3, *images.shape)
     torch.testing.assert_close(model(repeated), model(images))
+
+
+# --- multiplication-free inference -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("norm", ["bn", "tdbn", "none"])
+def test_baselines_fold_and_pass_the_audit(name: str, norm: str) -> None:
+    model, images = lively(NETWORKS[name](channel_norm=norm)), torch.rand(2, 2, 16, 16).double()
+    folded = fold_batch_norm(model)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(images), model(images), rtol=1e-10, atol=1e-10)
+    before, after = record(model, images), record(folded, images)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[path], after[path]) for path in before)
+    report = audit(folded, images)
+    assert report.multiplication_free, report.violations
+    assert not audit(model, images).multiplication_free
 
 
 # --- bad input ---------------------------------------------------------------------------------------

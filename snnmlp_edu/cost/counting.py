@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..mfi.event_layers import EventMap
 from ..network import SpikingNetwork
 from .results import Cost
 from .tally import Tally
@@ -99,6 +100,11 @@ def _checked(model: nn.Module, images: Tensor) -> SpikingNetwork:
     network = _ours(model)
     if any(module.training for module in network.modules()):
         raise InputError("the network is in training mode; call model.eval() before counting")
+    if any(isinstance(module, EventMap) for module in network.modules()):
+        raise InputError(
+            "the network runs on events and keeps a count of its own, synaptic_operations; count the folded"
+            " network that event_driven was given"
+        )
     for path, tensor in network.state_dict().items():
         if not tensor.isfinite().all():
             raise InputError(f"{path} holds NaN or infinite values; load or train weights that are finite")
