@@ -101,12 +101,10 @@ class AuditReport:
         """The verdict in one line."""
         if not self.violations:
             seen = sum(row.holds != "all inputs" for row in self.layers)
-            proven = (
-                "for all inputs" if not seen else f"{seen} of {len(self.layers)} for the inputs seen only"
-            )
-            return f"multiplication-free: {len(self.layers)} operations, {proven}"
+            proven = f"{seen:,} of them only for the inputs seen" if seen else "for all inputs"
+            return f"multiplication-free: {len(self.layers):,} operations, {proven}"
         places = {row.path for row in self.violations}
-        return f"not multiplication-free: {len(self.violations)} violations in {len(places)} modules"
+        return f"not multiplication-free: {len(self.violations):,} violations in {len(places)} modules"
 
     def sections(self) -> dict[str, list[Group]]:
         """Rows that compute, grouped: title of a module, or of all layers like it -> what it does there."""
@@ -125,7 +123,7 @@ class AuditReport:
             places = len({row.path for row in self.not_exercised})
             lines.append(f"no spike came in at {places} modules: there the verdict rests on structure alone")
         quiet = sum(row.kind in SILENT and not row.violation for row in self.layers)
-        return [*lines, f"not shown: {quiet} operations that move data or compute with constants alone"]
+        return [*lines, f"not shown: {quiet:,} operations that move data or compute with constants alone"]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON holds them."""
