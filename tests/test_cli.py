@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nir
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -17,6 +19,7 @@ from snnmlp_edu.cli import app, parse_overrides
 from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data import Preprocessing
 from snnmlp_edu.errors import InputError
+from snnmlp_edu.mfi import export_nir, fold_batch_norm, load_or_calibrate
 from snnmlp_edu.network import SpikingMLP
 from snnmlp_edu.registry import create_model, list_models
 
@@ -237,3 +240,37 @@ def test_core_and_evaluation_run_without_lightning() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "evaluate\n"
+
+
+# --- export-nir --------------------------------------------------------------------------------------
+
+TOY = ["dim=6", "image_size=8", "depths=[1,1]"]
+
+
+def test_export_writes_what_the_function_returns(tmp_path: Path) -> None:
+    path = tmp_path / "toy.nir"
+    code, out, err = call("export-nir", "mlp_spe_nano", path, *TOY, "--json")
+    assert code == 0, err
+    facts = json.loads(out)
+    loaded = load_or_calibrate("mlp_spe_nano", dim=6, image_size=8, depths=[1, 1])
+    graph = export_nir(fold_batch_norm(loaded.model))
+    assert facts["origin"] == loaded.origin
+    assert (facts["nodes"], facts["edges"]) == (len(graph.nodes), len(graph.edges))
+    assert facts["metadata"] == graph.metadata
+    assert facts["bytes"] == path.stat().st_size
+    for name, node in nir.read(path).nodes.items():
+        if isinstance(node, nir.Affine | nir.Linear):
+            assert np.array_equal(node.weight, graph.nodes[name].weight)
+
+
+def test_export_says_what_it_wrote(tmp_path: Path) -> None:
+    code, out, _ = call("export-nir", "mlp_spe_nano", tmp_path / "toy.nir", *TOY)
+    assert code == 0
+    assert re.match(r".*toy\.nir: 41 nodes, 64 edges, [\d,]+ bytes\nfrom preset mlp_spe_nano, not", out)
+    assert "time_steps: 4\n" in out
+
+
+def test_export_of_a_large_network(tmp_path: Path) -> None:
+    answer = call("export-nir", "mlp_spe_nano", tmp_path / "nano.nir")
+    assert_wrong_usage(answer, r"NIR shares no map .* stops at 16,777,216; take a smaller image_size")
+    assert not list(tmp_path.iterdir())
