@@ -50,6 +50,21 @@ def test_report_as_plain_values() -> None:
     assert "2 aten.sigmoid" in plain["violations"][0]
 
 
+def test_a_layer_is_named_by_its_weights_where_it_is_not_called() -> None:
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.inner = nn.Linear(4, 8), nn.Sequential(nn.Linear(8, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            spikes = (x @ self.stem.weight.t() >= 0).float()
+            return spikes @ (0.3 * self.inner[0].weight).t() + self.inner[0].bias
+
+    report = audit(Joined().eval(), IMAGES, stem="stem")
+    assert report.multiplication_free, report
+    assert [row.path for row in report.layers if row.name == "aten.mm"] == ["stem", "inner.0"]
+
+
 def test_known_operations_exist() -> None:
     """A name that PyTorch does not have would be a rule that never applies."""
     absent = [

@@ -139,26 +139,28 @@ class _Operations(TorchDispatchMode):
         self.origins = Origins()
         self.path = path
         self._stem = stem
-        for tensor in (*model.parameters(), *model.buffers()):
-            self.origins.set(tensor, Origin.CONSTANT)
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            self.origins.set(tensor, Origin.CONSTANT, name.rpartition(".")[0])
         self.origins.set(images, Origin.INPUT)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Judge the operation on what goes in, run it, and remember where its result comes from."""
         kwargs = kwargs or {}
         name, arguments, written = _signature(func, args, kwargs)
-        judgement = self._judge(func, name, arguments, written)
+        read = {key: value for key, value in arguments.items() if key not in written or _reads(name, key)}
+        owners = [self.origins.owner(leaf) for leaf in tree_leaves(read) if isinstance(leaf, Tensor)]
+        path = _innermost(self.path(), owners)
+        judgement = self._judge(func, name, arguments, read, path)
         result = func(*args, **kwargs)
-        self._remember(result, [arguments[key] for key in written], judgement)
+        self._remember(result, [arguments[key] for key in written], judgement, next(filter(None, owners), ""))
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        shape = tuple(outputs[0].shape) if outputs else ()
         self.rows.append(
             AuditedOperation(
-                path=self.path(),
+                path=path,
                 name=str(func).rpartition(".")[0] if isinstance(func, OpOverload) else str(func),
                 kind=judgement.kind,
                 values=judgement.values,
-                shape=shape,
+                shape=tuple(outputs[0].shape) if outputs else (),
                 count=_count(name, arguments, outputs),
                 holds=judgement.holds,
                 violation=judgement.violation,
@@ -167,11 +169,11 @@ class _Operations(TorchDispatchMode):
         )
         return result
 
-    def _judge(self, func: Any, name: str, arguments: dict[str, Any], written: list[str]) -> Judgement:
+    def _judge(
+        self, func: Any, name: str, arguments: dict[str, Any], read: dict[str, Any], path: str
+    ) -> Judgement:
         operands = []
-        for key, value in arguments.items():
-            if key in written and (key != "self" or name in OVERWRITES):
-                continue  # it is written to and never read
+        for key, value in read.items():
             for leaf in tree_leaves(value):
                 if isinstance(leaf, Tensor):
                     origin = Origin.CONSTANT if name == "lift_fresh" else self.origins.get(leaf)
@@ -182,9 +184,9 @@ class _Operations(TorchDispatchMode):
                     operands.append(Operand(key, leaf, Origin.CONSTANT))
         if not isinstance(func, OpOverload) or func.namespace != "aten":
             return _refuse(f"{func} is no operation of PyTorch's own")
-        return judge(Call(name, arguments, operands, self.path()), self._stem)
+        return judge(Call(name, arguments, operands, path), self._stem)
 
-    def _remember(self, result: Any, written: list[Any], judgement: Judgement) -> None:
+    def _remember(self, result: Any, written: list[Any], judgement: Judgement, owner: str) -> None:
         for leaf in tree_leaves(written):
             if isinstance(leaf, Tensor):
                 self.origins.write(leaf, judgement.result)
@@ -197,7 +199,7 @@ class _Operations(TorchDispatchMode):
                 origin = Origin.BINARY
             elif position and judgement.kind is Kind.COMPARISON:
                 origin = Origin.REAL  # where the values were found, not the values
-            self.origins.set(leaf, origin)
+            self.origins.set(leaf, origin, owner if origin is Origin.CONSTANT else "")
 
 
 class _Exits(TorchFunctionMode):
@@ -219,6 +221,17 @@ class _Exits(TorchFunctionMode):
             )
             self._operations.rows.append(row)
         return func(*args, **(kwargs or {}))
+
+
+def _reads(name: str, key: str) -> bool:
+    """Whether an operation reads what it writes to: in place it does, unless it overwrites."""
+    return key == "self" and name not in OVERWRITES
+
+
+def _innermost(running: str, owners: list[str]) -> str:
+    """The module that runs, or one inside it whose constants are used: layers may be run as one function."""
+    prefix = f"{running}." if running else ""
+    return max((owner for owner in owners if owner.startswith(prefix)), key=len, default=running) or running
 
 
 def _refuse(reason: str) -> Judgement:

@@ -33,7 +33,7 @@ class Origins:
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[StorageWeakRef, Origin]] = {}
+        self._known: dict[int, tuple[StorageWeakRef, Origin, str]] = {}
 
     def get(self, tensor: Tensor) -> Origin | None:
         """The origin of a tensor, or None where it was never seen to be made."""
@@ -42,12 +42,16 @@ class Origins:
         known = self._known.get(tensor.untyped_storage()._cdata)
         return None if known is None or known[0].expired() else known[1]
 
-    def set(self, tensor: Tensor, origin: Origin) -> None:
+    def owner(self, tensor: Tensor) -> str:
+        """The path of the module whose constants a tensor holds or was made of; empty if there is none."""
+        return "" if self.get(tensor) is None else self._known[tensor.untyped_storage()._cdata][2]
+
+    def set(self, tensor: Tensor, origin: Origin, owner: str = "") -> None:
         """Remember the origin of all values in a tensor's memory."""
         if tensor.layout is not torch.strided:
             return
         storage = tensor.untyped_storage()
-        self._known[storage._cdata] = (StorageWeakRef(storage), origin)
+        self._known[storage._cdata] = (StorageWeakRef(storage), origin, owner)
 
     def write(self, tensor: Tensor, origin: Origin) -> None:
         """A tensor is about to be written to: what lies beside it in memory stays as it is."""
