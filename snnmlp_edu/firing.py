@@ -79,21 +79,23 @@ def _fire(
     shortcut: Tensor | None,
     keep_current: bool,
 ) -> tuple[Tensor, Tensor]:
-    # torch.compile specialises on a size of 1, which would be a graph of its own.
-    if isinstance(norm, BatchNorm) and joins(neuron, norm, x) and 1 not in _places(x, norm.axis).shape[1:]:
+    if isinstance(neuron, LIF) and isinstance(norm, BatchNorm) and _fits(neuron, norm, x):
+        config, weight, shift = neuron.config, norm.batch_norm.weight, norm.batch_norm.bias
         try:
             if not torch.is_grad_enabled():  # autograd's own work shows where layers are small
-                return _scan_of(x, norm, bias, shortcut, neuron.config, keep_current)[0]
-            weight, shift = norm.batch_norm.weight, norm.batch_norm.bias
-            return _NormaliseAndFire.apply(
-                x, weight, shift, bias, shortcut, norm, neuron.config, keep_current
-            )
+                return _scan_of(x, norm, bias, shortcut, config, keep_current)[0]
+            return _NormaliseAndFire.apply(x, weight, shift, bias, shortcut, norm, config, keep_current)
         except CompilerMissing:
             pass  # the neuron itself will say so
     if bias is not None:
         x = x + spread_along(bias, norm.axis, x)  # type: ignore[arg-type]
     current = norm(x) if shortcut is None else norm(x) + shortcut
     return neuron(current), current
+
+
+def _fits(neuron: LIF, norm: BatchNorm, x: Tensor) -> bool:
+    """Whether this x can go through the scan: torch.compile would make one more graph for a size of 1."""
+    return joins(neuron, norm, x) and 1 not in _places(x, norm.axis).shape[1:]
 
 
 def _places(x: Tensor, axis: Axis) -> Tensor:
