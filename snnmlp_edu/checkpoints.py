@@ -85,18 +85,48 @@ def save_checkpoint(
     Raises:
         OSError: the folder cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     document = {
-        "format": FORMAT,
         "preset": preset,
         "config": model.config.to_dict(),
         "preprocessing": preprocessing.to_dict(),
         "class_names": list(class_names),
         "metrics": dict(metrics or {}),
         "recipe": dict(recipe or {}),
-        "tensors_sha256": hash_tensors(tensors),
     }
-    write_atomically(Path(path), safetensors.torch.save(tensors, {METADATA_KEY: json.dumps(document)}))
+    write_tensors(Path(path), model.state_dict(), document)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON document as one safetensors file, whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    document = {"format": FORMAT, **document, "tensors_sha256": hash_tensors(tensors)}
+    write_atomically(path, safetensors.torch.save(tensors, {METADATA_KEY: json.dumps(document)}))
+
+
+def read_tensors(content: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the document in the bytes of a file of `write_tensors`, after all checks.
+
+    Args:
+        content: the file.
+        source: what error messages call it.
+
+    Raises:
+        InputError: the file is truncated, changed, of another format or none of ours.
+    """
+    document = _read_document(content, source)
+    try:
+        tensors = safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise InputError(f"{source} is damaged ({error}); copy or train it again") from error
+    if "tensors_sha256" not in document:
+        raise InputError(f"{source} lacks 'tensors_sha256' in its metadata; train it again")
+    if hash_tensors(tensors) != document["tensors_sha256"]:
+        raise InputError(f"the weights in {source} do not match their SHA-256; copy or train it again")
+    return tensors, document
 
 
 def list_pretrained() -> list[str]:
@@ -131,11 +161,8 @@ def load_checkpoint(source: str | Path, **overrides: Any) -> Checkpoint:
         raise InputError(
             f"{place}; give the path of a file or one of {', '.join(shipped)}{nearest(str(source), shipped)}"
         )
-    document = _read_document(content, str(source))
-    tensors = _read_tensors(content, str(source))
+    tensors, document = read_tensors(content, str(source))
     try:
-        if hash_tensors(tensors) != document["tensors_sha256"]:
-            raise InputError(f"the weights in {source} do not match their SHA-256; copy or train it again")
         config = NetworkConfig.from_dict(document["config"]).replace(**overrides)
         preprocessing = Preprocessing.from_dict(document["preprocessing"])
         return Checkpoint(
@@ -200,13 +227,6 @@ def _read_document(content: bytes, source: str) -> dict[str, Any]:
             f"{source} has format {version} and this version of snnmlp-edu reads {FORMAT}; update it"
         )
     return document
-
-
-def _read_tensors(content: bytes, source: str) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load(content)
-    except SafetensorError as error:
-        raise InputError(f"{source} is damaged ({error}); copy or train it again") from error
 
 
 def _build(config: NetworkConfig, tensors: Mapping[str, Tensor], source: str) -> SpikingMLP:
