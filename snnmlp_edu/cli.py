@@ -7,7 +7,6 @@ error says how to mend it.
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,36 +15,13 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Column, Table
-from typer.core import TyperGroup
 
+from .arguments import Json, OneLineErrors, Overrides, Source, TrainedNetwork, parse_overrides
 from .checkpoints import load_checkpoint
-from .errors import InputError
+from .errors import Preempted
 from .plots import plot_sweeps
 from .registry import create_model, get_config, list_models
-from .training import describe_accuracy, evaluate_embedded
-
-
-class OneLineErrors(TyperGroup):
-    """Turns every mistake of the person calling into one line on standard error and exit code 2."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command line and exit."""
-        try:
-            code = super().main(*args, **kwargs | {"standalone_mode": False})
-        except (InputError, OSError) as error:
-            _fail(str(error))
-        except Exception as error:
-            # What typer raises for a wrong call: the class moved between its versions, the method did not.
-            if not hasattr(error, "format_message"):
-                raise
-            _fail(f"{error.format_message()} (try 'snnmlp --help')")
-        sys.exit(code if isinstance(code, int) else 0)
-
-
-def _fail(message: str) -> None:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
-
+from .training import describe_accuracy, evaluate_source, own_source
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -54,12 +30,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Source = Annotated[str, typer.Argument(help="Preset, shipped checkpoint, or path of a checkpoint.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Fields of NetworkConfig to change.")
-]
 
 
 def main() -> None:
@@ -102,19 +72,31 @@ def models(as_json: Json = False) -> None:
 
 @app.command(epilog="Example: snnmlp train --recipe fashion_smoke epochs=2 neuron.beta=0.8")
 def train(
-    recipe: Annotated[str, typer.Option(help="Name of a recipe, or path of a .yaml file.")],
+    recipe: Annotated[str | None, typer.Option(help="Name of a recipe, or path of a .yaml file.")] = None,
     preset: Annotated[str | None, typer.Option(help="Network to train; else the recipe's.")] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(metavar="CHECKPOINT", help="Start with its weights; else the recipe's start."),
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder in which the run gets its own folder.")] = Path("runs"),
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with the run in this folder, exactly where it stopped."),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Fields of the recipe or of NetworkConfig."),
     ] = None,
 ) -> None:
     """Train a preset by a recipe, keep the epoch that validates best, and test it once."""
-    changes = parse_overrides(overrides or [])
+    changes = parse_overrides(overrides or []) | ({} if init_from is None else {"init_from": init_from})
     from .training import fit  # it needs the extra [train], and seconds to import
 
-    result = fit(preset, recipe, output=output, **changes)
+    try:
+        result = fit(preset, recipe, output=output, resume=resume, **changes)
+    except Preempted as stop:
+        print(stop)
+        return
     print(result)
     print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (epoch {result.best_epoch})")
     print(f"checkpoint {result.checkpoint} ({result.seconds:.0f} s)")
@@ -122,11 +104,14 @@ def train(
 
 @app.command(epilog="Example: snnmlp evaluate mlp_spe_nano")
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help="Path of a checkpoint, or name of a shipped one.")],
+    checkpoint: TrainedNetwork,
+    dataset: Annotated[str | None, typer.Option(help="Other data to test on, with the same classes.")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Where the data's files are now.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Test a trained network on the embedded test images."""
-    correct, total = evaluate_embedded(load_checkpoint(checkpoint))
+    """Test a trained network on the test images of the data that it was trained on."""
+    trained = load_checkpoint(checkpoint)
+    correct, total = evaluate_source(trained, own_source(trained, dataset, data_dir))
     if as_json:
         verdict = {"checkpoint": checkpoint, "correct": correct, "total": total, "accuracy": correct / total}
         print(json.dumps(verdict, indent=2))
@@ -246,32 +231,3 @@ def cost(source: Source, overrides: Overrides = None, as_json: Json = False) -> 
     print(f"{loaded.origin}: operations of one image")
     Console().print(shown)
     print("\n".join(table.summary(counted, twin)))
-
-
-def parse_overrides(words: list[str]) -> dict[str, Any]:
-    """`key=value` words as nested mappings; a dot reaches in, and a value is JSON or else plain text.
-
-    Raises:
-        InputError: a word is not of that form, or a key stands twice.
-
-    >>> parse_overrides(["epochs=2", "neuron.beta=0.8", "skip=none"])
-    {'epochs': 2, 'neuron': {'beta': 0.8}, 'skip': 'none'}
-    """
-    changes: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        *outer, last = key.split(".")
-        if not equals or not last or not all(outer):
-            raise InputError(f"{word!r} is not understood; write key=value, such as epochs=2")
-        place = changes
-        for name in outer:
-            place = place.setdefault(name, {})
-            if not isinstance(place, dict):
-                raise InputError(f"{key} and {name} are both given; give one of them")
-        if last in place:
-            raise InputError(f"{key} is given twice; give it once")
-        try:
-            place[last] = json.loads(text)
-        except json.JSONDecodeError:
-            place[last] = text
-    return changes

@@ -24,11 +24,12 @@ LEVELS = (
     ("network",),
     ("registry",),
     ("baselines", "presets"),
-    ("checkpoints", "peers", "recording", "regions"),
+    ("checkpoints", "peers", "recording", "regions", "transfer"),
     ("mfi",),
     ("cost",),
     ("benchmark", "training"),
     ("benchmark_report",),
+    ("arguments",),
     ("cli",),
     ("__init__", "__main__"),
 )

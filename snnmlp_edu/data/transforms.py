@@ -48,6 +48,9 @@ class Preprocessing:
         in_channels: channels of the network's input.
         mean: :math:`\mu` of each stored channel, or one value for all, on the scale 0 to 1.
         std: :math:`\sigma` likewise, above 0.
+        stored_size: side of the images it was fitted to; a picture of another size is resized to it, see
+            `read_picture`. None resizes pictures to `image_size`.
+        stored_channels: their channels; None stands for `in_channels`.
 
     Raises:
         InputError: a field is out of range.
@@ -60,10 +63,14 @@ class Preprocessing:
     in_channels: int = 1
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    stored_size: int | None = None
+    stored_channels: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "in_channels"):
+        for name in ("image_size", "in_channels", "stored_size", "stored_channels"):
             value = getattr(self, name)
+            if value is None and name.startswith("stored"):
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError(
                     f"Preprocessing.{name} is {value!r}; it must be a whole number of at least 1"
@@ -81,10 +88,16 @@ class Preprocessing:
     @classmethod
     def fitted_to(cls, images: Tensor, image_size: int, in_channels: int) -> Preprocessing:
         """Normalise with the mean and standard deviation of each channel of uint8 `[N, C, h, w]`."""
-        by_channel = images.transpose(0, 1).flatten(1).double() / 255
-        mean, std = by_channel.mean(1), by_channel.std(1, correction=0)
-        rounded = [tuple(round(v, 4) for v in values.tolist()) for values in (mean, std)]
-        return cls(image_size, in_channels, *rounded)
+        values = torch.arange(256, dtype=torch.float64) / 255
+        mean, std = [], []
+        for channel in images.unbind(1):
+            # A count of each value: a copy of all pixels in double precision need not fit into memory.
+            share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+            centre = float((share * values).sum())
+            mean.append(round(centre, 4))
+            std.append(round(float((share * (values - centre) ** 2).sum().sqrt()), 4))
+        height, width = images.shape[2:]
+        return cls(image_size, in_channels, tuple(mean), tuple(std), max(height, width), images.shape[1])
 
     def __call__(self, images: Tensor) -> Tensor:
         """The network's input.

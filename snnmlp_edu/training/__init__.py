@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .evaluation import describe_accuracy, evaluate, evaluate_embedded
+from .evaluation import describe_accuracy, evaluate, evaluate_embedded, evaluate_source, own_source
 
 if TYPE_CHECKING:
     from .fitting import TrainingResult, fit
@@ -22,9 +22,11 @@ __all__ = [
     "describe_accuracy",
     "evaluate",
     "evaluate_embedded",
+    "evaluate_source",
     "fit",
     "list_recipes",
     "load_recipe",
+    "own_source",
 ]
 
 _MODULES = {

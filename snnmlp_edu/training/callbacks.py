@@ -12,7 +12,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from ..checkpoints import save_checkpoint
-from ..data.embedded import CLASS_NAMES
 from ..data.files import write_atomically
 from ..data.transforms import Preprocessing
 from ..network import SpikingMLP
@@ -29,13 +28,22 @@ class KeepBest(Callback):
     Args:
         folder: the run's folder.
         preprocessing: travels with the checkpoint.
+        class_names: likewise.
         recipe: likewise.
         announce: print a line for each epoch.
     """
 
-    def __init__(self, folder: Path, preprocessing: Preprocessing, recipe: Recipe, announce: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        preprocessing: Preprocessing,
+        class_names: tuple[str, ...],
+        recipe: Recipe,
+        announce: bool,
+    ) -> None:
         self.folder = folder
         self.preprocessing = preprocessing
+        self.class_names = class_names
         self.recipe = recipe
         self.announce = announce
         self.history: list[dict[str, Any]] = []
@@ -77,7 +85,7 @@ class KeepBest(Callback):
             self.folder / CHECKPOINT,
             model,
             self.preprocessing,
-            class_names=CLASS_NAMES,
+            class_names=self.class_names,
             preset=self.recipe.preset,
             metrics=metrics,
             recipe=self.recipe.to_dict(),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints import Checkpoint
-from ..data.embedded import CLASS_NAMES, load_embedded
+from ..data.sources import ImageSource, open_source
 from ..data.transforms import Preprocessing, check_finite
 from ..errors import InputError
 
@@ -50,18 +50,48 @@ def evaluate(
     return correct, len(images)
 
 
+def evaluate_source(checkpoint: Checkpoint, source: ImageSource) -> tuple[int, int]:
+    """How many of a data set's test images a checkpoint classifies correctly, and how many there are.
+
+    Raises:
+        InputError: the checkpoint was trained on other classes.
+    """
+    if checkpoint.class_names != source.class_names:
+        raise InputError(
+            f"the checkpoint tells {', '.join(checkpoint.class_names) or 'nameless classes'} apart and the"
+            f" {source.name} images show {', '.join(source.class_names)}; use one that was trained on them"
+        )
+    return evaluate(checkpoint.model, checkpoint.preprocessing, *source.load("test"))
+
+
 def evaluate_embedded(checkpoint: Checkpoint) -> tuple[int, int]:
     """How many of the embedded test images a checkpoint classifies correctly, and how many there are.
 
     Raises:
         InputError: the checkpoint was trained on other classes.
     """
-    if checkpoint.class_names != CLASS_NAMES:
-        raise InputError(
-            f"the checkpoint tells {', '.join(checkpoint.class_names) or 'nameless classes'} apart and the"
-            f" embedded images show {', '.join(CLASS_NAMES)}; use one that was trained on them"
-        )
-    return evaluate(checkpoint.model, checkpoint.preprocessing, *load_embedded("test"))
+    return evaluate_source(checkpoint, open_source("embedded"))
+
+
+def own_source(
+    checkpoint: Checkpoint, dataset: str | None = None, data_dir: str | None = None
+) -> ImageSource:
+    """The data set that a checkpoint was trained on, or another one to test it on.
+
+    Args:
+        checkpoint: its recipe names the data set; one without a recipe is tested on the embedded images.
+        dataset: another data set.
+        data_dir: another place of the files.
+
+    Raises:
+        InputError: as `open_source`.
+    """
+    recipe = checkpoint.recipe
+    if dataset is not None and dataset != recipe.get("dataset"):
+        return open_source(dataset, data_dir)
+    return open_source(
+        recipe.get("dataset", "embedded"), data_dir or recipe.get("data_dir"), recipe.get("data_md5")
+    )
 
 
 def describe_accuracy(correct: int, total: int) -> str:

@@ -18,15 +18,16 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 from ..checkpoints import load_checkpoint
 from ..data.datasets import LabelledImages, train_validation_split
-from ..data.embedded import CLASS_NAMES, load_embedded
 from ..data.files import write_atomically
+from ..data.sources import ImageSource, open_source
 from ..data.transforms import Preprocessing
 from ..errors import InputError
 from ..network import SpikingMLP
 from ..registry import create_model
+from ..transfer import Transfer, transfer_weights
 from .callbacks import CHECKPOINT, KeepBest, StopAfter
 from .data_module import ImageDataModule
-from .evaluation import describe_accuracy, evaluate_embedded
+from .evaluation import describe_accuracy, evaluate_source
 from .module import TrainingModule
 from .recipe import Recipe, load_recipe
 
@@ -45,6 +46,7 @@ class TrainingResult:
         test_total: test images.
         seconds: wall time of training and validation.
         history: one mapping for each epoch, as in `epochs.csv`.
+        transfer: what the network started with, where the recipe names a checkpoint; else None.
     """
 
     folder: Path
@@ -54,6 +56,7 @@ class TrainingResult:
     test_total: int
     seconds: float
     history: list[dict[str, Any]]
+    transfer: Transfer | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -105,10 +108,13 @@ def fit(
             )
         recipe = recipe.replace(preset=None)
     seed_everything(recipe.seed, workers=True, verbose=False)
-    model = _network(model_or_preset, recipe)
+    source = open_source(recipe.dataset, recipe.data_dir, recipe.data_md5)
+    model, transfer = _network(model_or_preset, recipe, source)
+    if transfer is not None and progress:
+        print(f"weights of {recipe.init_from}: {transfer}")
 
-    # The test set is opened only when everything is decided: at the end.
-    everything = load_embedded("train")
+    # The test images are read only when everything is decided: at the end.
+    everything = source.load("train")
     parts = train_validation_split(everything.labels, recipe.validation_fraction, recipe.seed)
     train, validation = (LabelledImages(*(column[part] for column in everything)) for part in parts)
     config = model.config
@@ -119,7 +125,7 @@ def fit(
     if recipe.max_steps is not None:
         total_steps = min(total_steps, recipe.max_steps)
     folder = _make_run_folder(Path(output), recipe)
-    keeper = KeepBest(folder, preprocessing, recipe, announce=progress)
+    keeper = KeepBest(folder, preprocessing, source.class_names, recipe, announce=progress)
     start = time.monotonic()
     with _quiet_lightning():
         trainer = Trainer(
@@ -142,7 +148,7 @@ def fit(
     seconds = time.monotonic() - start
 
     best = load_checkpoint(folder / CHECKPOINT)
-    correct, total = evaluate_embedded(best)
+    correct, total = evaluate_source(best, source)
     tested = {"test_correct": correct, "test_total": total, "seconds": seconds, "torch": torch.__version__}
     keeper.save(best.model, {**best.metrics, **tested})
     return TrainingResult(
@@ -153,12 +159,20 @@ def fit(
         test_total=total,
         seconds=seconds,
         history=keeper.history,
+        transfer=transfer,
     )
 
 
-def _network(model_or_preset: SpikingMLP | str | None, recipe: Recipe) -> SpikingMLP:
+def _network(
+    model_or_preset: SpikingMLP | str | None, recipe: Recipe, source: ImageSource
+) -> tuple[SpikingMLP, Transfer | None]:
+    """The network to train, and where the recipe names a checkpoint what it starts with."""
+    start = load_checkpoint(recipe.init_from) if recipe.init_from is not None else None
+    classes = len(source.class_names)
     if isinstance(model_or_preset, SpikingMLP):
         model = model_or_preset
+    elif recipe.preset is None and start is not None:
+        model = SpikingMLP(start.model.config.replace(**{"num_classes": classes} | dict(recipe.model)))
     elif recipe.preset is None:
         raise InputError("the recipe names no preset; give one, or a network")
     else:
@@ -169,12 +183,16 @@ def _network(model_or_preset: SpikingMLP | str | None, recipe: Recipe) -> Spikin
                 " such as mlp_spe_nano"
             )
         model = made
-    if model.config.num_classes != len(CLASS_NAMES):
+    if model.config.num_classes != classes:
         raise InputError(
-            f"the network has {model.config.num_classes} classes and the data set {len(CLASS_NAMES)};"
-            f" set num_classes={len(CLASS_NAMES)}"
+            f"the network has {model.config.num_classes} classes and the data set {classes};"
+            f" set num_classes={classes}"
         )
-    return model
+    if start is None:
+        return model, None
+    transfer = transfer_weights(start.model, model, keep_head=start.class_names == source.class_names)
+    model.load_state_dict(transfer.weights)
+    return model, transfer
 
 
 def _make_run_folder(output: Path, recipe: Recipe) -> Path:

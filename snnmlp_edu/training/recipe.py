@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args
 import yaml
 
 from ..config import NetworkConfig, nearest
+from ..data.sources import Dataset
 from ..errors import InputError
 
-Dataset = Literal["embedded"]
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["one_cycle", "cosine"]
 
@@ -30,7 +30,11 @@ class Recipe:
         source: where it comes from: a publication, or "ours".
         preset: the network's name in the registry; None if the network is handed over as a module.
         model: fields of `NetworkConfig` that differ from the preset.
-        dataset: where the images come from.
+        dataset: where the images come from: a name that `open_source` knows.
+        data_dir: folder of the data set's files, or its archive; None for one that is shipped.
+        data_md5: checksum of a CIFAR archive; None expects the published one.
+        init_from: a checkpoint, by name or path, whose weights the network starts with (`transfer_weights`).
+            With `preset` None the network is the checkpoint's own, but for `model` and the classes.
         epochs: passes over the training images.
         max_steps: stop after so many optimiser steps; None does all epochs.
         batch_size: images in a step; an incomplete last batch is left out.
@@ -58,6 +62,9 @@ class Recipe:
     preset: str | None = "mlp_spe_nano"
     model: Mapping[str, Any] = field(default_factory=dict)
     dataset: Dataset = "embedded"
+    data_dir: str | None = None
+    data_md5: str | None = None
+    init_from: str | None = None
     max_steps: int | None = None
     batch_size: int = 64
     optimizer: Optimizer = "adamw"
@@ -76,6 +83,8 @@ class Recipe:
         for name in ("name", "source"):
             _check(name, self, isinstance(getattr(self, name), str), "text")
         _check("preset", self, isinstance(self.preset, str | None), "the name of a preset")
+        for name in ("data_dir", "data_md5", "init_from"):
+            _check(name, self, isinstance(getattr(self, name), str | None), "text, or null")
         _check("model", self, isinstance(self.model, Mapping), "a mapping of NetworkConfig fields")
         _check("flip", self, isinstance(self.flip, bool), "true or false")
         for name, lowest in {"epochs": 1, "max_steps": 1, "batch_size": 2, "max_shift": 0, "seed": 0}.items():

@@ -1,0 +1,79 @@
+"""The data sets that a recipe can name, each with its classes, its training images and its test images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, get_args
+
+from ..config import nearest
+from ..errors import InputError
+from .cifar import CifarArchive
+from .datasets import LabelledImages, Split
+from .digits import DIGIT_NAMES, load_digits
+from .embedded import CLASS_NAMES, load_embedded
+from .idx_folder import idx_class_names, load_idx
+
+Dataset = Literal["embedded", "digits", "fashion_mnist", "idx", "cifar10", "cifar100"]
+SHIPPED = ("embedded", "digits")
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """A data set: its images are read when they are asked for.
+
+    Args:
+        name: what messages call it.
+        class_names: what each label stands for.
+        load: reads the training or the test images, uint8 `[N, C, H, W]`, with their labels.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    load: Callable[[Split], LabelledImages]
+
+
+def open_source(dataset: str, data_dir: str | Path | None = None, md5: str | None = None) -> ImageSource:
+    """A data set by its name.
+
+    | name | images | where they come from |
+    |---|---|---|
+    | `embedded` | 7,000 of Fashion-MNIST, 28 x 28 | this package |
+    | `digits` | 1,797 handwritten digits, enlarged to 32 x 32 | scikit-learn |
+    | `fashion_mnist` | all 70,000 of Fashion-MNIST, 28 x 28 | its four idx files in `data_dir` |
+    | `idx` | any data set in four idx files, such as MNIST | `data_dir` |
+    | `cifar10`, `cifar100` | 60,000, in colour, 32 x 32 | the published archive in `data_dir` |
+
+    Args:
+        dataset: one of these names.
+        data_dir: folder of the files, or the CIFAR archive itself.
+        md5: the CIFAR archive's checksum; None expects the published one.
+
+    Raises:
+        InputError: the name is unknown, `data_dir` is missing or superfluous, or the files are not as
+            they should be.
+
+    >>> open_source("digits").class_names[:3]
+    ('0', '1', '2')
+    """
+    known = get_args(Dataset)
+    if dataset not in known:
+        raise InputError(
+            f"there is no data set {dataset!r}{nearest(dataset, known)} (known: {', '.join(known)})"
+        )
+    if dataset in SHIPPED:
+        if data_dir is not None:
+            raise InputError(f"the data set {dataset} is shipped; leave out data_dir ({data_dir})")
+        if dataset == "embedded":
+            return ImageSource("embedded", CLASS_NAMES, load_embedded)
+        return ImageSource("digits", DIGIT_NAMES, load_digits)
+    if data_dir is None:
+        raise InputError(f"the data set {dataset} is read from files; say where they are with data_dir=PATH")
+    place = Path(data_dir)
+    if dataset in ("idx", "fashion_mnist"):
+        names = CLASS_NAMES if dataset == "fashion_mnist" else idx_class_names(place)
+        return ImageSource(dataset, names, partial(load_idx, place, class_names=names))
+    archive = CifarArchive(dataset, place, md5)
+    return ImageSource(dataset, archive.class_names(), archive.load)
