@@ -45,13 +45,15 @@ def _membranes(current: Tensor, config: NeuronConfig) -> tuple[list[Tensor], lis
 
 
 def _drive(x: Tensor, *more: Tensor) -> Tensor:
-    """The current: x alone, or `x a + b + h` with the scale, the shift and perhaps the shortcut in `more`."""
-    if not more:
-        return x
-    scale, shift, *shortcut = more
-    places = (-1,) + (1,) * (x.ndim - 3)  # x is [T, before, features] or [T, before, features, after]
-    current = x * scale.view(places) + shift.view(places)
-    return current + shortcut[0] if shortcut else current
+    """The current `x a + b + h`, of which `more` holds scale and shift, shift and shortcut, or fewer.
+
+    A scale and a shift have one value for each feature of x, `[T, before, features]` or `[T, before,
+    features, after]`; a shortcut has the shape of x.
+    """
+    vectors = [tensor.view(-1, *(1,) * (x.ndim - 3)) for tensor in more if tensor.ndim == 1]
+    current = x * vectors[0] if len(vectors) == 2 else x
+    current = current + vectors[-1] if vectors else current
+    return current + more[-1] if more and more[-1].ndim > 1 else current
 
 
 def forward_scan(config: NeuronConfig, *inputs: Tensor) -> Tensor:

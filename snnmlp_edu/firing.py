@@ -30,28 +30,34 @@ from .normalisation import BatchNorm
 
 
 def fire(
-    neuron: nn.Module, norm: nn.Module, x: Tensor, bias: Tensor | None = None, shortcut: Tensor | None = None
+    neuron: nn.Module,
+    norm: nn.Module,
+    axis: Axis,
+    x: Tensor,
+    bias: Tensor | None = None,
+    shortcut: Tensor | None = None,
 ) -> Tensor:
     """Spikes of `neuron(norm(x + bias) + shortcut)`.
 
     Args:
         neuron: any activation.
         norm: any normalisation.
+        axis: the axis that the map before wrote.
         x: current `[T, B, H, W, C]`.
-        bias: one value for each feature along the axis of the norm.
+        bias: one value for each feature along that axis.
         shortcut: another current `[T, B, H, W, C]`.
 
-    >>> fire(LIF(), BatchNorm("channel", 3), torch.randn(4, 2, 8, 8, 3)).shape
+    >>> fire(LIF(), BatchNorm("channel", 3), "channel", torch.randn(4, 2, 8, 8, 3)).shape
     torch.Size([4, 2, 8, 8, 3])
     """
-    return _fire(neuron, norm, x, bias, shortcut, keep_current=False)[0]
+    return _fire(neuron, norm, axis, x, bias, shortcut, keep_current=False)[0]
 
 
 def fire_and_keep(
-    neuron: nn.Module, norm: nn.Module, x: Tensor, bias: Tensor | None, shortcut: Tensor
+    neuron: nn.Module, norm: nn.Module, axis: Axis, x: Tensor, bias: Tensor | None, shortcut: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Spikes, and the current `norm(x + bias) + shortcut` that they come from."""
-    return _fire(neuron, norm, x, bias, shortcut, keep_current=True)
+    return _fire(neuron, norm, axis, x, bias, shortcut, keep_current=True)
 
 
 def watched(*modules: nn.Module) -> bool:
@@ -59,43 +65,45 @@ def watched(*modules: nn.Module) -> bool:
     return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in modules)
 
 
-def joins(neuron: nn.Module, norm: nn.Module, x: Tensor) -> bool:
+def joins(neuron: nn.Module, norm: nn.Module, axis: Axis, x: Tensor) -> bool:
     """Whether the scan of this neuron can take this norm for such an x, and nobody looks in between."""
-    if type(neuron) is not LIF or type(norm) is not BatchNorm or type(norm.batch_norm) is not nn.BatchNorm1d:
+    precise = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(x.device.type)
+    if type(neuron) is not LIF or not precise or not compiles(x, neuron.config) or watched(neuron, norm):
+        return False
+    if type(norm) is nn.Identity:  # folded, and so for inference
+        return not torch.is_grad_enabled()
+    if type(norm) is not BatchNorm or type(norm.batch_norm) is not nn.BatchNorm1d or norm.axis != axis:
         return False
     batch_norm = norm.batch_norm
     usual = batch_norm.affine and batch_norm.track_running_stats and batch_norm.momentum is not None
-    precise = x.dtype in (torch.float32, torch.float64) and x.dtype == batch_norm.weight.dtype
-    if not usual or not precise or torch.is_autocast_enabled(x.device.type):
-        return False
-    return compiles(x, neuron.config) and not watched(neuron, norm, batch_norm)
+    return usual and x.dtype == batch_norm.weight.dtype and not watched(batch_norm)
 
 
 def _fire(
     neuron: nn.Module,
     norm: nn.Module,
+    axis: Axis,
     x: Tensor,
     bias: Tensor | None,
     shortcut: Tensor | None,
     keep_current: bool,
 ) -> tuple[Tensor, Tensor]:
-    if isinstance(neuron, LIF) and isinstance(norm, BatchNorm) and _fits(neuron, norm, x):
-        config, weight, shift = neuron.config, norm.batch_norm.weight, norm.batch_norm.bias
+    # torch.compile would make one more graph for a size of 1.
+    if joins(neuron, norm, axis, x) and 1 not in _places(x, axis).shape[1:]:
+        config: Any = neuron.config
         try:
+            if not isinstance(norm, BatchNorm):
+                return _scan(x, axis, [] if bias is None else [bias], shortcut, config, keep_current)[0]
             if not torch.is_grad_enabled():  # autograd's own work shows where layers are small
-                return _scan_of(x, norm, bias, shortcut, config, keep_current)[0]
+                return _normalise_and_scan(x, norm, bias, shortcut, config, keep_current)[0]
+            weight, shift = norm.batch_norm.weight, norm.batch_norm.bias
             return _NormaliseAndFire.apply(x, weight, shift, bias, shortcut, norm, config, keep_current)
         except CompilerMissing:
             pass  # the neuron itself will say so
     if bias is not None:
-        x = x + spread_along(bias, norm.axis, x)  # type: ignore[arg-type]
+        x = x + spread_along(bias, axis, x)
     current = norm(x) if shortcut is None else norm(x) + shortcut
     return neuron(current), current
-
-
-def _fits(neuron: LIF, norm: BatchNorm, x: Tensor) -> bool:
-    """Whether this x can go through the scan: torch.compile would make one more graph for a size of 1."""
-    return joins(neuron, norm, x) and 1 not in _places(x, norm.axis).shape[1:]
 
 
 def _places(x: Tensor, axis: Axis) -> Tensor:
@@ -122,7 +130,7 @@ class _NormaliseAndFire(torch.autograd.Function):
         config: NeuronConfig,
         keep_current: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        results, saved = _scan_of(x, norm, bias, shortcut, config, keep_current)
+        results, saved = _normalise_and_scan(x, norm, bias, shortcut, config, keep_current)
         ctx.save_for_backward(weight, *saved)
         ctx.norm, ctx.config, ctx.shape, ctx.training = norm, config, x.shape, norm.batch_norm.training
         ctx.set_materialize_grads(False)
@@ -153,7 +161,7 @@ class _NormaliseAndFire(torch.autograd.Function):
         return tuple(g if needed else None for g, needed in zip(found, ctx.needs_input_grad, strict=True))
 
 
-def _scan_of(
+def _normalise_and_scan(
     x: Tensor,
     norm: BatchNorm,
     bias: Tensor | None,
@@ -162,18 +170,30 @@ def _scan_of(
     keep_current: bool,
 ) -> tuple[tuple[Tensor, Any], list[Tensor]]:
     """Spikes and current, and what backward needs: mean, inverse standard deviation, inputs of the scan."""
-    batch_norm, axis = norm.batch_norm, norm.axis
+    batch_norm = norm.batch_norm
     mean, inverse_deviation = _statistics(norm, x, bias)
     scale = batch_norm.weight * inverse_deviation
-    inputs = [_bare(_places(x, axis)), scale, torch.addcmul(batch_norm.bias, mean, scale, value=-1)]
+    shift = torch.addcmul(batch_norm.bias, mean, scale, value=-1)
+    results, inputs = _scan(x, norm.axis, [scale, shift], shortcut, config, keep_current)
+    return results, [mean, inverse_deviation, *inputs]
+
+
+def _scan(
+    x: Tensor,
+    axis: Axis,
+    constants: list[Tensor],
+    shortcut: Tensor | None,
+    config: NeuronConfig,
+    keep_current: bool,
+) -> tuple[tuple[Tensor, Any], list[Tensor]]:
+    """Spikes and current of `x a + b + h`, with the scale a, the shift b, and the inputs of the scan."""
+    inputs = [_bare(_places(x, axis)), *constants]
     if shortcut is not None:
         inputs.append(_bare(_places(shortcut, axis)))
     if keep_current:
         spikes, current = run_scan(forward_scan_with_current, config, *inputs)
-        results = (spikes.view(x.shape), current.view(x.shape))
-    else:
-        results = (run_scan(forward_scan, config, *inputs).view(x.shape), None)
-    return results, [mean, inverse_deviation, *inputs]
+        return (spikes.view(x.shape), current.view(x.shape)), inputs
+    return (run_scan(forward_scan, config, *inputs).view(x.shape), None), inputs
 
 
 def _statistics(norm: BatchNorm, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -90,20 +90,19 @@ class Synapse(nn.Module):
 
     def fire(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """Spikes of the neuron behind, `neuron(self(*spikes) + shortcut)`."""
-        return fire(neuron, self.norm, *self._weighed(neuron, spikes), shortcut)
+        return fire(neuron, self.norm, self.linear.axis, *self._weighed(neuron, spikes), shortcut)
 
     def fire_and_keep(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
         """Spikes of the neuron behind, and the current `self(*spikes) + shortcut` that they come from."""
-        return fire_and_keep(neuron, self.norm, *self._weighed(neuron, spikes), shortcut)
+        return fire_and_keep(neuron, self.norm, self.linear.axis, *self._weighed(neuron, spikes), shortcut)
 
     def _weighed(self, neuron: nn.Module, spikes: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
-        """What the map makes of spikes, and apart from it a bias that the batch norm's shift can take."""
-        bias = getattr(self.linear, "bias", None)
-        if bias is None or self.linear.axis != getattr(self.norm, "axis", None):
-            return self.linear(*spikes), None
-        if watched(self.linear) or not joins(neuron, self.norm, spikes[0]):
-            return self.linear(*spikes), None
-        return self.linear.weigh(*spikes), bias
+        """What the map makes of spikes, and apart from it a bias that the scan of the neuron can take."""
+        linear = self.linear
+        plain = type(linear) is AxisLinear and linear.bias is not None and not watched(linear)
+        if plain and joins(neuron, self.norm, linear.axis, spikes[0]):
+            return linear.weigh(*spikes), linear.bias
+        return linear(*spikes), None
 
 
 def make_synapse(

@@ -49,6 +49,12 @@ def test_the_twin_does_the_same_work() -> None:
     assert ours.forward_steps(images).shape == twin.forward_steps(images).shape == (3, 2, 10)
 
 
+def test_inference_is_raced_folded_too() -> None:
+    training, inference = benchmark.race_networks("mlp_spe_nano", batch=2, rounds=1, warm_up=0)
+    assert {"ours", "ReLU twin"} <= set(training.milliseconds)
+    assert set(inference.milliseconds) == {*training.milliseconds, "ours, folded"}
+
+
 @pytest.mark.skipif(not benchmark.CLEAR_REFS.exists(), reason="only Linux tells a process its peak memory")
 def test_memory_is_that_of_the_step_alone() -> None:
     filler = torch.zeros(2**27)  # 512 MiB here must not hide what the children take

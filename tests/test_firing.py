@@ -52,12 +52,12 @@ def test_one_pass_equals_one_step_after_the_other(
     owned = [t for t in (x, bias, shortcut, *reference.parameters()) if t is not None]
     gradients = torch.autograd.grad(loss, owned)
 
-    assert firing.joins(COMPILED, norm, x)
+    assert firing.joins(COMPILED, norm, axis, x)
     if shortcut is None:
-        spikes = fire(COMPILED, norm, x, bias)
+        spikes = fire(COMPILED, norm, axis, x, bias)
         total = (spikes * weight).sum()
     else:
-        spikes, kept = fire_and_keep(COMPILED, norm, x, bias, shortcut.expand(SHAPE))
+        spikes, kept = fire_and_keep(COMPILED, norm, axis, x, bias, shortcut.expand(SHAPE))
         torch.testing.assert_close(kept, current)
         total = (spikes * weight).sum() + (kept * weight_of_current).sum()
     assert torch.equal(spikes, expected)
@@ -65,14 +65,35 @@ def test_one_pass_equals_one_step_after_the_other(
     torch.testing.assert_close(torch.autograd.grad(total, sources), gradients)
     torch.testing.assert_close(norm.state_dict(), reference.state_dict())
     with torch.no_grad():
-        assert torch.equal(fire(COMPILED, norm.eval(), x, bias), EAGER(norm(biased)))
+        assert torch.equal(fire(COMPILED, norm.eval(), axis, x, bias), EAGER(norm(biased)))
+
+
+@pytest.mark.parametrize("with_shortcut", [True, False])
+@pytest.mark.parametrize("axis", ["channel", "height"])
+def test_a_folded_synapse_goes_in_one_pass_too(axis: Axis, with_shortcut: bool) -> None:
+    x, bias = randn(*SHAPE), randn(features_along(axis, SHAPE[2:]))
+    shortcut = randn(*SHAPE) if with_shortcut else torch.zeros(SHAPE, dtype=torch.float64)
+    current = x + spread_along(bias, axis, x) + shortcut
+    folded = nn.Identity()
+    assert not firing.joins(COMPILED, folded, axis, x)  # its constants take no gradients
+    with torch.no_grad():
+        assert firing.joins(COMPILED, folded, axis, x)
+        spikes, kept = fire_and_keep(COMPILED, folded, axis, x, bias, shortcut)
+        assert torch.equal(spikes, EAGER(current))
+        torch.testing.assert_close(kept, current)
+        one = fire(COMPILED, folded, axis, x, bias, shortcut if with_shortcut else None)
+        assert torch.equal(one, spikes)
+        assert torch.equal(fire(COMPILED, folded, axis, x), EAGER(x))
+    assert torch.equal(fire(COMPILED, folded, axis, x, bias, shortcut), spikes)
 
 
 def test_only_the_spikes_or_only_the_current_may_carry_gradients() -> None:
     norm, x, shortcut = a_norm("channel", True), randn(*SHAPE), randn(*SHAPE)
     for chosen in (0, 1):
         found, expected = (
-            torch.autograd.grad(fire_and_keep(neuron, norm, x, None, shortcut)[chosen].sum(), (x, shortcut))
+            torch.autograd.grad(
+                fire_and_keep(neuron, norm, "channel", x, None, shortcut)[chosen].sum(), (x, shortcut)
+            )
             for neuron in (COMPILED, EAGER)
         )
         torch.testing.assert_close(found, expected)
@@ -99,7 +120,8 @@ def test_other_norms_and_neurons_go_one_after_the_other() -> None:
     norm = BatchNorm("channel", 6)
     no_statistics = copy.deepcopy(norm)
     no_statistics.batch_norm.momentum = None
-    assert firing.joins(COMPILED, norm, x)
+    assert firing.joins(COMPILED, norm, "channel", x)
+    assert not firing.joins(COMPILED, norm, "width", x)
     for neuron, other, current in (
         (EAGER, norm, x),
         (nn.ReLU(), norm, x),
@@ -108,9 +130,9 @@ def test_other_norms_and_neurons_go_one_after_the_other() -> None:
         (COMPILED, no_statistics, x),
         (COMPILED, norm, x.half()),
     ):
-        assert not firing.joins(neuron, other, current)
+        assert not firing.joins(neuron, other, "channel", current)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not firing.joins(COMPILED, norm, x)
+        assert not firing.joins(COMPILED, norm, "channel", x)
 
 
 def test_without_a_compiler_the_steps_follow_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +142,7 @@ def test_without_a_compiler_the_steps_follow_one_another(monkeypatch: pytest.Mon
     norm, x = BatchNorm("channel", 6).eval(), torch.randn(4, 8, 16, 16, 6)
     expected = EAGER(norm(x))
     monkeypatch.setattr(firing, "run_scan", fail)
-    assert torch.equal(fire(LIF(), norm, x), expected)
+    assert torch.equal(fire(LIF(), norm, "channel", x), expected)
 
 
 def test_all_layers_and_shapes_share_few_graphs() -> None:
@@ -134,11 +156,13 @@ def test_all_layers_and_shapes_share_few_graphs() -> None:
         x = torch.randn(2, batch, side, side, channels, requires_grad=True)
         for axis in ("channel", "width", "height", "token"):
             norm = BatchNorm(axis, features_along(axis, x.shape[2:]))
-            fire(COMPILED, norm, x).sum().backward()
+            fire(COMPILED, norm, axis, x).sum().backward()
         norm = BatchNorm("channel", channels)
         for training in (True, False):
-            spikes, current = fire_and_keep(COMPILED, norm.train(training), x, None, torch.zeros_like(x))
+            spikes, current = fire_and_keep(
+                COMPILED, norm.train(training), "channel", x, None, torch.zeros_like(x)
+            )
             (spikes + current).sum().backward()
-            fire(COMPILED, norm, x, None, x).sum().backward()
+            fire(COMPILED, norm, "channel", x, None, x).sum().backward()
     # channel, positions, channel with shortcut, the same with its current kept: forward and backward each
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 8
