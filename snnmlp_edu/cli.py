@@ -16,9 +16,9 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from . import prediction
 from .arguments import Json, OneLineErrors, Overrides, Source, TrainedNetwork, parse_overrides
 from .checkpoints import load_checkpoint
-from .errors import Preempted
 from .plots import plot_sweeps
 from .registry import create_model, get_config, list_models
 from .training import describe_accuracy, evaluate_source, own_source
@@ -72,17 +72,13 @@ def models(as_json: Json = False) -> None:
 
 @app.command(epilog="Example: snnmlp train --recipe fashion_smoke epochs=2 neuron.beta=0.8")
 def train(
-    recipe: Annotated[str | None, typer.Option(help="Name of a recipe, or path of a .yaml file.")] = None,
+    recipe: Annotated[str, typer.Option(help="Name of a recipe, or path of a .yaml file.")],
     preset: Annotated[str | None, typer.Option(help="Network to train; else the recipe's.")] = None,
     init_from: Annotated[
         str | None,
         typer.Option(metavar="CHECKPOINT", help="Start with its weights; else the recipe's start."),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder in which the run gets its own folder.")] = Path("runs"),
-    resume: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="Go on with the run in this folder, exactly where it stopped."),
-    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Fields of the recipe or of NetworkConfig."),
@@ -92,11 +88,7 @@ def train(
     changes = parse_overrides(overrides or []) | ({} if init_from is None else {"init_from": init_from})
     from .training import fit  # it needs the extra [train], and seconds to import
 
-    try:
-        result = fit(preset, recipe, output=output, resume=resume, **changes)
-    except Preempted as stop:
-        print(stop)
-        return
+    result = fit(preset, recipe, output=output, **changes)
     print(result)
     print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (epoch {result.best_epoch})")
     print(f"checkpoint {result.checkpoint} ({result.seconds:.0f} s)")
@@ -117,6 +109,37 @@ def evaluate(
         print(json.dumps(verdict, indent=2))
     else:
         print(f"test accuracy {describe_accuracy(correct, total)}")
+
+
+@app.command(epilog="Example: snnmlp predict mlp_spe_nano boot.png --top 2")
+def predict(
+    checkpoint: TrainedNetwork,
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Image files.", show_default=False)
+    ],
+    top: Annotated[int, typer.Option(help="Classes to name for each image.")] = 3,
+    invert: Annotated[bool, typer.Option("--invert", help="Exchange black and white first.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Name what images show: any format, size and colours, fitted to what the network was trained on.
+
+    Nothing is inverted unless you say so. The shipped network learned from garments that are white on
+    black, as in Fashion-MNIST: for a dark garment on a light ground, give --invert. Transparent parts
+    count as black.
+    """
+    found = prediction.predict(load_checkpoint(checkpoint), images, top, invert)
+    if as_json:
+        rows = [
+            {
+                "image": each.path,
+                "classes": [{"name": name, "probability": value} for name, value in each.classes],
+            }
+            for each in found
+        ]
+        print(json.dumps({"checkpoint": checkpoint, "predictions": rows}, indent=2))
+        return
+    for each in found:
+        print(f"{each.path}: " + ", ".join(f"{name} {100 * value:.1f} %" for name, value in each.classes))
 
 
 @app.command(epilog="Example: snnmlp bench --quick")

@@ -25,7 +25,7 @@ LEVELS = (
     ("registry",),
     ("baselines", "presets"),
     ("checkpoints", "peers", "recording", "regions", "transfer"),
-    ("mfi",),
+    ("mfi", "prediction"),
     ("cost",),
     ("benchmark", "training"),
     ("benchmark_report",),

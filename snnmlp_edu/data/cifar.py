@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy._core import multiarray
+from numpy._core import multiarray, numeric
 
 from ..errors import InputError
 from .datasets import LabelledImages, Split
@@ -178,7 +178,18 @@ class _PlainUnpickler(pickle.Unpickler):
                 return getattr(np, name)
             case "numpy._core.multiarray", "_reconstruct":
                 return multiarray._reconstruct
+            case "numpy._core.numeric", "_frombuffer":
+                return numeric._frombuffer  # type: ignore[attr-defined]
+            case "_codecs", "encode":
+                return _latin1
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """What Python 3 asks for in place of bytes where it writes an older protocol; in no other encoding."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
+    return text.encode("latin1")
 
 
 def _unpickle(content: bytes, name: str) -> dict[str, Any]:
