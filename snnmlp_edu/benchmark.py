@@ -160,9 +160,9 @@ def inference(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def race_networks(
-    preset: str, batch: int, rounds: int = 9, warm_up: int = 3, **overrides: Any
+    preset: str, batch: int, rounds: int = 9, warm_up: int = 3, infer: bool = True, **overrides: Any
 ) -> list[Measurement]:
-    """Training step and inference of one preset at one batch size, T and image size."""
+    """Training step, and inference if asked for, of one preset at one batch size, T and image size."""
     models = networks(preset, **overrides)
     config = get_config(preset, **overrides)
     images = torch.rand(batch, config.in_channels, config.image_size, config.image_size)
@@ -170,6 +170,8 @@ def race_networks(
     size = f"{preset} at {config.image_size} px, T {config.time_steps}, batch {batch}"
     steps: dict[str, Action] = {n: partial(training_step, m, images, labels) for n, m in models.items()}
     training = race(f"{size}, training step", steps, rounds, warm_up)
+    if not infer:
+        return [training]
     models["ours, folded"] = fold_batch_norm(models["ours"].eval())  # its statistics are those of these steps
     runs: dict[str, Action] = {n: partial(inference, m, images) for n, m in models.items()}
     return [training, race(f"{size}, inference", runs, rounds, warm_up)]
@@ -214,7 +216,7 @@ def peak_memory(preset: str, batch: int) -> dict[str, float]:
     return peaks
 
 
-def sweep_networks(rounds: int = 5) -> list[Sweep]:
+def sweep_networks(rounds: int = 3) -> list[Sweep]:
     """Training steps of `mlp_spe_micro` over time steps, batch and image size."""
     grids: dict[str, tuple[str, tuple[int, ...]]] = {
         "time_steps": ("time steps", (1, 2, 4, 6, 8)),
@@ -224,7 +226,10 @@ def sweep_networks(rounds: int = 5) -> list[Sweep]:
     sweeps = []
     for field, (variable, values) in grids.items():
         settings: list[dict[str, Any]] = [{"batch": 16} | {field: value} for value in values]
-        steps = tuple(race_networks("mlp_spe_micro", rounds=rounds, **given)[0] for given in settings)
+        steps = tuple(
+            race_networks("mlp_spe_micro", rounds=rounds, warm_up=1, infer=False, **given)[0]
+            for given in settings
+        )
         sweeps.append(Sweep("training step of mlp_spe_micro", variable, values, steps))
     return sweeps
 
@@ -250,16 +255,14 @@ def sweep_rates(rates: tuple[float, ...] = (0.01, 0.05, 0.15, 0.3, 0.5)) -> Swee
     return Sweep("neuron, forward + backward", "firing rate, spikes a neuron and step", rates, races)
 
 
-def run(quick: bool = False) -> tuple[list[Measurement], list[Sweep]]:
-    """All measurements; `quick` leaves out the sweeps and the networks at 224 px, which take minutes."""
+def run(quick: bool = False, large: bool = False) -> tuple[list[Measurement], list[Sweep]]:
+    """All measurements; `quick` leaves out the sweeps, `large` takes in the networks at 224 px."""
     measurements = race_neurons()
     for batch in (16, 64):
         measurements += race_networks("mlp_spe_micro", batch)
-    if quick:
-        return measurements, []
-    for batch in (1, 8):
-        measurements += race_networks("mlp_spe_t", batch, rounds=2, warm_up=1)
-    return measurements, [*sweep_networks(), sweep_rates()]
+    for batch in (1, 8) if large else ():
+        measurements += race_networks("mlp_spe_t", batch, rounds=1, warm_up=0)  # each call takes seconds
+    return measurements, [] if quick else [*sweep_networks(), sweep_rates()]
 
 
 def profile_step(preset: str = "mlp_spe_micro", batch: int = 64) -> str:

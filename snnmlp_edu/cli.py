@@ -19,6 +19,8 @@ from rich.table import Column, Table
 from . import prediction
 from .arguments import Json, OneLineErrors, Overrides, Source, TrainedNetwork, parse_overrides
 from .checkpoints import load_checkpoint
+from .data_commands import data_app
+from .errors import Preempted
 from .plots import plot_sweeps
 from .registry import create_model, get_config, list_models
 from .training import describe_accuracy, evaluate_source, own_source
@@ -30,6 +32,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+app.add_typer(data_app, name="data")
 
 
 def main() -> None:
@@ -72,13 +77,17 @@ def models(as_json: Json = False) -> None:
 
 @app.command(epilog="Example: snnmlp train --recipe fashion_smoke epochs=2 neuron.beta=0.8")
 def train(
-    recipe: Annotated[str, typer.Option(help="Name of a recipe, or path of a .yaml file.")],
+    recipe: Annotated[str | None, typer.Option(help="Name of a recipe, or path of a .yaml file.")] = None,
     preset: Annotated[str | None, typer.Option(help="Network to train; else the recipe's.")] = None,
     init_from: Annotated[
         str | None,
         typer.Option(metavar="CHECKPOINT", help="Start with its weights; else the recipe's start."),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder in which the run gets its own folder.")] = Path("runs"),
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with the run in this folder, exactly where it stopped."),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Fields of the recipe or of NetworkConfig."),
@@ -88,7 +97,11 @@ def train(
     changes = parse_overrides(overrides or []) | ({} if init_from is None else {"init_from": init_from})
     from .training import fit  # it needs the extra [train], and seconds to import
 
-    result = fit(preset, recipe, output=output, **changes)
+    try:
+        result = fit(preset, recipe, output=output, resume=resume, **changes)
+    except Preempted as stop:
+        print(stop)
+        return
     print(result)
     print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (epoch {result.best_epoch})")
     print(f"checkpoint {result.checkpoint} ({result.seconds:.0f} s)")
@@ -144,7 +157,10 @@ def predict(
 
 @app.command(epilog="Example: snnmlp bench --quick")
 def bench(
-    quick: Annotated[bool, typer.Option(help="Leave out the sweeps and the networks at 224 px.")] = False,
+    quick: Annotated[bool, typer.Option(help="Leave out the sweeps, which take minutes.")] = False,
+    large: Annotated[
+        bool, typer.Option(help="Take in mlp_spe_t at 224 px, which takes minutes more.")
+    ] = False,
     profile: Annotated[bool, typer.Option(help="Only say what a training step spends its time on.")] = False,
     stored: Annotated[
         Path | None, typer.Option("--from", help="Show what an earlier run printed with --json.")
@@ -163,7 +179,7 @@ def bench(
         measured = benchmark_report.load_report(stored)
     else:
         memory = benchmark.peak_memory("mlp_spe_micro", batch=64)
-        measured = benchmark_report.report(*benchmark.run(quick), memory)
+        measured = benchmark_report.report(*benchmark.run(quick, large), memory)
     if plot is not None:
         plot_sweeps(measured["sweeps"]).savefig(plot)
     if as_json:

@@ -65,9 +65,15 @@ def watched(*modules: nn.Module) -> bool:
     return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in modules)
 
 
+def mixed_precision(x: Tensor) -> bool:
+    """Whether autocast is on for the device of x; the meta device has none."""
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def joins(neuron: nn.Module, norm: nn.Module, axis: Axis, x: Tensor) -> bool:
     """Whether the scan of this neuron can take this norm for such an x, and nobody looks in between."""
-    precise = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(x.device.type)
+    precise = x.dtype in (torch.float32, torch.float64) and not mixed_precision(x)
     if type(neuron) is not LIF or not precise or not compiles(x, neuron.config) or watched(neuron, norm):
         return False
     if type(norm) is nn.Identity:  # folded, and so for inference
@@ -187,7 +193,8 @@ def _scan(
     keep_current: bool,
 ) -> tuple[tuple[Tensor, Any], list[Tensor]]:
     """Spikes and current of `x a + b + h`, with the scale a, the shift b, and the inputs of the scan."""
-    inputs = [_bare(_places(x, axis)), *constants]
+    # Bare also because torch.compile makes a graph for each parameter that it is given as one.
+    inputs = [_bare(_places(x, axis)), *map(_bare, constants)]
     if shortcut is not None:
         inputs.append(_bare(_places(shortcut, axis)))
     if keep_current:

@@ -216,6 +216,10 @@ class LIF(nn.Module):
             )
         return _BACKENDS[_backend_name(self.config)](current, self.config)
 
+    def trace(self, current: Tensor) -> LIFTrace:
+        """Spikes, and the membrane potentials `[T, ...]` that each step compared with the threshold."""
+        return lif_trace(current, self.config)
+
     def extra_repr(self) -> str:
         """What `repr` shows of this layer."""
         c = self.config

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from .neurons import LIF, lif_trace
+from .neurons import LIF
 
 
 class Traces(dict[str, Tensor]):
@@ -69,7 +69,7 @@ def record(model: nn.Module, images: Tensor, membranes: bool = False) -> Traces:
                 def keep(layer: nn.Module, inputs: tuple[Tensor], spikes: Tensor, path: str = path) -> None:
                     traces[path] = spikes
                     if membranes and isinstance(layer, LIF):
-                        traces.membranes[path] = lif_trace(inputs[0], layer.config).membrane
+                        traces.membranes[path] = layer.trace(inputs[0]).membrane
 
                 stack.callback(module.register_forward_hook(keep).remove)
         model(images)

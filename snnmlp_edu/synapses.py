@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from .config import ChannelNorm, NetworkConfig
 from .errors import InputError
-from .firing import fire, fire_and_keep, joins, watched
+from .firing import fire, fire_and_keep, joins, mixed_precision, watched
 from .layout import Axis, features_along, spread_along, view_along
 from .normalisation import make_norm
 
@@ -60,7 +60,7 @@ class AxisLinear(nn.Linear):
         """The map of all parts: a sum of products, one for each part's columns of the weight."""
         if self.axis != "channel":
             raise InputError(f"spikes from several places join along the channels, not along {self.axis}")
-        if torch.is_autocast_enabled(self.weight.device.type):
+        if mixed_precision(self.weight):
             return functional.linear(
                 torch.cat(parts, dim=-1), self.weight
             )  # it does not reach a sum in place

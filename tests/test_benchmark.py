@@ -70,7 +70,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     race = benchmark.Measurement("neuron, forward", {"ours": 2.0, "snnTorch": 30.0})
     sweep = benchmark.Sweep("a step", "time steps", (1, 8), (race, race))
     asked: list[Any] = []
-    monkeypatch.setattr(benchmark, "run", lambda quick: asked.append(quick) or ([race], [sweep]))
+    monkeypatch.setattr(benchmark, "run", lambda quick, large: asked.append(quick) or ([race], [sweep]))
     monkeypatch.setattr(benchmark, "peak_memory", lambda preset, batch: {"ours": 12.0, "twin": 18.0})
     return asked
 
@@ -109,7 +109,7 @@ def test_a_current_fires_at_the_rate_asked_for(rate: float) -> None:
 
 
 def test_sweeps_measure_each_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    def race_networks(preset: str, batch: int, rounds: int, **given: int) -> list[benchmark.Measurement]:
+    def race_networks(preset: str, batch: int, **given: int) -> list[benchmark.Measurement]:
         return [benchmark.Measurement(preset, {"ours": float(batch * given.get("time_steps", 4))})]
 
     monkeypatch.setattr(benchmark, "race_networks", race_networks)

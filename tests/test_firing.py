@@ -164,5 +164,10 @@ def test_all_layers_and_shapes_share_few_graphs() -> None:
             )
             (spikes + current).sum().backward()
             fire(COMPILED, norm, "channel", x, None, x).sum().backward()
-    # channel, positions, channel with shortcut, the same with its current kept: forward and backward each
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 8
+            with torch.no_grad():
+                bias = nn.Parameter(torch.randn(channels))
+                fire(COMPILED, nn.Identity(), "channel", x, bias)
+                fire_and_keep(COMPILED, nn.Identity(), "channel", x, bias, x)
+    # channel, positions, channel with shortcut, the same with its current kept: forward and backward each;
+    # and two kinds of folded layers, forward
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 10

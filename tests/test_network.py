@@ -196,3 +196,9 @@ def test_parts_given_apart_are_mapped_as_if_side_by_side() -> None:
     )
     with pytest.raises(InputError, match="along the channels, not along width"):
         AxisLinear("width", 12, 4)(*parts)
+
+
+def test_the_meta_device_gives_shapes_without_work() -> None:
+    with torch.device("meta"):
+        model = SpikingMLP(NetworkConfig())
+        assert model(torch.empty(2, 3, 224, 224)).shape == (2, 1000)

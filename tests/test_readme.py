@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from snnmlp_edu import count_parameters, load_checkpoint
+from snnmlp_edu.benchmark_report import load_report, markdown
 from snnmlp_edu.cli import app
 from snnmlp_edu.training import describe_accuracy, list_recipes
 
@@ -22,6 +23,11 @@ def test_the_figures_of_the_shipped_network_are_those_of_its_checkpoint() -> Non
     metrics = checkpoint.metrics
     assert describe_accuracy(metrics["test_correct"], metrics["test_total"]) in README
     assert f"{sum(count_parameters(checkpoint.model).values()):,} parameters" in README
+
+
+def test_the_table_of_speed_is_what_the_benchmark_wrote() -> None:
+    table = markdown(load_report(ROOT / "data" / "benchmark.json"))
+    assert f"--markdown -->\n\n{table}\n\n<!-- end -->" in README
 
 
 def test_every_link_within_the_repository_leads_somewhere() -> None:
