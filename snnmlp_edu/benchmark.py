@@ -160,7 +160,7 @@ def inference(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def race_networks(
-    preset: str, batch: int, rounds: int = 9, warm_up: int = 3, infer: bool = True, **overrides: Any
+    preset: str, batch: int, rounds: int = 5, warm_up: int = 1, infer: bool = True, **overrides: Any
 ) -> list[Measurement]:
     """Training step, and inference if asked for, of one preset at one batch size, T and image size."""
     models = networks(preset, **overrides)
@@ -216,18 +216,18 @@ def peak_memory(preset: str, batch: int) -> dict[str, float]:
     return peaks
 
 
-def sweep_networks(rounds: int = 3) -> list[Sweep]:
+def sweep_networks(rounds: int = 2) -> list[Sweep]:
     """Training steps of `mlp_spe_micro` over time steps, batch and image size."""
     grids: dict[str, tuple[str, tuple[int, ...]]] = {
         "time_steps": ("time steps", (1, 2, 4, 6, 8)),
         "batch": ("batch, images", (4, 16, 64)),
-        "image_size": ("side of the images, pixels", (32, 64, 96)),
+        "image_size": ("side of the images, pixels", (32, 64)),
     }
     sweeps = []
     for field, (variable, values) in grids.items():
         settings: list[dict[str, Any]] = [{"batch": 16} | {field: value} for value in values]
         steps = tuple(
-            race_networks("mlp_spe_micro", rounds=rounds, warm_up=1, infer=False, **given)[0]
+            race_networks("mlp_spe_micro", rounds=rounds, warm_up=0, infer=False, **given)[0]
             for given in settings
         )
         sweeps.append(Sweep("training step of mlp_spe_micro", variable, values, steps))
