@@ -15,6 +15,7 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 SPIKE = "#D55E00"
@@ -134,6 +135,27 @@ def plot_stages(
     for panel in (ax, *bars):
         panel.spines[["left", "bottom"]].set_visible(False)
         panel.tick_params(length=0)
+    return figure
+
+
+def plot_learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
+    """Loss, accuracy and firing rate over the epochs of a training.
+
+    Args:
+        history: one mapping for each epoch, as in a run's `epochs.csv`; a rate of None is left out.
+    """
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    for panel, measure in zip(figure.subplots(1, 3), ("loss", "accuracy", "firing_rate"), strict=True):
+        parts = {"train": REFERENCE, "validation": MEMBRANE} if measure != "firing_rate" else {"": SPIKE}
+        for part, color in parts.items():
+            values = [row[f"{part}_{measure}".lstrip("_")] for row in history]
+            values = [np.nan if value is None else value for value in values]
+            panel.plot(epochs, values, color=color, marker="o", markersize=3, label=part or None)
+        panel.set(xlabel="epoch", ylabel=measure.replace("_", " "))
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if measure != "firing_rate":
+            panel.legend(fontsize="small")
     return figure
 
 

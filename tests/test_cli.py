@@ -151,7 +151,7 @@ def test_contradictory_overrides() -> None:
         ([], "Missing command"),
         (["model"], "No such command 'model'.*models"),
         (["models", "--jsn"], "No such option: --jsn"),
-        (["train"], "Missing option '--recipe'"),
+        (["train"], "give --recipe NAME, or --resume RUN"),
         (["evaluate"], "(?i)missing argument .checkpoint"),
         (["train", "--recipe", "fashion"], r"there is no recipe 'fashion'.*fashion_smoke"),
         (["train", "--recipe", "none.yaml"], r"there is no recipe 'none\.yaml'"),

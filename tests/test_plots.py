@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from snnmlp_edu.plots import SPIKE, plot_confusion, plot_raster, plot_stages
+from snnmlp_edu.plots import SPIKE, plot_confusion, plot_learning_curves, plot_raster, plot_stages
 
 DRAW = """
 from snnmlp_edu.plots import plot_confusion, use_book_style
@@ -54,3 +54,16 @@ def test_stages_are_drawn_to_scale() -> None:
     assert long[1] == pytest.approx(2 * long[0])
     assert [text.get_text() for text in boxes.texts] == ["8 × 8 × 3", "4 × 4 × 6"]
     assert [bar.get_width() for bar in bars.patches] == [1.0, 4.0]
+
+
+def test_learning_curves_show_every_epoch() -> None:
+    measures = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy", "firing_rate")
+    history = [{"epoch": e, **{m: i + 0.1 * e for i, m in enumerate(measures)}} for e in (1, 2, 3)]
+    history[1]["firing_rate"] = None
+    panels = plot_learning_curves(history).axes
+    assert [panel.get_ylabel() for panel in panels] == ["loss", "accuracy", "firing rate"]
+    drawn = [[list(line.get_ydata()) for line in panel.lines] for panel in panels]
+    assert drawn[0] == [[row["train_loss"] for row in history], [row["validation_loss"] for row in history]]
+    assert drawn[1][1] == [row["validation_accuracy"] for row in history]
+    assert np.isnan(drawn[2][0][1])
+    assert list(panels[0].lines[0].get_xdata()) == [1, 2, 3]

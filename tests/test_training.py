@@ -356,7 +356,8 @@ def test_progress_prints_one_line_an_epoch(recipe: Recipe, tmp_path: Path, capfd
 
 def test_diverged_training_says_so(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"training diverged: the loss is (nan|inf) at step \d+; lower learning_rate"
+        InputError,
+        match=r"^training diverged: .*; lower learning_rate .*; the last good state, of step",
     ):
         fit(
             None,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import logging
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,23 +15,28 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..checkpoints import load_checkpoint
 from ..data.datasets import LabelledImages, train_validation_split
 from ..data.files import write_atomically
 from ..data.sources import ImageSource, open_source
 from ..data.transforms import Preprocessing
-from ..errors import InputError
+from ..errors import InputError, Preempted
 from ..network import SpikingMLP
+from ..plots import plot_learning_curves
 from ..registry import create_model
 from ..transfer import Transfer, transfer_weights
-from .callbacks import CHECKPOINT, KeepBest, StopAfter
+from .callbacks import KeepBest, StopAfter
 from .data_module import ImageDataModule
+from .diagnosis import Diverged
 from .evaluation import describe_accuracy, evaluate_source
+from .keep_last import KeepLast
 from .module import TrainingModule
 from .recipe import Recipe, load_recipe
+from .resume import CHECKPOINT, LAST, RECIPE, SavedRun, StateIO, how_to_resume, writing
 
-RECIPE = "recipe.yaml"
+CURVES = "learning_curves.png"
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class TrainingResult:
     """What a training left behind.
 
     Args:
-        folder: the run's folder, with the checkpoint, `epochs.csv` and `recipe.yaml`.
+        folder: the run's folder: the checkpoint, `last.safetensors` (the state from which it goes on),
+            `epochs.csv`, `learning_curves.png` and `recipe.yaml`.
         best_epoch: the epoch with the highest validation accuracy, whose weights were kept.
         validation_accuracy: of that epoch, in 0 to 1.
         test_correct: test images that its weights classify correctly.
@@ -73,10 +79,11 @@ class TrainingResult:
 
 
 def fit(
-    model_or_preset: SpikingMLP | str | None,
-    recipe: Recipe | str | Path,
+    model_or_preset: SpikingMLP | str | None = None,
+    recipe: Recipe | str | Path | None = None,
     *,
     output: str | Path = "runs",
+    resume: str | Path | None = None,
     progress: bool = True,
     **overrides: Any,
 ) -> TrainingResult:
@@ -84,8 +91,10 @@ def fit(
 
     Args:
         model_or_preset: the name of a preset, a network to go on with, or None for the recipe's preset.
-        recipe: a recipe, its name, or the path of a YAML file.
+        recipe: a recipe, its name, or the path of a YAML file; None for that of the run to resume.
         output: folder in which the run gets a folder of its own.
+        resume: folder of a run that stopped before its end. It goes on from its last state and, on the
+            CPU, ends with the same weights, bit by bit, as if it had never stopped.
         progress: show a progress bar, and print a line for each epoch.
         overrides: fields of the recipe, or of `NetworkConfig`, to change for this run.
 
@@ -94,8 +103,15 @@ def fit(
 
     Raises:
         InputError: an unknown name or field, a value out of range, a network that does not fit the
-            images, an output folder that cannot be written, or a training that diverged.
+            images, an output folder that cannot be written, a run to resume that is finished, damaged or
+            made otherwise, or a training that diverged.
+        Preempted: the process received SIGTERM; the state is saved.
     """
+    run = SavedRun.open(resume) if resume is not None else None
+    if recipe is None:
+        if run is None:
+            raise InputError("there is nothing to train by; give --recipe NAME, or --resume RUN")
+        recipe = run.recipe()
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     recipe = recipe.replace(**overrides)
     if isinstance(model_or_preset, str):
@@ -109,7 +125,10 @@ def fit(
         recipe = recipe.replace(preset=None)
     seed_everything(recipe.seed, workers=True, verbose=False)
     source = open_source(recipe.dataset, recipe.data_dir, recipe.data_md5)
-    model, transfer = _network(model_or_preset, recipe, source)
+    if run is not None and not isinstance(model_or_preset, SpikingMLP):
+        model, transfer = run.network(), None
+    else:
+        model, transfer = _network(model_or_preset, recipe, source)
     if transfer is not None and progress:
         print(f"weights of {recipe.init_from}: {transfer}")
 
@@ -119,14 +138,21 @@ def fit(
     train, validation = (LabelledImages(*(column[part] for column in everything)) for part in parts)
     config = model.config
     preprocessing = Preprocessing.fitted_to(train.images, config.image_size, config.in_channels)
+    description = {
+        "recipe": recipe.to_dict(),
+        "config": config.to_dict(),
+        "preprocessing": preprocessing.to_dict(),
+    }
+    if run is not None:
+        run.require_same(description)
     data = ImageDataModule(train, validation, preprocessing, recipe)
 
     total_steps = recipe.epochs * (len(train.labels) // recipe.batch_size)
     if recipe.max_steps is not None:
         total_steps = min(total_steps, recipe.max_steps)
-    folder = _make_run_folder(Path(output), recipe)
+    folder = run.folder if run is not None else _make_run_folder(Path(output), recipe)
     keeper = KeepBest(folder, preprocessing, source.class_names, recipe, announce=progress)
-    start = time.monotonic()
+    saver = KeepLast(folder, recipe.save_every)
     with _quiet_lightning():
         trainer = Trainer(
             max_epochs=recipe.epochs,
@@ -138,19 +164,36 @@ def fit(
             enable_model_summary=False,
             enable_progress_bar=progress,
             default_root_dir=folder,
+            plugins=[StateIO(description)],
             callbacks=[
                 keeper,
                 StopAfter(total_steps),
+                saver,
                 *([RichProgressBar(refresh_rate=5)] if progress else []),
             ],
         )
-        trainer.fit(TrainingModule(model, recipe, total_steps), datamodule=data)
-    seconds = time.monotonic() - start
+        try:
+            trainer.fit(
+                TrainingModule(model, recipe, total_steps),
+                datamodule=data,
+                ckpt_path=run.state if run is not None else None,
+            )
+        except SIGTERMException as stop:
+            raise Preempted(f"stopped at step {trainer.global_step}; {how_to_resume(folder)}") from stop
+        except Diverged as error:
+            raise InputError(
+                f"{error}; the last good state, of step {saver.saved_step}, is {folder / LAST}"
+            ) from error
+    seconds = keeper.seconds
 
     best = load_checkpoint(folder / CHECKPOINT)
     correct, total = evaluate_source(best, source)
     tested = {"test_correct": correct, "test_total": total, "seconds": seconds, "torch": torch.__version__}
-    keeper.save(best.model, {**best.metrics, **tested})
+    curves = io.BytesIO()
+    plot_learning_curves(keeper.history).savefig(curves, format="png")
+    with writing(folder):
+        write_atomically(folder / CURVES, curves.getvalue())
+        keeper.save(best.model, {**best.metrics, **tested})
     return TrainingResult(
         folder=folder,
         best_epoch=keeper.best["epoch"],
@@ -225,6 +268,8 @@ def _quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            # Ours takes up its order again, by the state of the data module.
+            warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
             # Lightning 2.6 calls a function that newer versions of PyTorch deprecate.
             warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
             yield

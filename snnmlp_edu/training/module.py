@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -12,7 +13,7 @@ from torch.nn import functional
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
-from ..errors import InputError
+from .diagnosis import Diverged, first_broken_layer
 from .recipe import Recipe
 
 
@@ -73,10 +74,8 @@ class TrainingModule(LightningModule):
         logits = self.model(images)
         loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         if not torch.isfinite(loss):
-            raise InputError(
-                f"training diverged: the loss is {loss.item()} at step {self.global_step}; lower"
-                " learning_rate or set gradient_clip"
-            )
+            broken = first_broken_layer(self.model, images) or "the loss itself"
+            raise Diverged(f"the loss is {loss.item()} at step {self.global_step}, first broken: {broken}")
         self.learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.train_tally.add(loss, logits, labels)
         self.log("loss", self.train_tally.loss, prog_bar=True, logger=False)
@@ -88,6 +87,21 @@ class TrainingModule(LightningModule):
         images, labels = batch
         logits = self.model(images)
         self.validation_tally.add(functional.cross_entropy(logits, labels), logits, labels)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What was counted so far in the epoch goes into the state of the run."""
+        checkpoint["counted"] = {
+            "learning_rate": self.learning_rate,
+            "train": asdict(self.train_tally),
+            "validation": asdict(self.validation_tally),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting."""
+        counted = checkpoint["counted"]
+        self.learning_rate = counted["learning_rate"]
+        self.train_tally = Tally(**counted["train"])
+        self.validation_tally = Tally(**counted["validation"])
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and schedule of the recipe, the schedule step by step."""

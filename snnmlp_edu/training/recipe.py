@@ -50,6 +50,8 @@ class Recipe:
         gradient_clip: largest norm of the gradient; None does not clip.
         validation_fraction: part of each class of the training images that only selects the best epoch.
         seed: of weights, split, order and augmentation.
+        save_every: steps between two saves of the state from which a stopped run goes on; None saves once a
+            minute. It does not change what is computed.
 
     Raises:
         InputError: a field is of the wrong kind or out of range.
@@ -78,6 +80,7 @@ class Recipe:
     gradient_clip: float | None = None
     validation_fraction: float = 0.1
     seed: int = 0
+    save_every: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("name", "source"):
@@ -87,10 +90,11 @@ class Recipe:
             _check(name, self, isinstance(getattr(self, name), str | None), "text, or null")
         _check("model", self, isinstance(self.model, Mapping), "a mapping of NetworkConfig fields")
         _check("flip", self, isinstance(self.flip, bool), "true or false")
-        for name, lowest in {"epochs": 1, "max_steps": 1, "batch_size": 2, "max_shift": 0, "seed": 0}.items():
+        limits = {"epochs": 1, "max_steps": 1, "batch_size": 2, "max_shift": 0, "seed": 0, "save_every": 1}
+        for name, lowest in limits.items():
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool) and value >= lowest
-            optional = name == "max_steps" and value is None
+            optional = name in ("max_steps", "save_every") and value is None
             _check(name, self, whole or optional, f"a whole number of at least {lowest}")
         for name in ("learning_rate", "gradient_clip"):
             value = getattr(self, name)

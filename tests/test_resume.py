@@ -1,0 +1,319 @@
+"""A run that is cut anywhere goes on as if nothing had happened; what cannot go on says why in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from snnmlp_edu.checkpoints import hash_tensors, load_checkpoint, read_tensors
+from snnmlp_edu.cli import app
+from snnmlp_edu.errors import InputError, Preempted
+from snnmlp_edu.training import Recipe, TrainingResult, fit, load_recipe
+from snnmlp_edu.training.callbacks import KeepBest
+from snnmlp_edu.training.data_module import ShuffledBatches
+from snnmlp_edu.training.module import TrainingModule
+from snnmlp_edu.training.resume import StateIO, pack, unpack
+
+RECIPE = Recipe(
+    name="cut",
+    source="ours",
+    epochs=2,
+    learning_rate=0.01,
+    batch_size=900,  # 6 steps an epoch
+    model={"dim": 6, "depths": [1], "patch_size": 8, "time_steps": 1},
+    flip=True,
+    max_shift=2,
+    save_every=2,
+)
+
+
+class PowerCut(BaseException):
+    """What stands for a process that ends without a word."""
+
+
+def outcome(result: TrainingResult) -> tuple[str, str, list[dict[str, Any]], int]:
+    """All that a run leaves: best weights, its whole last state, what was measured, and the test."""
+    state, _ = read_tensors((result.folder / "last.safetensors").read_bytes(), "state")
+    history = [{name: row[name] for name in row if name != "seconds"} for row in result.history]
+    weights = load_checkpoint(result.checkpoint).model.state_dict()
+    return hash_tensors(weights), hash_tensors(state), history, result.test_correct
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    torch.set_num_threads(1)
+    return fit(None, RECIPE, output=tmp_path_factory.mktemp("undisturbed"), progress=False)
+
+
+def at_step(step: int, owner: Any, method: str, act: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
+    """Let `act` happen when a method is called for the first time after so many steps."""
+    original = getattr(owner, method)
+    left = [act]
+
+    def interrupted(self: Any, *arguments: Any) -> Any:
+        trainer = arguments[0] if isinstance(self, KeepBest) else self.trainer
+        if trainer.global_step == step and left:
+            left.pop()()
+        return original(self, *arguments)
+
+    patch.setattr(owner, method, interrupted)
+
+
+def cut_power() -> None:
+    raise PowerCut
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def saved_step(run: Path) -> int:
+    tensors, document = read_tensors((run / "last.safetensors").read_bytes(), "state")
+    return unpack(document["state"], tensors)["global_step"]
+
+
+# --- going on ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "owner", "method", "saved"),
+    [
+        (1, TrainingModule, "training_step", 0),
+        (5, TrainingModule, "training_step", 4),
+        (6, TrainingModule, "validation_step", 6),
+        (6, KeepBest, "on_validation_end", 6),
+        (9, TrainingModule, "training_step", 8),
+        (12, TrainingModule, "validation_step", 10),
+    ],
+)
+def test_a_cut_run_goes_on_as_if_nothing_had_happened(
+    step: int,
+    owner: Any,
+    method: str,
+    saved: int,
+    undisturbed: TrainingResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_step(step, owner, method, cut_power, monkeypatch)
+    with pytest.raises(PowerCut):
+        fit(None, RECIPE, output=tmp_path, progress=False)
+    assert saved_step(tmp_path / "cut-0-1") == saved
+    torch.manual_seed(99)  # whatever the process did meanwhile
+    resumed = fit(resume=tmp_path / "cut-0-1", progress=False)
+    assert outcome(resumed) == outcome(undisturbed)
+    assert resumed.folder == tmp_path / "cut-0-1"
+    assert resumed.seconds >= resumed.history[0]["seconds"]
+
+
+def test_a_run_that_stopped_before_the_test_is_only_tested(
+    undisturbed: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("snnmlp_edu.training.fitting.evaluate_source", lambda *_: cut_power())
+        with pytest.raises(PowerCut):
+            fit(None, RECIPE, output=tmp_path, progress=False)
+    monkeypatch.setattr(TrainingModule, "training_step", lambda *_: pytest.fail("nothing is left to train"))
+    assert outcome(fit(resume=tmp_path / "cut-0-1", progress=False)) == outcome(undisturbed)
+
+
+def test_a_last_epoch_that_is_cut_short_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = fit(None, RECIPE, output=tmp_path, progress=False, max_steps=8)
+    at_step(8, TrainingModule, "validation_step", cut_power, monkeypatch)
+    with pytest.raises(PowerCut):
+        fit(None, RECIPE, output=tmp_path, progress=False, max_steps=8)
+    assert outcome(fit(resume=tmp_path / "cut-0-2", progress=False)) == outcome(whole)
+
+
+KILLED = """
+import os, signal, sys
+from snnmlp_edu.training import fit
+from snnmlp_edu.training.module import TrainingModule
+step = TrainingModule.training_step
+def killed(self, batch, batch_idx):
+    if self.global_step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch, batch_idx)
+TrainingModule.training_step = killed
+fit(None, "fashion_smoke", output=sys.argv[1], progress=False, time_steps=1, max_steps=5, save_every=2)
+"""
+
+
+def test_killed_process_and_resumed_run_give_the_same_weights(tmp_path: Path) -> None:
+    changes = {"time_steps": 1, "max_steps": 5}
+    whole = fit(None, "fashion_smoke", output=tmp_path, progress=False, save_every=2, **changes)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    killed = subprocess.run(command, env=environment, capture_output=True, timeout=180, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run = tmp_path / "fashion_smoke-0-2"
+    assert saved_step(run) == 2
+    (run / ".last.safetensors.123").write_bytes(b"half a state")
+    assert outcome(fit(resume=run, progress=False)) == outcome(whole)
+    assert not list(run.glob(".*")), "what the killed process left half done is gone"
+
+
+@pytest.mark.parametrize(("step", "method"), [(4, "training_step"), (6, "validation_step")])
+def test_sigterm_saves_and_stops_at_once(
+    step: int, method: str, undisturbed: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_step(step, TrainingModule, method, terminate, monkeypatch)
+    stopped = 5 if method == "training_step" else 6  # a step that has begun is finished
+    with pytest.raises(Preempted, match=rf"stopped at step {stopped}; go on with: snnmlp train --resume .*"):
+        fit(None, RECIPE, output=tmp_path, progress=False, save_every=100)
+    assert saved_step(tmp_path / "cut-0-1") == stopped
+    assert not (tmp_path / "cut-0-1" / "epochs.csv").exists(), "no validation was awaited"
+    assert outcome(fit(resume=tmp_path / "cut-0-1", progress=False)) == outcome(undisturbed)
+
+
+def test_command_line_stops_in_good_order_goes_on_and_ends(
+    undisturbed: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yaml").write_text(RECIPE.to_yaml())
+    at_step(7, TrainingModule, "training_step", terminate, monkeypatch)
+    train = ["train", "--recipe", str(tmp_path / "mine.yaml"), "--output", str(tmp_path)]
+    stopped = CliRunner().invoke(app, train)
+    run = tmp_path / "cut-0-1"
+    assert stopped.exit_code == 0
+    assert stopped.stdout.splitlines()[-1] == f"stopped at step 8; go on with: snnmlp train --resume {run}"
+    went_on = CliRunner().invoke(app, ["train", "--resume", str(run)])
+    assert went_on.exit_code == 0
+    assert str(undisturbed) in went_on.stdout
+    again = CliRunner().invoke(app, ["train", "--resume", str(run)])
+    assert again.exit_code == 2
+    assert f"the run {run} is finished; its checkpoint is {run / 'checkpoint.safetensors'}" in again.stderr
+
+
+# --- refusals ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was cut after its first epoch."""
+    output = tmp_path_factory.mktemp("cut")
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(7, TrainingModule, "training_step", cut_power, patch)
+        with pytest.raises(PowerCut):
+            fit(None, RECIPE, output=output, progress=False)
+    return output / "cut-0-1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": 0.02}, r"recipe\.learning_rate is 0\.01 in the run and 0\.02 now"),
+        (
+            {"seed": 1, "flip": False},
+            r"recipe\.flip is True in the run and False now, recipe\.seed is 0 in the run and 1 now",
+        ),
+        ({"dim": 9}, r"recipe\.model\.dim is 6 in the run and 9 now"),
+        (
+            {"neuron": {"beta": 0.25}},
+            r"recipe\.model\.neuron is not set in the run and \{'beta': 0\.25\} now",
+        ),
+        (
+            {"model_or_preset": "mlp_spe_micro"},
+            r"recipe\.preset is mlp_spe_nano in the run and mlp_spe_micro",
+        ),
+        ({"epochs": 3}, r"recipe\.epochs is 2 in the run and 3 now; leave the change out to go on, or start"),
+    ],
+)
+def test_a_run_goes_on_only_as_it_began(cut: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fit(**{"resume": cut, "progress": False} | changes)
+    with pytest.raises(InputError, match=message):
+        fit(**{"recipe": RECIPE, "resume": cut, "progress": False} | changes)
+
+
+def test_an_edited_recipe_is_noticed_and_another_network_too(cut: Path) -> None:
+    file = cut / "recipe.yaml"
+    text = file.read_text()
+    try:
+        file.write_text(text.replace("max_shift: 2", "max_shift: 3"))
+        assert load_recipe(file).max_shift == 3
+        with pytest.raises(InputError, match=r"recipe\.max_shift is 2 in the run and 3 now"):
+            fit(resume=cut, progress=False)
+    finally:
+        file.write_text(text)
+    model = load_checkpoint(cut / "checkpoint.safetensors").model
+    other = type(model)(model.config.replace(neuron={"beta": 0.75}))
+    with pytest.raises(InputError, match=r"config\.neuron\.beta is 0\.5 in the run and 0\.75 now"):
+        fit(other, dataclasses.replace(RECIPE, model={}), resume=cut, progress=False)
+
+
+def test_damaged_states_are_refused_and_the_best_epoch_is_named(cut: Path, tmp_path: Path) -> None:
+    whole = (cut / "last.safetensors").read_bytes()
+    kept = rf"; the best epoch so far is kept in {cut / 'checkpoint.safetensors'}"
+    changed = bytearray(whole)
+    changed[-1] ^= 1
+    try:
+        for damaged, message in {
+            whole[:-10]: rf"is truncated: it has {len(whole) - 10} of {len(whole)} bytes; .*{kept}",
+            whole[:4]: f"is no checkpoint of snnmlp-edu; .*{kept}",
+            bytes(changed): f"do not match their SHA-256; .*{kept}",
+        }.items():
+            (cut / "last.safetensors").write_bytes(damaged)
+            with pytest.raises(InputError, match=message):
+                fit(resume=cut, progress=False)
+        (cut / "last.safetensors").unlink()
+        with pytest.raises(InputError, match=r"holds no last\.safetensors to go on from; train it again"):
+            fit(resume=cut, progress=False)
+    finally:
+        (cut / "last.safetensors").write_bytes(whole)
+    with pytest.raises(InputError, match=rf"there is no run {tmp_path / 'absent'}; give the folder of one"):
+        fit(resume=tmp_path / "absent", progress=False)
+
+
+# --- pieces ------------------------------------------------------------------------------------------
+
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+keys = st.integers() | st.text()
+nested = st.recursive(
+    plain,
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(keys, inner),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(nested)
+def test_states_survive_the_disk(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    tensor = torch.tensor([[1.5, -2.0]], dtype=torch.float64).t()
+    file = tmp_path_factory.mktemp("state") / "last.safetensors"
+    state_io = StateIO({"recipe": {}})
+    state_io.save_checkpoint({"value": value, 3: (tensor,)}, file)
+    read = state_io.load_checkpoint(file)
+    assert read["value"] == value
+    assert type(read["value"]) is type(value)
+    assert torch.equal(read[3][0], tensor)
+    assert read[3][0].dtype == torch.float64
+    state_io.remove_checkpoint(file)
+    assert not file.exists()
+
+
+def test_what_a_state_cannot_hold_is_named() -> None:
+    with pytest.raises(TypeError, match=r"state\.callbacks\.1 is of type PosixPath"):
+        pack({"callbacks": [0, Path("/")]}, {})
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 40), st.integers(1, 8), st.data())
+def test_batches_go_on_where_they_stopped(count: int, size: int, data: st.DataObject) -> None:
+    batches = ShuffledBatches(count, size, torch.Generator().manual_seed(5))
+    first, second = list(batches), list(batches)
+    assert len(first) == len(batches) == count // size
+    skip = data.draw(st.integers(0, len(batches)))
+    again = ShuffledBatches(count, size, torch.Generator().manual_seed(5), skip)
+    assert (list(again), list(again)) == (first[skip:], second)
