@@ -30,6 +30,7 @@ LEVELS = (
     ("benchmark", "training"),
     ("benchmark_report",),
     ("arguments",),
+    ("data_commands",),
     ("cli",),
     ("__init__", "__main__"),
 )
