@@ -13,7 +13,7 @@ that derivative, in the backward pass only, by a bump around the threshold. With
 | `dspike` | :math:`a / (2\tanh(a/2))\,\mathrm{sech}^2(ax)` for :math:`|x| \le 1/2`, else 0 | 3 |
 
 Sources: sigmoid and atan as in arXiv 2007.05785; fast sigmoid, doi 10.1162/neco_a_01086; triangle,
-arXiv 1904.08405; Dspike, Li et al., NeurIPS 2021.
+arXiv 1803.09574; Dspike, Li et al., NeurIPS 2021.
 """
 
 from __future__ import annotations
