@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from snnmlp_edu import NetworkConfig
+from snnmlp_edu.mfi import events
 
 
 @pytest.fixture(autouse=True)
@@ -25,3 +26,12 @@ def tiny() -> NetworkConfig:
     return NetworkConfig(
         dim=6, depths=(2, 1), patch_size=2, image_size=8, in_channels=2, num_classes=5, time_steps=3
     )
+
+
+@pytest.fixture(params=[True, False], ids=["compiled", "torch"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Events are found and added by compiled loops, and then by PyTorch's own operations."""
+    if request.param and not events.HAS_NUMBA:
+        pytest.skip("numba is not installed")
+    monkeypatch.setattr(events, "HAS_NUMBA", request.param)
+    return request.param

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .audit import audit
 from .calibration import calibrate
+from .execute import Choice, event_driven
 from .fold import NotFoldableError, fold_batch_norm
 from .loading import Loaded, load_or_calibrate
 from .nir import export_nir
@@ -16,11 +17,13 @@ from .rules import NotFolded
 __all__ = [
     "AuditReport",
     "AuditedOperation",
+    "Choice",
     "Loaded",
     "NotFoldableError",
     "NotFolded",
     "audit",
     "calibrate",
+    "event_driven",
     "export_nir",
     "fold_batch_norm",
     "load_or_calibrate",

@@ -1,0 +1,187 @@
+"""Run the compiled loops on PyTorch's tensors, shared out among as many threads as PyTorch uses."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import NeuronConfig
+from .loops import fire_lines, fire_places, scan_places, sum_whole_rows
+
+Array = np.ndarray[Any, Any]
+Result = TypeVar("Result")
+
+# Below this many values, starting a second thread takes longer than the loop.
+SHARE_FROM = 2**14
+
+_threads = ThreadPoolExecutor(thread_name_prefix="events")
+
+
+class Spelling(NamedTuple):
+    """How a type of numbers spells 1: the type of its bits, the bits, and how many 0 they end in."""
+
+    number: Any
+    bits: Any
+    one: int
+    low_zeros: int
+
+
+_SPELLING = {
+    torch.float32: Spelling(np.float32, np.uint32, 0x3F800000, 23),
+    torch.float64: Spelling(np.float64, np.uint64, 0x3FF0000000000000, 52),
+}
+
+
+def _flat(tensor: Tensor) -> Array:
+    return tensor.reshape(-1).numpy()
+
+
+def _spell(spikes: Tensor) -> Array:
+    return _flat(spikes).view(_SPELLING[spikes.dtype].bits)
+
+
+def _share(places: int, values: int, run: Callable[[int, int], Result]) -> tuple[list[int], list[Result]]:
+    """Give each thread its share of the places; the shares' edges, and what each run returned."""
+    shares = torch.get_num_threads() if values >= SHARE_FROM else 1
+    edges = [places * share // shares for share in range(shares + 1)]
+    others = [_threads.submit(run, *pair) for pair in itertools.pairwise(edges[1:])]
+    return edges, [run(edges[0], edges[1]), *(other.result() for other in others)]
+
+
+def _tally(dtype: torch.dtype) -> Array:
+    return np.array([0, 0, 0, _SPELLING[dtype].low_zeros], np.uintp)
+
+
+def _count(tallies: Sequence[Array], dtype: torch.dtype) -> int | None:
+    """The number of spikes; None if a value was neither 0 nor 1.
+
+    If no value has a bit that 1 does not have, then none spells a larger number than 1 does, and the sum of
+    all reaches that of as many ones only if every value that is not 0 is 1.
+    """
+    _, _, one, low_zeros = _SPELLING[dtype]
+    spikes, seen, total = 0, 0, 0
+    for tally in tallies:
+        spikes, seen, total = spikes + int(tally[0]), seen | int(tally[1]), total + int(tally[2])
+    return spikes if seen in (0, one) and total == spikes * (one >> low_zeros) else None
+
+
+def scan(spikes: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Rows and bounds of the events of spikes `[before, after, features]`, as `find_events` describes them.
+
+    None if a value is neither 0 nor 1.
+    """
+    before, after, features = spikes.shape
+    near = spikes.stride(2) == 1  # the features of a place are next to each other, or else the places are
+    strides = (1, features) if near else (after, 1)
+    spelt = _spell(spikes if near else spikes.transpose(1, 2))
+    bounds = np.zeros(before * after + 1, np.int32)
+
+    def run(start: int, stop: int) -> tuple[Array, Array]:
+        rows = np.empty((stop - start) * after * (1 + features) + 1, np.int32)
+        tally = _tally(spikes.dtype)
+        n = scan_places(spelt, after, features, strides, start, stop, rows, bounds, tally)
+        return rows[:n], tally
+
+    edges, found = _share(before, spikes.numel(), run)
+    if _count([tally for _, tally in found], spikes.dtype) is None:
+        return None
+    ends = np.cumsum([len(rows) for rows, _ in found])
+    for end, (start, stop) in zip(ends, itertools.pairwise(edges[1:]), strict=False):
+        bounds[start * after + 1 : stop * after + 1] += end
+    rows = found[0][0] if len(found) == 1 else np.concatenate([rows for rows, _ in found])
+    return torch.from_numpy(rows), torch.from_numpy(bounds)
+
+
+def sum_integers(rows: Tensor, bounds: Tensor, table: Tensor) -> Tensor:
+    """The sum of each bag's rows of a table of whole numbers, `[bags, out]` in int32."""
+    sums = torch.zeros(len(bounds) - 1, table.shape[1], dtype=torch.int32)
+    arrays = _flat(table), table.shape[1], rows.numpy(), bounds.numpy()
+
+    def run(start: int, stop: int) -> None:
+        sum_whole_rows(*arrays, start, stop, _flat(sums))
+
+    _share(len(sums), len(rows), run)
+    return sums
+
+
+class Fired(NamedTuple):
+    """Spikes of the neurons behind a map, the currents if kept, and how many spikes reached the map."""
+
+    spikes: Tensor
+    current: Tensor | None
+    arrived: int
+
+
+def _constants(neuron: NeuronConfig, dtype: torch.dtype) -> tuple[Any, Any, bool, bool]:
+    number = _SPELLING[dtype].number
+    return number(neuron.beta), number(neuron.threshold), neuron.inclusive, neuron.reset == "hard"
+
+
+def _table_size(tables: Tensor) -> int:
+    return tables[0].numel() if len(tables) > 1 else 0
+
+
+def fire_along_channels(
+    spikes: Sequence[Tensor], tables: Tensor, neuron: NeuronConfig, shortcut: Tensor | None, keep: bool
+) -> Fired | None:
+    """Map spikes from up to three places along their channels, add the shortcut, fire.
+
+    Args:
+        spikes: `[T, B, H, W, features]` each.
+        tables: `[T or 1, 1 + all features, C]`.
+        neuron: the neurons, without input gain.
+        shortcut: another current `[T, B, H, W, C]`.
+        keep: whether the currents are wanted.
+
+    Returns:
+        Spikes `[T, B, H, W, C]`; None if a value that arrived is neither 0 nor 1.
+    """
+    first, dtype = spikes[0], spikes[0].dtype
+    shape = first.shape[0], first.shape[1:4].numel(), tables.shape[2]
+    parts = [_spell(part) for part in spikes]
+    parts += [parts[0][:0]] * (3 - len(parts))
+    widths = [part.shape[4] for part in spikes] + [0, 0]
+    fired = torch.empty(*first.shape[:4], shape[2], dtype=dtype)
+    kept = torch.empty_like(fired) if keep else None
+    empty = np.empty(0, _SPELLING[dtype].number)
+    more = empty if shortcut is None else _flat(shortcut)
+    written = _flat(fired), empty if kept is None else _flat(kept)
+    weights, size, constants = _flat(tables), _table_size(tables), _constants(neuron, dtype)
+
+    def run(start: int, stop: int) -> Array:
+        tally = _tally(dtype)
+        given = tuple(parts), tuple(widths[:3]), weights, size, more, constants, shape
+        fire_places(*given, start, stop, *written, tally)
+        return tally
+
+    _, tallies = _share(shape[1], fired.numel(), run)
+    arrived = _count(tallies, dtype)
+    return None if arrived is None else Fired(fired, kept, arrived)
+
+
+def fire_along_lines(spikes: Tensor, tables: Tensor, neuron: NeuronConfig, upright: bool) -> Fired | None:
+    """Map spikes `[T, B, H, W, C]` along the width, or upright along the height, and fire.
+
+    Args and result as for `fire_along_channels`, for tables `[T or 1, 1 + positions, positions]`.
+    """
+    spikes, dtype = spikes.contiguous(), spikes.dtype
+    fired = torch.empty_like(spikes)
+    seen = spikes.transpose(2, 3) if upright else spikes  # [T, B, lines, positions, C]
+    shape, strides = tuple(seen.shape), seen.stride()[:4]
+    spelt, weights, written = _spell(spikes), _flat(tables), _flat(fired)
+    size, constants = _table_size(tables), _constants(neuron, dtype)
+
+    def run(start: int, stop: int) -> Array:
+        tally = _tally(dtype)
+        fire_lines(spelt, weights, size, constants, shape, strides, start, stop, written, tally)
+        return tally
+
+    _, tallies = _share(shape[1] * shape[2], spikes.numel(), run)
+    arrived = _count(tallies, dtype)
+    return None if arrived is None else Fired(fired, None, arrived)

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from snnmlp_edu import InputError, NetworkConfig, NeuronConfig, SpikingMLP, create_model, record
+from snnmlp_edu.mfi import audit, calibrate, event_driven, events, fold_batch_norm
+from snnmlp_edu.mfi.event_layers import EventMap
+from snnmlp_edu.mfi.execute import Choice
+from snnmlp_edu.neurons import LIF
+
+FEW = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def folded_network(
+    config: NetworkConfig, dtype: torch.dtype = torch.float64, batch: int = 2
+) -> tuple[Any, Tensor]:
+    """A folded network in which every layer fires, and images for it."""
+    side = config.image_size
+    drawn = torch.rand(batch, config.in_channels, side, side, dtype=dtype)
+    return fold_batch_norm(calibrate(SpikingMLP(config).to(dtype), drawn)), drawn
+
+
+configurations = st.builds(
+    dict,
+    token_mixing=st.sampled_from(["axial", "full", "none"]),
+    patch_encoding=st.sampled_from(["spiking", "conv"]),
+    head=st.sampled_from(["released", "figure"]),
+    skip=st.sampled_from(["stage", "membrane", "spike_bn", "none"]),
+    channel_norm=st.sampled_from(["bn", "tdbn", "tebn", "none"]),
+    token_norm=st.sampled_from(["bn", "tdbn", "tebn", "none"]),
+    neuron=st.builds(
+        NeuronConfig,
+        reset=st.sampled_from(["hard", "soft"]),
+        inclusive=st.booleans(),
+        beta=st.sampled_from([0.5, 0.8]),
+    ),
+)
+
+
+@FEW
+@given(changes=configurations, compiled=st.booleans(), seed=st.integers(0, 99))
+def test_same_spikes_and_logits_as_the_folded_network(
+    changes: dict[str, Any], compiled: bool, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    config = NetworkConfig(
+        dim=6, depths=(1, 1), patch_size=2, image_size=8, in_channels=2, num_classes=5, time_steps=3
+    )
+    folded, images = folded_network(config.replace(**changes))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(events, "HAS_NUMBA", compiled and events.HAS_NUMBA)
+        fast = event_driven(folded)
+        torch.testing.assert_close(fast(images), folded(images), rtol=0, atol=1e-10)
+        one_pass = dict(fast.synaptic_operations)
+        seen, expected = record(fast, images), record(folded, images)  # hooks: one after the other
+        assert list(seen) == list(expected)
+        for path, spikes in expected.items():
+            assert torch.equal(seen[path], spikes), path
+        assert one_pass == fast.synaptic_operations
+        torch.testing.assert_close(
+            fast.forward_steps(images), folded.forward_steps(images), rtol=0, atol=1e-10
+        )
+
+
+def test_counts_by_path_what_a_count_by_hand_finds(tiny: NetworkConfig, kernels: bool) -> None:
+    folded, images = folded_network(tiny)
+    arriving: dict[str, int] = {}
+    for path, module in folded.named_modules():
+        if isinstance(module, nn.Linear):
+
+            def count(layer: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor, path: str = path) -> None:
+                arriving[path] = int(sum(part.sum() for part in inputs)) * layer.out_features
+
+            module.register_forward_hook(count)
+    folded(images)
+    for module in folded.modules():
+        module._forward_hooks.clear()
+    fast = event_driven(folded)
+    fast(images)
+    counted = {path: n for path, n in fast.synaptic_operations.items() if path in arriving}
+    assert counted == arriving
+    convolutions = set(fast.synaptic_operations) - set(arriving)
+    assert convolutions == {
+        "stages.1.embedding.down.conv",
+        "stages.1.embedding.between.0.conv",
+        "stages.1.embedding.between.1.conv",
+    }
+
+
+def test_single_precision_differs_by_rounding_alone(tiny: NetworkConfig, kernels: bool) -> None:
+    folded, images = folded_network(tiny, torch.float32)
+    torch.testing.assert_close(event_driven(folded)(images), folded(images), rtol=1e-4, atol=1e-5)
+
+
+def test_two_threads_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_pass = pytest.importorskip("snnmlp_edu.mfi.one_pass", reason="numba is not installed")
+    monkeypatch.setattr(one_pass, "SHARE_FROM", 1)
+    config = NetworkConfig(dim=6, depths=(1, 1), patch_size=2, image_size=8, num_classes=5, time_steps=3)
+    folded, images = folded_network(config, batch=3)
+    fast = event_driven(folded)
+    alone, counted = fast(images), dict(fast.synaptic_operations)
+    torch.set_num_threads(2)
+    assert torch.equal(fast(images), alone)
+    assert fast.synaptic_operations == counted
+    torch.testing.assert_close(event_driven(folded)(images), folded(images), rtol=1e-4, atol=1e-5)
+
+
+def test_the_stem_stays_and_the_folded_network_too(tiny: NetworkConfig) -> None:
+    folded, images = folded_network(tiny)
+    before = folded(images)
+    fast = event_driven(folded)
+    assert type(fast.stages[0].embedding) is type(folded.stages[0].embedding)
+    assert not any(isinstance(module, EventMap) for module in folded.modules())
+    assert not any(isinstance(module, nn.Linear | nn.Conv2d) for module in fast.stages[1].modules())
+    assert torch.equal(folded(images), before)
+
+
+def test_no_spike_no_work(tiny: NetworkConfig, kernels: bool) -> None:
+    folded, images = folded_network(tiny)
+    for module in folded.modules():
+        if isinstance(module, LIF):
+            module.config = dataclasses.replace(module.config, threshold=1e9)
+    fast = event_driven(folded)
+    torch.testing.assert_close(fast(images), folded(images), rtol=0, atol=1e-10)
+    assert set(fast.synaptic_operations.values()) == {0}
+
+
+def test_an_empty_batch_gives_no_logits(tiny: NetworkConfig, kernels: bool) -> None:
+    folded, images = folded_network(tiny)
+    assert event_driven(folded)(images[:0]).shape == (0, 5)
+
+
+def test_passes_the_audit(tiny: NetworkConfig) -> None:
+    folded, images = folded_network(tiny, torch.float32)
+    report = audit(event_driven(folded), images)
+    assert report.multiplication_free, report.violations
+
+
+@pytest.mark.parametrize("name", ["spiking_resnet34", "spiking_vgg16"])
+def test_runs_the_baselines(name: str) -> None:
+    images = torch.rand(1, 3, 32, 32)
+    model = create_model(name, dim=4, image_size=32, num_classes=3, time_steps=2)
+    folded = fold_batch_norm(calibrate(model, images))
+    fast = event_driven(folded)
+    torch.testing.assert_close(fast(images), folded(images), rtol=1e-4, atol=1e-5)
+    assert sum(fast.synaptic_operations.values()) > 0
+
+
+class TestAuto:
+    def test_takes_the_faster_form_of_each_map(
+        self, tiny: NetworkConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from snnmlp_edu.mfi import execute
+
+        # Time is by decree here: events are fast in the channel blocks only.
+        times: list[float] = []
+        monkeypatch.setattr(execute, "fastest_ms", lambda run: (run(), times.pop())[1])
+        folded, images = folded_network(tiny)
+        number = len(execute._maps(folded))
+        times += [2.0, 1.0] * (number - 1) + [1.0, 2.0]
+        auto = event_driven(folded, mode="auto", images=images)
+        assert not times
+        modes = [choice.mode for choice in auto.choices.values()]
+        assert modes == ["dense"] + ["events"] * (number - 1)
+        first = next(iter(auto.choices))
+        assert auto.choices[first] == Choice("dense", auto.choices[first].rate, 2.0, 1.0)
+        torch.testing.assert_close(auto(images), folded(images), rtol=0, atol=1e-10)
+        assert first not in auto.synaptic_operations
+
+    def test_says_the_rate_that_it_met(self, tiny: NetworkConfig) -> None:
+        folded, images = folded_network(tiny)
+        auto = event_driven(folded, mode="auto")
+        assert auto.choices == {}
+        auto(images)  # the first run decides
+        rates = record(folded, images).firing_rates()
+        up = auto.choices["stages.0.blocks.1.channel.up.linear"]
+        assert up.rate == pytest.approx(rates["stages.0.blocks.1.token_neuron"])
+        assert {choice.mode for choice in auto.choices.values()} <= {"events", "dense"}
+
+    def test_dense_is_the_folded_network(self, tiny: NetworkConfig) -> None:
+        folded, images = folded_network(tiny)
+        dense = event_driven(folded, mode="dense")
+        assert torch.equal(dense(images), folded(images))
+        assert dense.synaptic_operations == {}
+
+
+class TestBadInput:
+    def test_not_folded(self, tiny: NetworkConfig) -> None:
+        with pytest.raises(InputError, match=r"stages\.0\.embedding\.embed\.norm .*fold_batch_norm"):
+            event_driven(SpikingMLP(tiny).eval())
+
+    def test_training_mode(self, tiny: NetworkConfig) -> None:
+        folded, _ = folded_network(tiny)
+        with pytest.raises(InputError, match="training mode"):
+            event_driven(folded.train())
+
+    def test_relu_twin(self, tiny: NetworkConfig) -> None:
+        folded, _ = folded_network(tiny.replace(activation="relu"))
+        with pytest.raises(InputError, match="ReLU"):
+            event_driven(folded)
+
+    def test_sums_of_spikes_name_their_layer(self, tiny: NetworkConfig, kernels: bool) -> None:
+        folded, images = folded_network(tiny.replace(skip="spike"))
+        with pytest.raises(InputError, match=r"stages\.0\.blocks\.\d.*neither 0 nor 1"):
+            event_driven(folded)(images)
+
+    def test_unknown_mode_and_weights(self, tiny: NetworkConfig) -> None:
+        folded, _ = folded_network(tiny)
+        with pytest.raises(InputError, match="mode is 'sparse'"):
+            event_driven(folded, mode="sparse")  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="weights is 'int4'"):
+            event_driven(folded, weights="int4")  # type: ignore[arg-type]
+
+    def test_nothing_to_run(self) -> None:
+        with pytest.raises(InputError, match="no linear map"):
+            event_driven(nn.Sequential(LIF()).eval())
