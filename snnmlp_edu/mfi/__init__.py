@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .audit import audit
 from .calibration import calibrate
+from .crossover import Timing, crossover
 from .execute import Choice, event_driven
 from .fold import NotFoldableError, fold_batch_norm
 from .loading import Loaded, load_or_calibrate
@@ -21,8 +22,10 @@ __all__ = [
     "Loaded",
     "NotFoldableError",
     "NotFolded",
+    "Timing",
     "audit",
     "calibrate",
+    "crossover",
     "event_driven",
     "export_nir",
     "fold_batch_norm",

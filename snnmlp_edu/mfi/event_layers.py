@@ -1,4 +1,4 @@
-r"""Linear maps and convolutions that visit only the spikes that occurred, and the neurons behind."""
+r"""Linear maps and convolutions that visit only the spikes that occurred."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ from torch.nn import functional
 
 from ..config import NeuronConfig
 from ..errors import InputError
-from ..firing import watched
 from ..layout import Axis, features_along, view_along
-from ..neurons import LIF
-from ..synapses import AxisLinear, Synapse
 from .events import COMPILED_TYPES, Events, RowTable, find_events, join_bags, runs_compiled, shift_rows
-from .folded import SteppedLinear
 
 if TYPE_CHECKING:
     from .one_pass import Fired
@@ -50,11 +46,16 @@ class EventMap(nn.Module):
     def forward(self, *spikes: Tensor) -> Tensor:
         """The current, for spikes as the dense map takes them."""
         try:
-            events = self.events(*spikes)
+            sums, added = self.sums(*spikes)
         except InputError as error:
             raise InputError(f"{self.path or type(self).__name__}: {error}") from error
-        self.operations[self.path] = (len(events.rows) - events.bags) * self.out
-        return self.lay_out(self.table(events), spikes[0])
+        self.operations[self.path] = added * self.out
+        return self.lay_out(sums, spikes[0])
+
+    def sums(self, *spikes: Tensor) -> tuple[Tensor, int]:
+        """The sums of all output places, `[places, out]`, and how many rows were added for spikes."""
+        events = self.events(*spikes)
+        return self.table(events), len(events.rows) - events.bags
 
 
 class EventLinear(EventMap):
@@ -174,21 +175,37 @@ class EventConv2d(EventMap):
 
     def events(self, *spikes: Tensor) -> Events:
         """The rows of each window, for spikes `[N, in, H, W]`."""
-        number, channels, height, width = spikes[0].shape
-        if channels != self.in_channels:
-            raise InputError(f"{channels} channels arrive at a convolution that takes {self.in_channels}")
-        by_place = find_events(spikes[0].permute(0, 2, 3, 1).reshape(number * height * width, 1, channels))
         windows = self._windows(spikes[0])
         taps = windows.shape[3:].numel()
-        shifts = torch.arange(0, taps * channels, channels, device=spikes[0].device)
-        return join_bags(by_place, windows.reshape(windows.shape[:3].numel(), taps), shifts)
+        shifts = torch.arange(0, taps * self.in_channels, self.in_channels, device=spikes[0].device)
+        places = windows.reshape(windows.shape[:3].numel(), taps)
+        return join_bags(self._by_place(spikes[0]), places, shifts)
+
+    def sums(self, *spikes: Tensor) -> tuple[Tensor, int]:
+        """The sums of all windows, `[windows, out]`, and how many rows were added for spikes."""
+        table = self.table
+        if not isinstance(table, RowTable) or not runs_compiled(spikes[0], table.rows):
+            return super().sums(*spikes)
+        from .one_pass import convolve
+
+        number, _, height, width = spikes[0].shape
+        geometry = (height, width, *self._grid(height, width), *self.kernel_size, *self.stride, *self.padding)
+        return convolve(*self._by_place(spikes[0]), table.rows, self.in_channels, number, geometry)
+
+    def _by_place(self, spikes: Tensor) -> Events:
+        number, channels, height, width = spikes.shape
+        if channels != self.in_channels:
+            raise InputError(f"{channels} channels arrive at a convolution that takes {self.in_channels}")
+        return find_events(spikes.permute(0, 2, 3, 1).reshape(number * height * width, 1, channels))
 
     def lay_out(self, sums: Tensor, spikes: Tensor) -> Tensor:
         """The current `[N, out, H', W']`, channels last in memory."""
         number, _, height, width = spikes.shape
+        return sums.view(number, *self._grid(height, width), self.out).permute(0, 3, 1, 2)
+
+    def _grid(self, height: int, width: int) -> tuple[int, int]:
         (above, beside), (down, right), (tall, wide) = self.padding, self.stride, self.kernel_size
-        height, width = (height + 2 * above - tall) // down + 1, (width + 2 * beside - wide) // right + 1
-        return sums.view(number, height, width, self.out).permute(0, 3, 1, 2)
+        return (height + 2 * above - tall) // down + 1, (width + 2 * beside - wide) // right + 1
 
     def _windows(self, spikes: Tensor) -> Tensor:
         """The input place under each tap of each window, `[N, H', W', taps, taps]`."""
@@ -206,77 +223,6 @@ class EventConv2d(EventMap):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, rows={self.number_of_rows}"
 
 
-class EventSynapse(Synapse):
-    """A folded synapse on events; it finds, adds and fires in one pass where a compiled loop may.
-
-    Where it may not (`runs_compiled`), where the neurons are of another kind than `LIF` or have a backend
-    by name, and where hooks watch, the map and the neurons run one after the other, with the same spikes.
-
-    Args:
-        linear: the event-driven map.
-    """
-
-    linear: EventLinear  # type: ignore[assignment]
-
-    def __init__(self, linear: EventLinear) -> None:
-        nn.Module.__init__(self)
-        self.linear = linear
-        self.norm = nn.Identity()
-
-    def fire(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """Spikes of the neuron behind, `neuron(self(*spikes) + shortcut)`."""
-        fired = self._fire(neuron, spikes, shortcut, keep=False)
-        return fired.spikes if fired else super().fire(neuron, *spikes, shortcut=shortcut)
-
-    def fire_and_keep(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
-        """Spikes of the neuron behind, and the current `self(*spikes) + shortcut` that they come from."""
-        fired = self._fire(neuron, spikes, shortcut, keep=True)
-        if fired is None or fired.current is None:
-            return super().fire_and_keep(neuron, *spikes, shortcut=shortcut)
-        return fired.spikes, fired.current
-
-    def _fire(
-        self, neuron: nn.Module, spikes: tuple[Tensor, ...], shortcut: Tensor | None, keep: bool
-    ) -> Fired | None:
-        if type(neuron) is not LIF or watched(self, self.linear, neuron):
-            return None
-        usual = neuron.config.input_gain == 1 and neuron.config.backend == "auto"
-        return self.linear.fire(neuron.config, spikes, shortcut, keep) if usual else None
-
-
 def _grid(spikes: Tensor) -> tuple[int, int, int]:
     height, width, channels = spikes.shape[2:]
     return height, width, channels
-
-
-FOLDED = (Synapse, SteppedLinear, nn.Linear, nn.Conv2d)
-
-
-def event_form(layer: nn.Module, path: str, operations: dict[str, int]) -> EventMap | EventSynapse:
-    """The event-driven form of a folded layer, one of `FOLDED`.
-
-    Args:
-        layer: the layer.
-        path: what it is called in errors and in `operations`; the map of a synapse is `linear` below it.
-        operations: where it writes how many weights it added.
-    """
-    if isinstance(layer, Synapse):
-        linear = event_form(layer.linear, f"{path}.linear", operations)
-        assert isinstance(linear, EventLinear)
-        return EventSynapse(linear).eval()
-    form = _event_map(layer).eval()
-    form.path, form.operations = path, operations
-    return form
-
-
-def _event_map(layer: nn.Module) -> EventMap:
-    if isinstance(layer, SteppedLinear):
-        weights = [step.get_parameter("weight") for step in layer.steps]
-        biases = [step.get_parameter("bias") for step in layer.steps]
-        return EventLinear(layer.axis, torch.stack((*weights,)), torch.stack((*biases,)))
-    if isinstance(layer, nn.Conv2d):
-        return EventConv2d(layer)
-    axis: Axis = layer.axis if isinstance(layer, AxisLinear) else "channel"
-    weight, bias = layer.get_parameter("weight"), layer.bias
-    bias = bias if isinstance(bias, Tensor) else weight.new_zeros(len(weight))
-    return EventLinear(axis, weight.unsqueeze(0), bias.unsqueeze(0))

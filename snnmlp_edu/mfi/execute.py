@@ -19,7 +19,8 @@ from ..errors import InputError
 from ..normalisation import BatchNorm, LayerNorm
 from ..patches import Stem
 from ..synapses import Synapse
-from .event_layers import FOLDED, EventMap, EventSynapse, event_form
+from .event_forms import FOLDED, EventSynapse, event_form
+from .event_layers import EventMap
 from .integer import to_integers
 
 Mode = Literal["events", "auto", "dense"]

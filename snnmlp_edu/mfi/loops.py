@@ -13,29 +13,21 @@ long as the work on a short row.
 
 from __future__ import annotations
 
-import llvmlite.ir as llvm
-import numba
 import numpy as np
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
-_whole = numba.uintp
-REGISTER = 64  # bytes of a vector register; narrower processors take two for it
-REGISTERS = 8  # sums that are kept in registers at once
-
-_compiled = numba.njit(nogil=True, cache=True)
+from .registers import compiled, sum_rows, whole
 
 
-@_compiled
+@compiled
 def _find(values, at, stride, width, first, rows, n, tally):
     """Append `first + k` to `rows[:n]` for each k below width where there is a spike; the new n."""
-    zero, one, low = _whole(0), _whole(1), tally[3]
+    zero, one, low = whole(0), whole(1), tally[3]
     seen, total, begin, k = zero, zero, n, zero
     while k < width:
-        bits = _whole(values[at])
+        bits = whole(values[at])
         # Written always, counted only where it fired: no branch that could be guessed wrong.
         rows[n] = first + k
-        n += _whole(bits != zero)
+        n += whole(bits != zero)
         seen |= bits
         total += bits >> low
         at += stride
@@ -46,106 +38,19 @@ def _find(values, at, stride, width, first, rows, n, tally):
     return n
 
 
-def _registers(number):
-    """A function that adds rows in as many vector registers, which LLVM does not find out by itself."""
-
-    @intrinsic
-    def add(typing, sums, start, table, base, width, rows, n, column, last):
-        """`sums[start + c] = table[base + c] + sum of table[base + width * row + c]`, c from column on."""
-
-        def generate(context, builder, signature, values):
-            sums, start, table, base, width, rows, n, column, last = values
-            into, source, listed = (
-                context.make_array(signature.args[k])(context, builder, array).data
-                for k, array in ((0, sums), (2, table), (5, rows))
-            )
-            scalar = context.get_data_type(signature.args[0].dtype)
-            size = context.get_abi_sizeof(scalar)
-            vector = llvm.VectorType(scalar, REGISTER // size).as_pointer()
-            into = builder.gep(into, [builder.add(start, column)])
-            source = builder.gep(source, [builder.add(base, column)])
-
-            def part(pointer, k):
-                # The last register ends where the row ends, even if it repeats some columns.
-                ahead = last if k == number - 1 else llvm.Constant(last.type, k * (REGISTER // size))
-                return builder.bitcast(builder.gep(pointer, [ahead]), vector)
-
-            totals = [
-                cgutils.alloca_once_value(builder, builder.load(part(source, k), align=size))
-                for k in range(number)
-            ]
-            with cgutils.for_range(builder, n) as loop:
-                row = builder.load(builder.gep(listed, [loop.index]))
-                at = builder.gep(source, [builder.mul(row, width)])
-                for k, total in enumerate(totals):
-                    more = builder.load(part(at, k), align=size)
-                    builder.store(builder.fadd(builder.load(total), more), total)
-            for k, total in enumerate(totals):
-                builder.store(builder.load(total), part(into, k), align=size)
-            return context.get_dummy_value()
-
-        return types.void(sums, start, table, base, width, rows, n, column, last), generate
-
-    return add
-
-
-_one, _two, _three, _four = (_registers(number) for number in (1, 2, 3, 4))
-_five, _six, _seven, _eight = (_registers(number) for number in (5, 6, 7, 8))
-
-
-@_compiled
-def _sum_rows(sums, start, table, base, width, rows, n):
-    """`sums[start:start + width]`: row 0 of the table that begins at base, and all listed rows of it."""
-    lanes, one = _whole(REGISTER // table.itemsize), _whole(1)
-    if width < lanes:
-        q = _whole(0)
-        while q < width:
-            total, k = table[base + q], _whole(0)
-            while k < n:
-                total += table[base + rows[k] * width + q]
-                k += one
-            sums[start + q] = total
-            q += one
-        return
-    c, full = _whole(0), lanes * _whole(REGISTERS)
-    while c + full < width:
-        _eight(sums, start, table, base, width, rows, n, c, full - lanes)
-        c += full
-    if width - c < lanes:
-        c = width - lanes
-    last = width - c - lanes
-    registers = (last + lanes - one) // lanes + one
-    if registers == _whole(1):
-        _one(sums, start, table, base, width, rows, n, c, last)
-    elif registers == _whole(2):
-        _two(sums, start, table, base, width, rows, n, c, last)
-    elif registers == _whole(3):
-        _three(sums, start, table, base, width, rows, n, c, last)
-    elif registers == _whole(4):
-        _four(sums, start, table, base, width, rows, n, c, last)
-    elif registers == _whole(5):
-        _five(sums, start, table, base, width, rows, n, c, last)
-    elif registers == _whole(6):
-        _six(sums, start, table, base, width, rows, n, c, last)
-    elif registers == _whole(7):
-        _seven(sums, start, table, base, width, rows, n, c, last)
-    else:
-        _eight(sums, start, table, base, width, rows, n, c, last)
-
-
-@_compiled
+@compiled
 def _add_row(sums, start, table, base, width):
-    q, one = _whole(0), _whole(1)
+    q, one = whole(0), whole(1)
     while q < width:
         sums[start + q] += table[base + q]
         q += one
 
 
-@_compiled
+@compiled
 def _step(drive, membrane, row, width, spikes, to, neuron):
     """One step of a row of LIF neurons without input gain."""
     beta, threshold, inclusive, hard = neuron
-    rest, q, one = membrane.dtype.type(0), _whole(0), _whole(1)
+    rest, q, one = membrane.dtype.type(0), whole(0), whole(1)
     while q < width:
         potential = beta * membrane[row + q] + drive[q]
         fires = potential >= threshold if inclusive else potential > threshold
@@ -155,7 +60,7 @@ def _step(drive, membrane, row, width, spikes, to, neuron):
         q += one
 
 
-@_compiled
+@compiled
 def sum_whole_rows(table, width, rows, bounds, start, stop, sums):
     """The rows of the bags `start` to `stop` added up, as whole numbers."""
     for bag in range(start, stop):
@@ -165,25 +70,50 @@ def sum_whole_rows(table, width, rows, bounds, start, stop, sums):
                 sums[bag * width + q] += table[at + q]
 
 
-@_compiled
+@compiled
+def sum_windows(rows, bounds, table, out, channels, geometry, start, stop, sums, buffer):
+    """Sums of the windows `start` to `stop` of a convolution; how many rows were added.
+
+    `rows` and `bounds` are the events of the input places, each with the bias first. `geometry` is height
+    and width of the input, then of the output, then kernel, stride and padding, down and across.
+    """
+    tall, wide, down, across, kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x = geometry
+    added = whole(0)
+    for window in range(start, stop):
+        image, inside = window // (down * across), window % (down * across)
+        top, left = inside // across * stride_y - pad_y, inside % across * stride_x - pad_x
+        n = whole(0)
+        for tap in range(kernel_y * kernel_x):
+            y, x = top + tap // kernel_x, left + tap % kernel_x
+            if 0 <= y < tall and 0 <= x < wide:
+                place, first = (image * tall + y) * wide + x, tap * channels
+                for k in range(bounds[place] + 1, bounds[place + 1]):
+                    buffer[n] = first + rows[k]
+                    n += whole(1)
+        sum_rows(sums, whole(window) * whole(out), table, whole(0), whole(out), buffer, n)
+        added += n
+    return added
+
+
+@compiled
 def scan_places(values, after, features, strides, start, stop, rows, bounds, tally):
     """Write the events of the places `start` to `stop` of `[before, after, features]`; their number."""
-    n, one = _whole(0), _whole(1)
-    along, across = _whole(strides[0]), _whole(strides[1])
-    i = _whole(start)
-    while i < _whole(stop):
-        j = _whole(0)
-        while j < _whole(after):
+    n, one = whole(0), whole(1)
+    along, across = whole(strides[0]), whole(strides[1])
+    i = whole(start)
+    while i < whole(stop):
+        j = whole(0)
+        while j < whole(after):
             rows[n] = 0
-            at = i * _whole(after) * _whole(features) + j * across
-            n = _find(values, at, along, _whole(features), one, rows, n + one, tally)
-            bounds[i * _whole(after) + j + one] = n
+            at = i * whole(after) * whole(features) + j * across
+            n = _find(values, at, along, whole(features), one, rows, n + one, tally)
+            bounds[i * whole(after) + j + one] = n
             j += one
         i += one
     return n
 
 
-@_compiled
+@compiled
 def fire_places(spikes, widths, tables, table_size, shortcut, neuron, shape, start, stop, fired, kept, tally):
     """Map along the channels, add the shortcut and fire, at the places `start` to `stop`.
 
@@ -191,80 +121,80 @@ def fire_places(spikes, widths, tables, table_size, shortcut, neuron, shape, sta
     width 0; `shortcut` and `kept` are `[T, places, out]` or empty; each step's table begins `table_size`
     behind the last.
     """
-    steps, places, out = _whole(shape[0]), _whole(shape[1]), _whole(shape[2])
-    one, size = _whole(1), _whole(table_size)
-    first, second, third = _whole(widths[0]), _whole(widths[1]), _whole(widths[2])
+    steps, places, out = whole(shape[0]), whole(shape[1]), whole(shape[2])
+    one, size = whole(1), whole(table_size)
+    first, second, third = whole(widths[0]), whole(widths[1]), whole(widths[2])
     rows = np.empty(first + second + third + one, np.uintp)
     sums, membrane = np.empty(out, tables.dtype), np.empty(out, tables.dtype)
-    i = _whole(start)
-    while i < _whole(stop):
+    i = whole(start)
+    while i < whole(stop):
         membrane[:] = 0
-        t = _whole(0)
+        t = whole(0)
         while t < steps:
             place = t * places + i
-            n = _find(spikes[0], place * first, one, first, one, rows, _whole(0), tally)
+            n = _find(spikes[0], place * first, one, first, one, rows, whole(0), tally)
             n = _find(spikes[1], place * second, one, second, one + first, rows, n, tally)
             n = _find(spikes[2], place * third, one, third, one + first + second, rows, n, tally)
-            _sum_rows(sums, _whole(0), tables, t * size, out, rows, n)
-            q, at = _whole(0), place * out
+            sum_rows(sums, whole(0), tables, t * size, out, rows, n)
+            q, at = whole(0), place * out
             if len(shortcut) > 0:
                 while q < out:
                     sums[q] += shortcut[at + q]
                     q += one
             if len(kept) > 0:
-                q = _whole(0)
+                q = whole(0)
                 while q < out:
                     kept[at + q] = sums[q]
                     q += one
-            _step(sums, membrane, _whole(0), out, fired, at, neuron)
+            _step(sums, membrane, whole(0), out, fired, at, neuron)
             t += one
         i += one
 
 
-@_compiled
+@compiled
 def fire_lines(spikes, tables, table_size, neuron, shape, strides, start, stop, fired, tally):
     """Map along lines and fire, for the lines `start` to `stop`.
 
     `shape` is T, batch, lines, positions in a line and channels; `strides` the distance of steps, images,
     lines and positions in memory. Channels are next to each other.
     """
-    steps, lines = _whole(shape[0]), _whole(shape[2])
-    positions, channels = _whole(shape[3]), _whole(shape[4])
+    steps, lines = whole(shape[0]), whole(shape[2])
+    positions, channels = whole(shape[3]), whole(shape[4])
     by_step, by_image, by_line, by_position = (
-        _whole(strides[0]),
-        _whole(strides[1]),
-        _whole(strides[2]),
-        _whole(strides[3]),
+        whole(strides[0]),
+        whole(strides[1]),
+        whole(strides[2]),
+        whole(strides[3]),
     )
-    one, size = _whole(1), _whole(table_size)
+    one, size = whole(1), whole(table_size)
     rows = np.empty(channels + one, np.uintp)
     sums = np.empty(channels * positions, tables.dtype)
     membrane = np.empty(positions * channels, tables.dtype)
     drive = np.empty(channels, tables.dtype)
-    line = _whole(start)
-    while line < _whole(stop):
+    line = whole(start)
+    while line < whole(stop):
         membrane[:] = 0
-        t = _whole(0)
+        t = whole(0)
         while t < steps:
             at = t * by_step + (line // lines) * by_image + (line % lines) * by_line
-            c = _whole(0)
+            c = whole(0)
             while c < channels:
-                p = _whole(0)
+                p = whole(0)
                 while p < positions:
                     sums[c * positions + p] = tables[t * size + p]
                     p += one
                 c += one
-            p = _whole(0)
+            p = whole(0)
             while p < positions:
-                n = _find(spikes, at + p * by_position, one, channels, _whole(0), rows, _whole(0), tally)
-                source, k = t * size + (p + one) * positions, _whole(0)
+                n = _find(spikes, at + p * by_position, one, channels, whole(0), rows, whole(0), tally)
+                source, k = t * size + (p + one) * positions, whole(0)
                 while k < n:
                     _add_row(sums, rows[k] * positions, tables, source, positions)
                     k += one
                 p += one
-            p = _whole(0)
+            p = whole(0)
             while p < positions:
-                c = _whole(0)
+                c = whole(0)
                 while c < channels:  # the channels next to each other, for the neurons to go fast
                     drive[c] = sums[c * positions + p]
                     c += one

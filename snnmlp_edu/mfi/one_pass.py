@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..config import NeuronConfig
-from .loops import fire_lines, fire_places, scan_places, sum_whole_rows
+from .loops import fire_lines, fire_places, scan_places, sum_whole_rows, sum_windows
 
 Array = np.ndarray[Any, Any]
 Result = TypeVar("Result")
@@ -108,6 +108,30 @@ def sum_integers(rows: Tensor, bounds: Tensor, table: Tensor) -> Tensor:
 
     _share(len(sums), len(rows), run)
     return sums
+
+
+def convolve(
+    rows: Tensor, bounds: Tensor, table: Tensor, channels: int, number: int, geometry: tuple[int, ...]
+) -> tuple[Tensor, int]:
+    """Sums of all windows of a convolution, `[N, H', W', out]`, and how many rows were added for spikes.
+
+    Args:
+        rows: events of the input places, with `bounds`.
+        bounds: where each place begins in them.
+        table: `[1 + taps * channels, out]`.
+        channels: channels that come in.
+        number: images N.
+        geometry: height and width of the input, of the output, of the kernel, stride and padding.
+    """
+    down, across, taps = geometry[2], geometry[3], geometry[4] * geometry[5]
+    sums = torch.empty(number, down, across, table.shape[1], dtype=table.dtype)
+    given = rows.numpy(), bounds.numpy(), _flat(table), table.shape[1], channels, geometry
+
+    def run(start: int, stop: int) -> int:
+        return sum_windows(*given, start, stop, _flat(sums), np.empty(taps * channels, np.uintp))
+
+    _, added = _share(number * down * across, sums.numel(), run)
+    return sums, sum(added)
 
 
 class Fired(NamedTuple):

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from snnmlp_edu import NetworkConfig, SpikingMLP, record
+from snnmlp_edu.mfi import calibrate, crossover, event_driven, fold_batch_norm
+from snnmlp_edu.mfi.crossover import Timing, race, time_network
+
+
+def test_race_takes_turns_and_returns_medians(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each run reads the clock twice; these are the seconds that the four timed runs take.
+    seconds = iter([0.001, 0.010, 0.003, 0.030, 0.002, 0.020])
+    clock, order = [0.0], []
+
+    def tick() -> float:
+        return clock[0]
+
+    def contestant(name: str) -> None:
+        order.append(name)
+        if len(order) > 2:
+            clock[0] += next(seconds)
+
+    monkeypatch.setattr("time.perf_counter", tick)
+    medians = race([lambda: contestant("a"), lambda: contestant("b")], repetitions=3)
+    assert medians == pytest.approx([2.0, 20.0])
+    assert order == ["a", "b"] * 4
+
+
+def test_times_the_network_and_every_map_at_every_rate(tiny: NetworkConfig) -> None:
+    model, images = SpikingMLP(tiny), torch.rand(2, 2, 8, 8)
+    timings = crossover(model, images, rates=(0.1, 0.3), repetitions=1)
+    maps = event_driven(fold_batch_norm(calibrate(model, images)))
+    maps(images)
+    paths = ["", *maps.synaptic_operations]
+    assert [timing.path for timing in timings] == paths * 2
+    assert [timing.rate for timing in timings] == [0.1] * len(paths) + [0.3] * len(paths)
+    for timing in timings:
+        assert timing.dense_ms > 0
+        assert timing.events_ms > 0
+        assert (timing.auto_ms is None) == (timing.path != "")
+        assert timing.arrived == pytest.approx(timing.rate, abs=0.12)
+
+
+def test_what_arrives_is_what_fired(tiny: NetworkConfig) -> None:
+    images = torch.rand(2, 2, 8, 8)
+    folded = fold_batch_norm(calibrate(SpikingMLP(tiny), images))
+    whole, *layers = time_network(folded, images, repetitions=1)
+    spikes = record(folded, images)
+    up = next(layer for layer in layers if layer.path == "stages.0.blocks.0.channel.up.linear")
+    assert up.arrived == pytest.approx(spikes["stages.0.blocks.0.token_neuron"].mean().item())
+    total = sum(each.sum().item() for each in spikes.values())
+    assert whole.arrived == pytest.approx(total / sum(each.numel() for each in spikes.values()))
+    assert not folded.get_submodule(up.path)._forward_pre_hooks
+
+
+def test_speedup_is_the_ratio_of_times() -> None:
+    assert Timing("", 0.05, 0.05, dense_ms=6.0, events_ms=3.0, auto_ms=2.0).speedup == 2
