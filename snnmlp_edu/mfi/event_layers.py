@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .one_pass import Fired
 
 
+ROW = 16  # a row of a map over positions is filled up to a multiple of this
+
+
 class EventMap(nn.Module):
     """What event-driven maps have in common: rows are found, added up, and laid out as the dense map does.
 
@@ -77,9 +80,11 @@ class EventLinear(EventMap):
     """
 
     def __init__(self, axis: Axis, weights: Tensor, biases: Tensor) -> None:
-        super().__init__(torch.cat((biases.unsqueeze(1), weights.transpose(1, 2)), dim=1).flatten(0, 1))
+        rows = torch.cat((biases.unsqueeze(1), weights.transpose(1, 2)), dim=1).flatten(0, 1)
+        # The compiled loop over lines adds whole registers.
+        super().__init__(rows if axis == "channel" else functional.pad(rows, (0, -rows.shape[1] % ROW)))
         self.axis: Axis = axis
-        self.steps, _, self.in_features = weights.shape
+        self.steps, self.out, self.in_features = weights.shape
 
     def events(self, *spikes: Tensor) -> Events:
         """The rows of each place: along the channels one token, else one line and channel."""
@@ -97,26 +102,24 @@ class EventLinear(EventMap):
         if self.axis == "channel":
             return sums.view(*spikes.shape[:-1], self.out)
         before, features, after = view_along(spikes, self.axis).shape
-        return sums.view(before, after, features).transpose(1, 2).reshape(spikes.shape)
+        return sums[:, :features].unflatten(0, (before, after)).transpose(1, 2).reshape(spikes.shape)
 
     def fire(
         self, neuron: NeuronConfig, spikes: tuple[Tensor, ...], shortcut: Tensor | None, keep: bool
     ) -> Fired | None:
         """Spikes of the neurons behind, in one compiled pass; None where that is not possible."""
-        if not isinstance(self.table, RowTable):
+        first, table = spikes[0], self.table
+        if not isinstance(table, RowTable) or first.ndim != 5 or self.steps not in (1, len(first)):
             return None
-        first, rows = spikes[0], self.table.rows
-        features = sum(features_along(self.axis, _grid(part)) for part in spikes) if first.ndim == 5 else 0
-        given = [*spikes, rows] if shortcut is None else [*spikes, rows, shortcut]
-        if features != self.in_features or first.numel() == 0 or self.steps not in (1, len(first)):
-            return None
+        given = (*spikes, table.rows) if shortcut is None else (*spikes, table.rows, shortcut)
         if first.dtype not in COMPILED_TYPES or any(tensor.dtype != first.dtype for tensor in given):
             return None
-        if not runs_compiled(*given):
+        features = sum(features_along(self.axis, _grid(part)) for part in spikes)
+        if features != self.in_features or first.numel() == 0 or not runs_compiled(*given):
             return None
         from .one_pass import fire_along_channels, fire_along_lines
 
-        tables = rows.view(self.steps, 1 + self.in_features, -1)
+        tables = table.rows.view(self.steps, 1 + self.in_features, -1)
         if self.axis == "channel":
             fired = fire_along_channels(spikes, tables, neuron, shortcut, keep) if len(spikes) < 4 else None
         elif len(spikes) > 1 or shortcut is not None or keep:

@@ -4,8 +4,7 @@ One pass does for each place what the network does for all: the spikes of one pl
 rows added, and the neurons behind fire, while all of it is near in memory.
 
 The search reads floating point numbers as the whole numbers that their bits spell, which is exact and quick
-to compare. A tally of four numbers goes along: spikes found; all bits seen; the sum of all bits but for the
-lowest; and how many of these are left out, as many as are 0 at the end of a 1.
+to compare. A tally of three numbers goes along: spikes found; what was neither 0 nor 1; how a 1 is spelt.
 
 Arrays are flat here and positions unsigned: a view of a row, or a test for a negative index, would take as
 long as the work on a short row.
@@ -15,35 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .registers import compiled, sum_rows, whole
-
-
-@compiled
-def _find(values, at, stride, width, first, rows, n, tally):
-    """Append `first + k` to `rows[:n]` for each k below width where there is a spike; the new n."""
-    zero, one, low = whole(0), whole(1), tally[3]
-    seen, total, begin, k = zero, zero, n, zero
-    while k < width:
-        bits = whole(values[at])
-        # Written always, counted only where it fired: no branch that could be guessed wrong.
-        rows[n] = first + k
-        n += whole(bits != zero)
-        seen |= bits
-        total += bits >> low
-        at += stride
-        k += one
-    tally[0] += n - begin
-    tally[1] |= seen
-    tally[2] += total
-    return n
-
-
-@compiled
-def _add_row(sums, start, table, base, width):
-    q, one = whole(0), whole(1)
-    while q < width:
-        sums[start + q] += table[base + q]
-        q += one
+from .registers import add_row, compiled, find, sum_rows, whole
 
 
 @compiled
@@ -106,7 +77,7 @@ def scan_places(values, after, features, strides, start, stop, rows, bounds, tal
         while j < whole(after):
             rows[n] = 0
             at = i * whole(after) * whole(features) + j * across
-            n = _find(values, at, along, whole(features), one, rows, n + one, tally)
+            n = find(values, at, along, whole(features), one, rows, n + one, tally)
             bounds[i * whole(after) + j + one] = n
             j += one
         i += one
@@ -124,7 +95,7 @@ def fire_places(spikes, widths, tables, table_size, shortcut, neuron, shape, sta
     steps, places, out = whole(shape[0]), whole(shape[1]), whole(shape[2])
     one, size = whole(1), whole(table_size)
     first, second, third = whole(widths[0]), whole(widths[1]), whole(widths[2])
-    rows = np.empty(first + second + third + one, np.uintp)
+    rows = np.empty(first + second + third + one, np.int32)
     sums, membrane = np.empty(out, tables.dtype), np.empty(out, tables.dtype)
     i = whole(start)
     while i < whole(stop):
@@ -132,9 +103,9 @@ def fire_places(spikes, widths, tables, table_size, shortcut, neuron, shape, sta
         t = whole(0)
         while t < steps:
             place = t * places + i
-            n = _find(spikes[0], place * first, one, first, one, rows, whole(0), tally)
-            n = _find(spikes[1], place * second, one, second, one + first, rows, n, tally)
-            n = _find(spikes[2], place * third, one, third, one + first + second, rows, n, tally)
+            n = find(spikes[0], place * first, one, first, one, rows, whole(0), tally)
+            n = find(spikes[1], place * second, one, second, one + first, rows, n, tally)
+            n = find(spikes[2], place * third, one, third, one + first + second, rows, n, tally)
             sum_rows(sums, whole(0), tables, t * size, out, rows, n)
             q, at = whole(0), place * out
             if len(shortcut) > 0:
@@ -152,11 +123,12 @@ def fire_places(spikes, widths, tables, table_size, shortcut, neuron, shape, sta
 
 
 @compiled
-def fire_lines(spikes, tables, table_size, neuron, shape, strides, start, stop, fired, tally):
+def fire_lines(spikes, tables, table_size, row_size, neuron, shape, strides, start, stop, fired, tally):
     """Map along lines and fire, for the lines `start` to `stop`.
 
     `shape` is T, batch, lines, positions in a line and channels; `strides` the distance of steps, images,
-    lines and positions in memory. Channels are next to each other.
+    lines and positions in memory. Channels are next to each other. Rows of the tables are `row_size` long,
+    a whole number of registers, of which `positions` count.
     """
     steps, lines = whole(shape[0]), whole(shape[2])
     positions, channels = whole(shape[3]), whole(shape[4])
@@ -166,9 +138,9 @@ def fire_lines(spikes, tables, table_size, neuron, shape, strides, start, stop, 
         whole(strides[2]),
         whole(strides[3]),
     )
-    one, size = whole(1), whole(table_size)
-    rows = np.empty(channels + one, np.uintp)
-    sums = np.empty(channels * positions, tables.dtype)
+    one, size, padded = whole(1), whole(table_size), whole(row_size)
+    rows = np.empty(channels + one, np.int32)
+    sums = np.empty(channels * padded, tables.dtype)
     membrane = np.empty(positions * channels, tables.dtype)
     drive = np.empty(channels, tables.dtype)
     line = whole(start)
@@ -178,25 +150,22 @@ def fire_lines(spikes, tables, table_size, neuron, shape, strides, start, stop, 
         while t < steps:
             at = t * by_step + (line // lines) * by_image + (line % lines) * by_line
             c = whole(0)
-            while c < channels:
+            while c < channels * padded:
                 p = whole(0)
-                while p < positions:
-                    sums[c * positions + p] = tables[t * size + p]
+                while p < padded:
+                    sums[c + p] = tables[t * size + p]
                     p += one
-                c += one
+                c += padded
             p = whole(0)
             while p < positions:
-                n = _find(spikes, at + p * by_position, one, channels, whole(0), rows, whole(0), tally)
-                source, k = t * size + (p + one) * positions, whole(0)
-                while k < n:
-                    _add_row(sums, rows[k] * positions, tables, source, positions)
-                    k += one
+                n = find(spikes, at + p * by_position, one, channels, whole(0), rows, whole(0), tally)
+                add_row(sums, padded, tables, t * size + (p + one) * padded, rows, n)
                 p += one
             p = whole(0)
             while p < positions:
                 c = whole(0)
                 while c < channels:  # the channels next to each other, for the neurons to go fast
-                    drive[c] = sums[c * positions + p]
+                    drive[c] = sums[c * padded + p]
                     c += one
                 to = at + p * by_position
                 _step(drive, membrane, p * channels, channels, fired, to, neuron)

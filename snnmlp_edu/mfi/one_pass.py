@@ -19,22 +19,22 @@ Result = TypeVar("Result")
 
 # Below this many values, starting a second thread takes longer than the loop.
 SHARE_FROM = 2**14
+PIECES = 3  # for each thread
 
 _threads = ThreadPoolExecutor(thread_name_prefix="events")
 
 
 class Spelling(NamedTuple):
-    """How a type of numbers spells 1: the type of its bits, the bits, and how many 0 they end in."""
+    """How a type of numbers spells 1: the type itself, that of its bits, and the bits."""
 
     number: Any
     bits: Any
     one: int
-    low_zeros: int
 
 
 _SPELLING = {
-    torch.float32: Spelling(np.float32, np.uint32, 0x3F800000, 23),
-    torch.float64: Spelling(np.float64, np.uint64, 0x3FF0000000000000, 52),
+    torch.float32: Spelling(np.float32, np.uint32, 0x3F800000),
+    torch.float64: Spelling(np.float64, np.uint64, 0x3FF0000000000000),
 }
 
 
@@ -47,28 +47,38 @@ def _spell(spikes: Tensor) -> Array:
 
 
 def _share(places: int, values: int, run: Callable[[int, int], Result]) -> tuple[list[int], list[Result]]:
-    """Give each thread its share of the places; the shares' edges, and what each run returned."""
-    shares = torch.get_num_threads() if values >= SHARE_FROM else 1
-    edges = [places * share // shares for share in range(shares + 1)]
-    others = [_threads.submit(run, *pair) for pair in itertools.pairwise(edges[1:])]
-    return edges, [run(edges[0], edges[1]), *(other.result() for other in others)]
+    """Run a loop in pieces, on as many threads as PyTorch uses; the pieces' edges, and what each returned.
+
+    Each thread takes the next piece when it has done one, so that none has to wait for another that the
+    machine keeps busy with something else.
+    """
+    threads = torch.get_num_threads() if values >= SHARE_FROM else 1
+    pieces = PIECES * threads if threads > 1 else 1
+    edges = [places * piece // pieces for piece in range(pieces + 1)]
+    if threads == 1:
+        return edges, [run(*edges)]
+    results: dict[int, Result] = {}
+    waiting = iter(range(pieces))
+
+    def work() -> None:
+        for piece in waiting:
+            results[piece] = run(edges[piece], edges[piece + 1])
+
+    others = [_threads.submit(work) for _ in range(threads - 1)]
+    work()
+    for other in others:
+        if not other.cancel():
+            other.result()
+    return edges, [results[piece] for piece in range(pieces)]
 
 
 def _tally(dtype: torch.dtype) -> Array:
-    return np.array([0, 0, 0, _SPELLING[dtype].low_zeros], np.uintp)
+    return np.array([0, 0, _SPELLING[dtype].one], np.uintp)
 
 
-def _count(tallies: Sequence[Array], dtype: torch.dtype) -> int | None:
-    """The number of spikes; None if a value was neither 0 nor 1.
-
-    If no value has a bit that 1 does not have, then none spells a larger number than 1 does, and the sum of
-    all reaches that of as many ones only if every value that is not 0 is 1.
-    """
-    _, _, one, low_zeros = _SPELLING[dtype]
-    spikes, seen, total = 0, 0, 0
-    for tally in tallies:
-        spikes, seen, total = spikes + int(tally[0]), seen | int(tally[1]), total + int(tally[2])
-    return spikes if seen in (0, one) and total == spikes * (one >> low_zeros) else None
+def _count(tallies: Sequence[Array]) -> int | None:
+    """The number of spikes; None if a value was neither 0 nor 1."""
+    return None if any(tally[1] for tally in tallies) else sum(int(tally[0]) for tally in tallies)
 
 
 def scan(spikes: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -89,7 +99,7 @@ def scan(spikes: Tensor) -> tuple[Tensor, Tensor] | None:
         return rows[:n], tally
 
     edges, found = _share(before, spikes.numel(), run)
-    if _count([tally for _, tally in found], spikes.dtype) is None:
+    if _count([tally for _, tally in found]) is None:
         return None
     ends = np.cumsum([len(rows) for rows, _ in found])
     for end, (start, stop) in zip(ends, itertools.pairwise(edges[1:]), strict=False):
@@ -128,7 +138,7 @@ def convolve(
     given = rows.numpy(), bounds.numpy(), _flat(table), table.shape[1], channels, geometry
 
     def run(start: int, stop: int) -> int:
-        return sum_windows(*given, start, stop, _flat(sums), np.empty(taps * channels, np.uintp))
+        return sum_windows(*given, start, stop, _flat(sums), np.empty(taps * channels, np.int32))
 
     _, added = _share(number * down * across, sums.numel(), run)
     return sums, sum(added)
@@ -185,17 +195,19 @@ def fire_along_channels(
         return tally
 
     _, tallies = _share(shape[1], fired.numel(), run)
-    arrived = _count(tallies, dtype)
+    arrived = _count(tallies)
     return None if arrived is None else Fired(fired, kept, arrived)
 
 
 def fire_along_lines(spikes: Tensor, tables: Tensor, neuron: NeuronConfig, upright: bool) -> Fired | None:
     """Map spikes `[T, B, H, W, C]` along the width, or upright along the height, and fire.
 
-    Args and result as for `fire_along_channels`, for tables `[T or 1, 1 + positions, positions]`.
+    Args and result as for `fire_along_channels`, for tables `[T or 1, 1 + positions, row]`, each row
+    filled up to a whole number of registers.
     """
     spikes, dtype = spikes.contiguous(), spikes.dtype
     fired = torch.empty_like(spikes)
+    row_size = tables.shape[2]
     seen = spikes.transpose(2, 3) if upright else spikes  # [T, B, lines, positions, C]
     shape, strides = tuple(seen.shape), seen.stride()[:4]
     spelt, weights, written = _spell(spikes), _flat(tables), _flat(fired)
@@ -203,9 +215,9 @@ def fire_along_lines(spikes: Tensor, tables: Tensor, neuron: NeuronConfig, uprig
 
     def run(start: int, stop: int) -> Array:
         tally = _tally(dtype)
-        fire_lines(spelt, weights, size, constants, shape, strides, start, stop, written, tally)
+        fire_lines(spelt, weights, size, row_size, constants, shape, strides, start, stop, written, tally)
         return tally
 
     _, tallies = _share(shape[1] * shape[2], spikes.numel(), run)
-    arrived = _count(tallies, dtype)
+    arrived = _count(tallies)
     return None if arrived is None else Fired(fired, None, arrived)
