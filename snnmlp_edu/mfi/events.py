@@ -47,8 +47,9 @@ def runs_compiled(*tensors: Tensor) -> bool:
     Whoever watches PyTorch's operations by a dispatch mode, as `audit` does, must be able to see where
     each value comes from.
     """
-    watched = torch._C._len_torch_dispatch_stack() > 0 or any(tensor.requires_grad for tensor in tensors)
-    return HAS_NUMBA and not watched and all(tensor.device.type == "cpu" for tensor in tensors)
+    if not HAS_NUMBA or torch._C._len_torch_dispatch_stack() > 0:
+        return False
+    return all(tensor.is_cpu and not tensor.requires_grad for tensor in tensors)
 
 
 def find_events(*parts: Tensor) -> Events:

@@ -7,14 +7,17 @@ The search reads floating point numbers as the whole numbers that their bits spe
 to compare. A tally of three numbers goes along: spikes found; what was neither 0 nor 1; how a 1 is spelt.
 
 Arrays are flat here and positions unsigned: a view of a row, or a test for a negative index, would take as
-long as the work on a short row.
+long as the work on a short row. Each loop is cut into as many pieces as there are threads to share them.
 """
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 
 from .registers import add_row, compiled, find, sum_rows, whole
+
+parallel = numba.njit(parallel=True, nogil=True, cache=True)
 
 
 @compiled
@@ -32,7 +35,7 @@ def _step(drive, membrane, row, width, spikes, to, neuron):
 
 
 @compiled
-def sum_whole_rows(table, width, rows, bounds, start, stop, sums):
+def _sum_whole_rows(table, width, rows, bounds, start, stop, sums):
     """The rows of the bags `start` to `stop` added up, as whole numbers."""
     for bag in range(start, stop):
         for k in range(bounds[bag], bounds[bag + 1]):
@@ -42,12 +45,8 @@ def sum_whole_rows(table, width, rows, bounds, start, stop, sums):
 
 
 @compiled
-def sum_windows(rows, bounds, table, out, channels, geometry, start, stop, sums, buffer):
-    """Sums of the windows `start` to `stop` of a convolution; how many rows were added.
-
-    `rows` and `bounds` are the events of the input places, each with the bias first. `geometry` is height
-    and width of the input, then of the output, then kernel, stride and padding, down and across.
-    """
+def _sum_windows(rows, bounds, table, out, channels, geometry, start, stop, sums, buffer):
+    """`sum_windows` for the windows `start` to `stop`; how many rows were added."""
     tall, wide, down, across, kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x = geometry
     added = whole(0)
     for window in range(start, stop):
@@ -67,8 +66,8 @@ def sum_windows(rows, bounds, table, out, channels, geometry, start, stop, sums,
 
 
 @compiled
-def scan_places(values, after, features, strides, start, stop, rows, bounds, tally):
-    """Write the events of the places `start` to `stop` of `[before, after, features]`; their number."""
+def _scan_places(values, after, features, strides, start, stop, rows, bounds, tally):
+    """Write the events of the places `start` to `stop`; their number."""
     n, one = whole(0), whole(1)
     along, across = whole(strides[0]), whole(strides[1])
     i = whole(start)
@@ -85,13 +84,10 @@ def scan_places(values, after, features, strides, start, stop, rows, bounds, tal
 
 
 @compiled
-def fire_places(spikes, widths, tables, table_size, shortcut, neuron, shape, start, stop, fired, kept, tally):
-    """Map along the channels, add the shortcut and fire, at the places `start` to `stop`.
-
-    `shape` is T, places and channels out; `spikes` are three arrays `[T, places, width]`, some perhaps of
-    width 0; `shortcut` and `kept` are `[T, places, out]` or empty; each step's table begins `table_size`
-    behind the last.
-    """
+def _fire_places(
+    spikes, widths, tables, table_size, shortcut, neuron, shape, start, stop, fired, kept, tally
+):
+    """`fire_places` for the places `start` to `stop`."""
     steps, places, out = whole(shape[0]), whole(shape[1]), whole(shape[2])
     one, size = whole(1), whole(table_size)
     first, second, third = whole(widths[0]), whole(widths[1]), whole(widths[2])
@@ -123,13 +119,8 @@ def fire_places(spikes, widths, tables, table_size, shortcut, neuron, shape, sta
 
 
 @compiled
-def fire_lines(spikes, tables, table_size, row_size, neuron, shape, strides, start, stop, fired, tally):
-    """Map along lines and fire, for the lines `start` to `stop`.
-
-    `shape` is T, batch, lines, positions in a line and channels; `strides` the distance of steps, images,
-    lines and positions in memory. Channels are next to each other. Rows of the tables are `row_size` long,
-    a whole number of registers, of which `positions` count.
-    """
+def _fire_lines(spikes, tables, table_size, row_size, neuron, shape, strides, start, stop, fired, tally):
+    """`fire_lines` for the lines `start` to `stop`."""
     steps, lines = whole(shape[0]), whole(shape[2])
     positions, channels = whole(shape[3]), whole(shape[4])
     by_step, by_image, by_line, by_position = (
@@ -172,3 +163,68 @@ def fire_lines(spikes, tables, table_size, row_size, neuron, shape, strides, sta
                 p += one
             t += one
         line += one
+
+
+@parallel
+def sum_whole_rows(pieces, table, width, rows, bounds, sums):
+    """`sums`, `[bags, width]`, of the listed rows of a table of whole numbers."""
+    bags = len(bounds) - 1
+    for piece in numba.prange(pieces):
+        start, stop = bags * piece // pieces, bags * (piece + 1) // pieces
+        _sum_whole_rows(table, width, rows, bounds, start, stop, sums)
+
+
+@parallel
+def sum_windows(pieces, rows, bounds, table, out, channels, geometry, windows, sums, added):
+    """Sums of all windows of a convolution, and into `added` how many rows each piece added for spikes.
+
+    `rows` and `bounds` are the events of the input places, each with the bias first. `geometry` is height
+    and width of the input, then of the output, then kernel, stride and padding, down and across.
+    """
+    for piece in numba.prange(pieces):
+        start, stop = windows * piece // pieces, windows * (piece + 1) // pieces
+        buffer = np.empty(geometry[4] * geometry[5] * channels, np.int32)
+        added[piece] = _sum_windows(rows, bounds, table, out, channels, geometry, start, stop, sums, buffer)
+
+
+@parallel
+def scan_places(pieces, values, shape, strides, rows, bounds, ends, tallies):
+    """Write the events of spikes `[before, after, features]`, each piece into a line of `rows`.
+
+    `ends` gets the number of events of each piece; `bounds` are counted from the start of the piece.
+    """
+    before, after, features = shape
+    for piece in numba.prange(pieces):
+        start, stop = before * piece // pieces, before * (piece + 1) // pieces
+        ends[piece] = _scan_places(
+            values, after, features, strides, start, stop, rows[piece], bounds, tallies[piece]
+        )
+
+
+@parallel
+def fire_places(pieces, spikes, widths, tables, size, shortcut, neuron, shape, fired, kept, tallies):
+    """Map along the channels, add the shortcut and fire.
+
+    `shape` is T, places and channels out; `spikes` are three arrays `[T, places, width]`, some perhaps of
+    width 0; `shortcut` and `kept` are `[T, places, out]` or empty; each step's table begins `size` behind
+    the last.
+    """
+    for piece in numba.prange(pieces):
+        start, stop = shape[1] * piece // pieces, shape[1] * (piece + 1) // pieces
+        more = shortcut, neuron, shape, start, stop, fired, kept, tallies[piece]
+        _fire_places(spikes, widths, tables, size, *more)
+
+
+@parallel
+def fire_lines(pieces, spikes, tables, size, row, neuron, shape, strides, fired, tallies):
+    """Map along lines and fire.
+
+    `shape` is T, batch, lines, positions in a line and channels; `strides` the distance of steps, images,
+    lines and positions in memory. Channels are next to each other. Rows of the tables are `row` long, a
+    whole number of registers, of which `positions` count; each step's table begins `size` behind the last.
+    """
+    lines = shape[1] * shape[2]
+    for piece in numba.prange(pieces):
+        start, stop = lines * piece // pieces, lines * (piece + 1) // pieces
+        more = neuron, shape, strides, start, stop, fired, tallies[piece]
+        _fire_lines(spikes, tables, size, row, *more)

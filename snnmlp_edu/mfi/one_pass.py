@@ -1,27 +1,25 @@
-"""Run the compiled loops on PyTorch's tensors, shared out among as many threads as PyTorch uses."""
+"""Run the compiled loops on PyTorch's tensors, on as many threads as PyTorch uses."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..config import NeuronConfig
-from .loops import fire_lines, fire_places, scan_places, sum_whole_rows, sum_windows
+from . import loops
 
 Array = np.ndarray[Any, Any]
-Result = TypeVar("Result")
 
-# Below this many values, starting a second thread takes longer than the loop.
+# Below this many values, waking a second thread takes longer than the loop.
 SHARE_FROM = 2**14
-PIECES = 3  # for each thread
 
-_threads = ThreadPoolExecutor(thread_name_prefix="events")
+_one_at_a_time = threading.Lock()  # not every way in which numba runs threads allows for more
 
 
 class Spelling(NamedTuple):
@@ -39,46 +37,32 @@ _SPELLING = {
 
 
 def _flat(tensor: Tensor) -> Array:
-    return tensor.reshape(-1).numpy()
+    return tensor.numpy().reshape(-1)
 
 
 def _spell(spikes: Tensor) -> Array:
     return _flat(spikes).view(_SPELLING[spikes.dtype].bits)
 
 
-def _share(places: int, values: int, run: Callable[[int, int], Result]) -> tuple[list[int], list[Result]]:
-    """Run a loop in pieces, on as many threads as PyTorch uses; the pieces' edges, and what each returned.
-
-    Each thread takes the next piece when it has done one, so that none has to wait for another that the
-    machine keeps busy with something else.
-    """
-    threads = torch.get_num_threads() if values >= SHARE_FROM else 1
-    pieces = PIECES * threads if threads > 1 else 1
-    edges = [places * piece // pieces for piece in range(pieces + 1)]
-    if threads == 1:
-        return edges, [run(*edges)]
-    results: dict[int, Result] = {}
-    waiting = iter(range(pieces))
-
-    def work() -> None:
-        for piece in waiting:
-            results[piece] = run(edges[piece], edges[piece + 1])
-
-    others = [_threads.submit(work) for _ in range(threads - 1)]
-    work()
-    for other in others:
-        if not other.cancel():
-            other.result()
-    return edges, [results[piece] for piece in range(pieces)]
+def _pieces(values: int) -> int:
+    """Into how many pieces a loop over so many values is cut."""
+    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    return min(torch.get_num_threads(), most) if values >= SHARE_FROM else 1
 
 
-def _tally(dtype: torch.dtype) -> Array:
-    return np.array([0, 0, _SPELLING[dtype].one], np.uintp)
+def _run(loop: Any, pieces: int, *arguments: Any) -> None:
+    with _one_at_a_time:
+        numba.set_num_threads(pieces)
+        loop(pieces, *arguments)
 
 
-def _count(tallies: Sequence[Array]) -> int | None:
+def _tallies(pieces: int, dtype: torch.dtype) -> Array:
+    return np.array([[0, 0, _SPELLING[dtype].one]] * pieces, np.uintp)
+
+
+def _count(tallies: Array) -> int | None:
     """The number of spikes; None if a value was neither 0 nor 1."""
-    return None if any(tally[1] for tally in tallies) else sum(int(tally[0]) for tally in tallies)
+    return None if tallies[:, 1].any() else int(tallies[:, 0].sum())
 
 
 def scan(spikes: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -90,33 +74,25 @@ def scan(spikes: Tensor) -> tuple[Tensor, Tensor] | None:
     near = spikes.stride(2) == 1  # the features of a place are next to each other, or else the places are
     strides = (1, features) if near else (after, 1)
     spelt = _spell(spikes if near else spikes.transpose(1, 2))
-    bounds = np.zeros(before * after + 1, np.int32)
-
-    def run(start: int, stop: int) -> tuple[Array, Array]:
-        rows = np.empty((stop - start) * after * (1 + features) + 1, np.int32)
-        tally = _tally(spikes.dtype)
-        n = scan_places(spelt, after, features, strides, start, stop, rows, bounds, tally)
-        return rows[:n], tally
-
-    edges, found = _share(before, spikes.numel(), run)
-    if _count([tally for _, tally in found]) is None:
+    pieces = _pieces(spikes.numel())
+    longest = -(-before // pieces) * after * (1 + features) + 1
+    rows, bounds = np.empty((pieces, longest), np.int32), np.zeros(before * after + 1, np.int32)
+    ends, tallies = np.zeros(pieces, np.int64), _tallies(pieces, spikes.dtype)
+    _run(loops.scan_places, pieces, spelt, (before, after, features), strides, rows, bounds, ends, tallies)
+    if _count(tallies) is None:
         return None
-    ends = np.cumsum([len(rows) for rows, _ in found])
-    for end, (start, stop) in zip(ends, itertools.pairwise(edges[1:]), strict=False):
-        bounds[start * after + 1 : stop * after + 1] += end
-    rows = found[0][0] if len(found) == 1 else np.concatenate([rows for rows, _ in found])
-    return torch.from_numpy(rows), torch.from_numpy(bounds)
+    found = np.concatenate([line[:end] for line, end in zip(rows, ends, strict=True)])
+    for piece in range(1, pieces):
+        start, stop = before * piece // pieces * after, before * (piece + 1) // pieces * after
+        bounds[start + 1 : stop + 1] += ends[:piece].sum()
+    return torch.from_numpy(found), torch.from_numpy(bounds)
 
 
 def sum_integers(rows: Tensor, bounds: Tensor, table: Tensor) -> Tensor:
     """The sum of each bag's rows of a table of whole numbers, `[bags, out]` in int32."""
     sums = torch.zeros(len(bounds) - 1, table.shape[1], dtype=torch.int32)
-    arrays = _flat(table), table.shape[1], rows.numpy(), bounds.numpy()
-
-    def run(start: int, stop: int) -> None:
-        sum_whole_rows(*arrays, start, stop, _flat(sums))
-
-    _share(len(sums), len(rows), run)
+    given = _flat(table), table.shape[1], rows.numpy(), bounds.numpy()
+    _run(loops.sum_whole_rows, _pieces(len(rows)), *given, _flat(sums))
     return sums
 
 
@@ -133,15 +109,13 @@ def convolve(
         number: images N.
         geometry: height and width of the input, of the output, of the kernel, stride and padding.
     """
-    down, across, taps = geometry[2], geometry[3], geometry[4] * geometry[5]
-    sums = torch.empty(number, down, across, table.shape[1], dtype=table.dtype)
-    given = rows.numpy(), bounds.numpy(), _flat(table), table.shape[1], channels, geometry
-
-    def run(start: int, stop: int) -> int:
-        return sum_windows(*given, start, stop, _flat(sums), np.empty(taps * channels, np.int32))
-
-    _, added = _share(number * down * across, sums.numel(), run)
-    return sums, sum(added)
+    down, across, out = geometry[2], geometry[3], table.shape[1]
+    sums = torch.empty(number, down, across, out, dtype=table.dtype)
+    pieces = _pieces(sums.numel())
+    added = np.zeros(pieces, np.int64)
+    given = rows.numpy(), bounds.numpy(), _flat(table), out, channels, geometry
+    _run(loops.sum_windows, pieces, *given, number * down * across, _flat(sums), added)
+    return sums, int(added.sum())
 
 
 class Fired(NamedTuple):
@@ -158,7 +132,8 @@ def _constants(neuron: NeuronConfig, dtype: torch.dtype) -> tuple[Any, Any, bool
 
 
 def _table_size(tables: Tensor) -> int:
-    return tables[0].numel() if len(tables) > 1 else 0
+    steps, rows, out = tables.shape
+    return rows * out if steps > 1 else 0
 
 
 def fire_along_channels(
@@ -176,25 +151,28 @@ def fire_along_channels(
     Returns:
         Spikes `[T, B, H, W, C]`; None if a value that arrived is neither 0 nor 1.
     """
-    first, dtype = spikes[0], spikes[0].dtype
-    shape = first.shape[0], first.shape[1:4].numel(), tables.shape[2]
+    (steps, *grid, _), dtype, out = spikes[0].shape, spikes[0].dtype, tables.shape[2]
     parts = [_spell(part) for part in spikes]
-    parts += [parts[0][:0]] * (3 - len(parts))
-    widths = [part.shape[4] for part in spikes] + [0, 0]
-    fired = torch.empty(*first.shape[:4], shape[2], dtype=dtype)
+    missing = 3 - len(parts)
+    widths = tuple([part.shape[4] for part in spikes] + [0] * missing)
+    fired = torch.empty(steps, *grid, out, dtype=dtype)
     kept = torch.empty_like(fired) if keep else None
-    empty = np.empty(0, _SPELLING[dtype].number)
-    more = empty if shortcut is None else _flat(shortcut)
-    written = _flat(fired), empty if kept is None else _flat(kept)
-    weights, size, constants = _flat(tables), _table_size(tables), _constants(neuron, dtype)
-
-    def run(start: int, stop: int) -> Array:
-        tally = _tally(dtype)
-        given = tuple(parts), tuple(widths[:3]), weights, size, more, constants, shape
-        fire_places(*given, start, stop, *written, tally)
-        return tally
-
-    _, tallies = _share(shape[1], fired.numel(), run)
+    pieces, empty = _pieces(fired.numel()), np.empty(0, _SPELLING[dtype].number)
+    tallies = _tallies(pieces, dtype)
+    _run(
+        loops.fire_places,
+        pieces,
+        (*parts, *[parts[0][:0]] * missing),
+        widths,
+        _flat(tables),
+        _table_size(tables),
+        empty if shortcut is None else _flat(shortcut),
+        _constants(neuron, dtype),
+        (steps, grid[0] * grid[1] * grid[2], out),
+        _flat(fired),
+        empty if kept is None else _flat(kept),
+        tallies,
+    )
     arrived = _count(tallies)
     return None if arrived is None else Fired(fired, kept, arrived)
 
@@ -206,18 +184,21 @@ def fire_along_lines(spikes: Tensor, tables: Tensor, neuron: NeuronConfig, uprig
     filled up to a whole number of registers.
     """
     spikes, dtype = spikes.contiguous(), spikes.dtype
-    fired = torch.empty_like(spikes)
-    row_size = tables.shape[2]
     seen = spikes.transpose(2, 3) if upright else spikes  # [T, B, lines, positions, C]
-    shape, strides = tuple(seen.shape), seen.stride()[:4]
-    spelt, weights, written = _spell(spikes), _flat(tables), _flat(fired)
-    size, constants = _table_size(tables), _constants(neuron, dtype)
-
-    def run(start: int, stop: int) -> Array:
-        tally = _tally(dtype)
-        fire_lines(spelt, weights, size, row_size, constants, shape, strides, start, stop, written, tally)
-        return tally
-
-    _, tallies = _share(shape[1] * shape[2], spikes.numel(), run)
+    fired, pieces = torch.empty_like(spikes), _pieces(spikes.numel())
+    tallies = _tallies(pieces, dtype)
+    _run(
+        loops.fire_lines,
+        pieces,
+        _spell(spikes),
+        _flat(tables),
+        _table_size(tables),
+        tables.shape[2],
+        _constants(neuron, dtype),
+        tuple(seen.shape),
+        seen.stride()[:4],
+        _flat(fired),
+        tallies,
+    )
     arrived = _count(tallies)
     return None if arrived is None else Fired(fired, None, arrived)
