@@ -53,7 +53,10 @@ def _pieces(values: int) -> int:
 def _run(loop: Any, pieces: int, *arguments: Any) -> None:
     with _one_at_a_time:
         numba.set_num_threads(pieces)
+        threads = torch.get_num_threads()
         loop(pieces, *arguments)
+        if torch.get_num_threads() != threads:  # numba's start of its threads sets PyTorch's number, too
+            torch.set_num_threads(threads)
 
 
 def _tallies(pieces: int, dtype: torch.dtype) -> Array:
