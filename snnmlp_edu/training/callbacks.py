@@ -14,7 +14,7 @@ from torch import nn
 from ..checkpoints import save_checkpoint
 from ..data.files import write_atomically
 from ..data.transforms import Preprocessing
-from ..network import SpikingMLP
+from ..network import SpikingNetwork
 from ..recording import record
 from .data_module import ImageDataModule
 from .diagnosis import firing_warning
@@ -109,7 +109,7 @@ class KeepBest(Callback):
     def _firing_rates(self, trainer: Trainer, pl_module: TrainingModule) -> dict[str, float]:
         """Spikes a neuron and step of each layer; none for a network without spikes."""
         model, data = pl_module.model, trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(model, SpikingMLP)
+        assert isinstance(model, SpikingNetwork)
         assert isinstance(data, ImageDataModule)
         if model.config.activation != "lif":
             return {}
@@ -118,7 +118,7 @@ class KeepBest(Callback):
 
     def save(self, model: nn.Module, metrics: dict[str, Any]) -> None:
         """Write the checkpoint with what was measured so far."""
-        assert isinstance(model, SpikingMLP)
+        assert isinstance(model, SpikingNetwork)
         save_checkpoint(
             self.folder / CHECKPOINT,
             model,

@@ -23,9 +23,9 @@ from ..data.files import write_atomically
 from ..data.sources import ImageSource, open_source
 from ..data.transforms import Preprocessing
 from ..errors import InputError, Preempted
-from ..network import SpikingMLP
+from ..network import SpikingNetwork
 from ..plots import plot_learning_curves
-from ..registry import create_model
+from ..registry import build_model, create_model
 from ..transfer import Transfer, transfer_weights
 from .callbacks import KeepBest, StopAfter
 from .data_module import ImageDataModule
@@ -79,7 +79,7 @@ class TrainingResult:
 
 
 def fit(
-    model_or_preset: SpikingMLP | str | None = None,
+    model_or_preset: SpikingNetwork | str | None = None,
     recipe: Recipe | str | Path | None = None,
     *,
     output: str | Path = "runs",
@@ -125,7 +125,7 @@ def fit(
         recipe = recipe.replace(preset=None)
     seed_everything(recipe.seed, workers=True, verbose=False)
     source = open_source(recipe.dataset, recipe.data_dir, recipe.data_md5)
-    if run is not None and not isinstance(model_or_preset, SpikingMLP):
+    if run is not None and not isinstance(model_or_preset, SpikingNetwork):
         model, transfer = run.network(), None
     else:
         model, transfer = _network(model_or_preset, recipe, source)
@@ -207,25 +207,20 @@ def fit(
 
 
 def _network(
-    model_or_preset: SpikingMLP | str | None, recipe: Recipe, source: ImageSource
-) -> tuple[SpikingMLP, Transfer | None]:
+    model_or_preset: SpikingNetwork | str | None, recipe: Recipe, source: ImageSource
+) -> tuple[SpikingNetwork, Transfer | None]:
     """The network to train, and where the recipe names a checkpoint what it starts with."""
     start = load_checkpoint(recipe.init_from) if recipe.init_from is not None else None
     classes = len(source.class_names)
-    if isinstance(model_or_preset, SpikingMLP):
+    if isinstance(model_or_preset, SpikingNetwork):
         model = model_or_preset
     elif recipe.preset is None and start is not None:
-        model = SpikingMLP(start.model.config.replace(**{"num_classes": classes} | dict(recipe.model)))
+        config = start.model.config.replace(**{"num_classes": classes} | dict(recipe.model))
+        model = build_model(start.preset, config)
     elif recipe.preset is None:
         raise InputError("the recipe names no preset; give one, or a network")
     else:
-        made = create_model(recipe.preset, **recipe.model)
-        if not isinstance(made, SpikingMLP):
-            raise InputError(
-                f"{recipe.preset} is a baseline for counting and is not trained here; take a spiking MLP,"
-                " such as mlp_spe_nano"
-            )
-        model = made
+        model = create_model(recipe.preset, **recipe.model)
     if model.config.num_classes != classes:
         raise InputError(
             f"the network has {model.config.num_classes} classes and the data set {classes};"

@@ -22,7 +22,8 @@ from torch import Tensor
 from ..checkpoints import read_tensors, write_tensors
 from ..config import NetworkConfig
 from ..errors import InputError
-from ..network import SpikingMLP
+from ..network import SpikingNetwork
+from ..registry import build_model
 from .recipe import Recipe, load_recipe
 
 LAST = "last.safetensors"
@@ -162,9 +163,10 @@ class SavedRun:
         """The run's recipe, as its folder has it."""
         return load_recipe(self.folder / RECIPE)
 
-    def network(self) -> SpikingMLP:
+    def network(self) -> SpikingNetwork:
         """A new network of the run's configuration; its weights come with the state."""
-        return SpikingMLP(NetworkConfig.from_dict(self.description["config"]))
+        config = NetworkConfig.from_dict(self.description["config"])
+        return build_model(self.description["recipe"]["preset"], config)
 
     def require_same(self, description: Mapping[str, Any]) -> None:
         """Refuse to go on with anything else than the run began with.
