@@ -21,6 +21,7 @@ from .arguments import Json, OneLineErrors, Overrides, Source, TrainedNetwork, p
 from .checkpoints import load_checkpoint
 from .data_commands import data_app
 from .errors import Preempted
+from .ledger_commands import ledger_app
 from .plots import plot_sweeps
 from .registry import create_model, get_config, list_models
 from .training import describe_accuracy, evaluate_source, own_source
@@ -35,6 +36,7 @@ app = typer.Typer(
 
 
 app.add_typer(data_app, name="data")
+app.add_typer(ledger_app, name="ledger")
 
 
 def main() -> None:

@@ -28,9 +28,9 @@ LEVELS = (
     ("mfi", "prediction"),
     ("cost",),
     ("benchmark", "training"),
-    ("benchmark_report",),
+    ("benchmark_report", "ledger"),
     ("arguments",),
-    ("data_commands",),
+    ("data_commands", "ledger_commands"),
     ("cli",),
     ("__init__", "__main__"),
 )
