@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,12 @@ from torch.nn import functional
 from ..checkpoints import Checkpoint, load_checkpoint
 from ..cost import count_operations
 from ..data.datasets import LabelledImages
+from ..data.embedded import CLASS_NAMES
 from ..errors import InputError
 from ..mfi import audit, fold_batch_norm
 from ..mfi.report import without_numbers
 from ..registry import create_model
-from ..training.evaluation import BATCH_SIZE, evaluate
+from ..training.evaluation import BATCH_SIZE, evaluate, evaluate_embedded
 from ..training.recipe import Recipe
 from ..transfer import transfer_weights
 
@@ -69,6 +69,19 @@ def loss_and_hits(checkpoint: Checkpoint, test: LabelledImages) -> tuple[float, 
             total += functional.cross_entropy(logits, labels, reduction="sum").item()
             correct += int((logits.argmax(1) == labels).sum())
     return total / len(test.labels), correct
+
+
+def embedded_hits(checkpoint: Checkpoint, dataset: str, correct: int) -> int | None:
+    """Hits among the embedded test images; None for a network that tells other classes apart.
+
+    Args:
+        checkpoint: the network.
+        dataset: what it was trained and tested on.
+        correct: hits there.
+    """
+    if dataset == "embedded":
+        return correct
+    return evaluate_embedded(checkpoint)[0] if checkpoint.class_names == CLASS_NAMES else None
 
 
 def accuracy_at_steps(file: Path, test: LabelledImages, trained: int, known: float) -> dict[str, float]:
@@ -129,5 +142,3 @@ def rounded(value: float) -> float | None:
 def parameters(model: nn.Module) -> int:
     """How many parameters a network has."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-

@@ -1,8 +1,7 @@
-"""Plans: a question, and the runs that answer it: variants of one network, each trained with several seeds."""
+"""Plans: a question, and the runs that answer it: variants of one network, each with several seeds."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -24,7 +23,7 @@ from ..training.recipe import Recipe, load_recipe
 SEEDS = (0, 1, 2)
 FIELDS = ("question", "preset", "recipe", "base", "seeds", "variants")
 # Recipe fields that say where things are, and do not change what is computed.
-FREE = ("data_dir", "data_md5", "save_every")
+FREE = ("data_dir", "data_md5", "save_every", "loading", "tensorboard")
 # Recipe fields that a plan says in its own way, or that mean nothing to the result.
 _APART = ("name", "source", "preset", "model", "seed", *FREE)
 
@@ -104,9 +103,13 @@ def recipe_fields(recipe: Recipe) -> dict[str, Any]:
     >>> recipe_fields(load_recipe("fashion_smoke").replace(seed=3, epochs=2, data_dir="here"))["epochs"]
     2
     """
-    known = {f.name: f for f in dataclasses.fields(Recipe) if f.name not in _APART}
-    values = {name: getattr(recipe, name) for name in known}
-    return {name: value for name, value in values.items() if value != known[name].default}
+    plain = Recipe(name="", source="", epochs=1, learning_rate=1.0).to_dict()
+    required = ("epochs", "learning_rate")
+    return {
+        name: value
+        for name, value in recipe.to_dict().items()
+        if name not in _APART and (name in required or value != plain[name])
+    }
 
 
 def recipe_sha256(recipe: Recipe) -> str:

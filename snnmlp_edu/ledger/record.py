@@ -49,6 +49,7 @@ class Record:
         test_correct: how many these are.
         test_total: test images.
         test_loss: mean cross-entropy of a test image.
+        embedded_correct: hits among the 1,000 embedded test images; None for images of other classes.
         accuracy_at_steps: T -> test accuracy of the same weights with T time steps; empty where T is fixed.
         firing_rates: module path -> spikes a neuron and step, on the first `counted_images` test images.
         gradient_norms: `start` and `end` of training -> parameter path of each map's weights -> norm of the
@@ -91,6 +92,7 @@ class Record:
     test_correct: int
     test_total: int
     test_loss: float
+    embedded_correct: int | None
     accuracy_at_steps: Mapping[str, float]
     firing_rates: Mapping[str, float]
     gradient_norms: Mapping[str, Mapping[str, float]]
@@ -138,7 +140,9 @@ class Record:
         """
         found = _LINE.fullmatch(line)
         if found is None:
-            raise InputError(f"{place} holds no whole record; restore the file with git, or run the plan again")
+            raise InputError(
+                f"{place} holds no whole record; restore the file with git, or run the plan again"
+            )
         text = found[1] + "}"
         if _sha256(text) != found[2]:
             raise InputError(

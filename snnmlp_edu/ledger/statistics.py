@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..config import nearest
@@ -116,7 +116,7 @@ def summarise(records: Iterable[Record], measure: str) -> list[Summary]:
 
     Args:
         records: of one plan, as `read_records` gives them.
-        measure: a number of `Record`, such as `test_accuracy`.
+        measure: a number of `Record`, such as `test_accuracy`, or `operations.accumulates`.
 
     Raises:
         InputError: a record has no such number.
@@ -202,7 +202,11 @@ def _seeds(seeds: tuple[int, ...]) -> str:
 
 
 def _value(record: Record, measure: str) -> float:
-    value = getattr(record, measure, None)
-    if not isinstance(value, int | float):
-        raise InputError(f"a record has no number {measure!r}; take one such as test_accuracy")
+    name, _, part = measure.partition(".")
+    value = getattr(record, name, None)
+    value = value.get(part) if part and isinstance(value, Mapping) else value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(
+            f"a record has no number {measure!r}; take one such as test_accuracy or operations.accumulates"
+        )
     return float(value)
