@@ -17,7 +17,7 @@ from .recipe import Recipe
 
 
 class ShuffledBatches(Sampler[list[int]]):
-    """Indices in batches of one size, each epoch in an order of its own; an incomplete last one is left out.
+    """Indices in batches of one size, each epoch in an order of its own; an incomplete last step is left out.
 
     The order is drawn when an epoch's iterator is made, and not when it is first used, so that its
     generator does not depend on how far ahead batches are fetched.
@@ -27,14 +27,18 @@ class ShuffledBatches(Sampler[list[int]]):
         batch_size: indices in a batch.
         generator: draws the orders.
         skip: batches that the first epoch leaves out, because they were trained on before.
+        accumulate: batches that make up one step.
     """
 
-    def __init__(self, count: int, batch_size: int, generator: Generator, skip: int = 0) -> None:
+    def __init__(
+        self, count: int, batch_size: int, generator: Generator, skip: int = 0, accumulate: int = 1
+    ) -> None:
         self.count, self.batch_size, self.generator, self.skip = count, batch_size, generator, skip
+        self.accumulate = accumulate
         self.before_epoch = generator.get_state()
 
     def __len__(self) -> int:
-        return self.count // self.batch_size
+        return self.count // (self.batch_size * self.accumulate) * self.accumulate
 
     def __iter__(self) -> Iterator[list[int]]:
         self.before_epoch = self.generator.get_state()
@@ -74,7 +78,9 @@ class ImageDataModule(LightningDataModule):
         self.preprocessing = preprocessing
         self.recipe = recipe
         order = Generator().manual_seed(recipe.seed)
-        self.batches = ShuffledBatches(len(train.labels), recipe.batch_size, order)
+        self.batches = ShuffledBatches(
+            len(train.labels), recipe.batch_size, order, accumulate=recipe.accumulate
+        )
         self.augmentation = Generator().manual_seed(recipe.seed)
 
     def train_dataloader(self) -> DataLoader:
