@@ -30,7 +30,7 @@ LEVELS = (
     ("benchmark", "training"),
     ("benchmark_report",),
     ("arguments",),
-    ("data_commands",),
+    ("data_commands", "train_command"),
     ("cli",),
     ("__init__", "__main__"),
 )

@@ -34,8 +34,8 @@ _MODULES = {
     "Recipe": "recipe",
     "TrainingResult": "fitting",
     "fit": "fitting",
-    "list_recipes": "recipe_files",
-    "load_recipe": "recipe_files",
+    "list_recipes": "recipe",
+    "load_recipe": "recipe",
 }
 
 

@@ -36,8 +36,7 @@ from .optimisation import Plan
 from .pace import Pace
 from .processes import ReportedByFirst, is_first_process, on_first, place
 from .progress import TensorBoardCurves, TrainingBar
-from .recipe import Recipe
-from .recipe_files import load_recipe
+from .recipe import Recipe, load_recipe
 from .resume import CHECKPOINT, LAST, SavedRun, StateIO, how_to_resume, writing
 from .run_folder import RunFolder
 

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .recipe import SNNTORCH_LOSSES, Recipe
+from .recipe import Recipe
+from .rules import SNNTORCH_LOSSES
 
 StepLoss = Callable[[Tensor, Tensor], Tensor]
 

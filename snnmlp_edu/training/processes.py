@@ -22,7 +22,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from ..config import nearest
 from ..errors import InputError
-from .recipe import Precision
+from .rules import Precision
 from .synchronise import SharedStatistics
 
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]

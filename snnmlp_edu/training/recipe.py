@@ -1,26 +1,21 @@
-"""Recipes: all that decides a training, as one checked dataclass."""
+"""Recipes: all that decides a training, as one checked dataclass, read from a YAML file."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import yaml
 
 from ..config import NetworkConfig, nearest
 from ..data.sources import Dataset
 from ..errors import InputError
-from . import rules
+from .rules import RULES, SNNTORCH_LOSSES, Loss, Optimizer, Precision, Scaling, Schedule
 
-Optimizer = Literal["adamw", "sgd"]
-Schedule = Literal["one_cycle", "cosine", "constant"]
-Loss = Literal["cross_entropy", "tet", "ce_rate", "ce_count", "mse_count"]
-Precision = Literal["fp32", "bf16", "fp16"]
-Scaling = Literal["linear", "sqrt"]
-
-SNNTORCH_LOSSES = ("ce_rate", "ce_count", "mse_count")
+FOLDER = Path(__file__).parent / "recipes"
 
 
 @dataclass(frozen=True)
@@ -165,48 +160,43 @@ class Recipe:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
-RULES = {
-    "name": rules.TEXT,
-    "source": rules.TEXT,
-    "preset": rules.Rule(lambda v: isinstance(v, str | None), "the name of a preset"),
-    "model": rules.MAPPING,
-    "dataset": rules.choice(Dataset),
-    "data_dir": rules.TEXT_OR_NULL,
-    "data_md5": rules.TEXT_OR_NULL,
-    "init_from": rules.TEXT_OR_NULL,
-    "epochs": rules.whole(1),
-    "max_steps": rules.optional(rules.whole(1)),
-    "batch_size": rules.whole(2),
-    "accumulate": rules.whole(1),
-    "optimizer": rules.choice(Optimizer),
-    "momentum": rules.BELOW_ONE,
-    "nesterov": rules.FLAG,
-    "learning_rate": rules.POSITIVE,
-    "scale_learning_rate": rules.optional(rules.choice(Scaling)),
-    "base_batch": rules.optional(rules.whole(1)),
-    "min_learning_rate": rules.optional(rules.NOT_NEGATIVE),
-    "weight_decay": rules.NOT_NEGATIVE,
-    "schedule": rules.choice(Schedule),
-    "warmup": rules.optional(rules.BELOW_ONE),
-    "warmup_epochs": rules.optional(rules.NOT_NEGATIVE),
-    "loss": rules.choice(Loss),
-    "tet_lambda": rules.PROBABILITY,
-    "tet_phi": rules.number(lambda _: True, "a finite number"),
-    "label_smoothing": rules.BELOW_ONE,
-    "mixup": rules.NOT_NEGATIVE,
-    "cutmix": rules.NOT_NEGATIVE,
-    "mix_probability": rules.PROBABILITY,
-    "cutmix_probability": rules.PROBABILITY,
-    "flip": rules.FLAG,
-    "max_shift": rules.whole(0),
-    "gradient_clip": rules.optional(rules.POSITIVE),
-    "ema_decay": rules.optional(rules.PART),
-    "precision": rules.choice(Precision),
-    "validation_fraction": rules.PART,
-    "seed": rules.whole(0),
-    "save_every": rules.optional(rules.whole(1)),
-    "tensorboard": rules.FLAG,
-}
+def list_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(file.stem for file in FOLDER.glob("*.yaml"))
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Read a recipe by its name, or from a YAML file of your own.
+
+    Args:
+        name: one of `list_recipes()`, or a path that ends in `.yaml`.
+
+    Raises:
+        InputError: there is no such recipe, or the file does not hold one.
+
+    >>> load_recipe("fashion_smoke").preset
+    'mlp_spe_nano'
+    """
+    own_file = Path(name).suffix in (".yaml", ".yml")
+    file = Path(name) if own_file else FOLDER / f"{name}.yaml"
+    if not file.is_file():
+        known = list_recipes()
+        raise InputError(
+            f"there is no recipe {str(name)!r}{nearest(str(name), known)} (recipes: {', '.join(known)}; or"
+            " the path of a .yaml file)"
+        )
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{file} holds no recipe; write one 'field: value' a line")
+    required = [f.name for f in dataclasses.fields(Recipe) if f.name in ("source", "epochs", "learning_rate")]
+    missing = [name for name in required if name not in values]
+    if missing:
+        raise InputError(f"{file} lacks {', '.join(missing)}; every recipe needs {', '.join(required)}")
+    blank = Recipe(name=file.stem, source="", epochs=1, learning_rate=1.0)
+    return blank.replace(**values)
 
 
 def _contradictions(recipe: Recipe) -> Iterator[str]:

@@ -24,8 +24,7 @@ from ..config import NetworkConfig
 from ..errors import InputError
 from ..network import SpikingNetwork
 from ..registry import build_model
-from .recipe import Recipe
-from .recipe_files import load_recipe
+from .recipe import Recipe, load_recipe
 
 LAST = "last.safetensors"
 CHECKPOINT = "checkpoint.safetensors"

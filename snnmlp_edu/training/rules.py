@@ -1,14 +1,23 @@
-"""What the fields of a recipe must be, as a table that is checked when a recipe is made."""
+"""What the fields of a recipe may be, as a table that is checked when a recipe is made."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from ..config import nearest
+from ..data.sources import Dataset
 from ..errors import InputError
+
+Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["one_cycle", "cosine", "constant"]
+Loss = Literal["cross_entropy", "tet", "ce_rate", "ce_count", "mse_count"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Scaling = Literal["linear", "sqrt"]
+
+SNNTORCH_LOSSES = ("ce_rate", "ce_count", "mse_count")
 
 
 @dataclass(frozen=True)
@@ -76,3 +85,46 @@ NOT_NEGATIVE = number(lambda v: v >= 0, "0 or more")
 PART = number(lambda v: 0 < v < 1, "between 0 and 1")
 BELOW_ONE = number(lambda v: 0 <= v < 1, "at least 0 and below 1")
 PROBABILITY = number(lambda v: 0 <= v <= 1, "in 0 to 1")
+
+RULES = {
+    "name": TEXT,
+    "source": TEXT,
+    "preset": Rule(lambda v: isinstance(v, str | None), "the name of a preset"),
+    "model": MAPPING,
+    "dataset": choice(Dataset),
+    "data_dir": TEXT_OR_NULL,
+    "data_md5": TEXT_OR_NULL,
+    "init_from": TEXT_OR_NULL,
+    "epochs": whole(1),
+    "max_steps": optional(whole(1)),
+    "batch_size": whole(2),
+    "accumulate": whole(1),
+    "optimizer": choice(Optimizer),
+    "momentum": BELOW_ONE,
+    "nesterov": FLAG,
+    "learning_rate": POSITIVE,
+    "scale_learning_rate": optional(choice(Scaling)),
+    "base_batch": optional(whole(1)),
+    "min_learning_rate": optional(NOT_NEGATIVE),
+    "weight_decay": NOT_NEGATIVE,
+    "schedule": choice(Schedule),
+    "warmup": optional(BELOW_ONE),
+    "warmup_epochs": optional(NOT_NEGATIVE),
+    "loss": choice(Loss),
+    "tet_lambda": PROBABILITY,
+    "tet_phi": number(lambda _: True, "a finite number"),
+    "label_smoothing": BELOW_ONE,
+    "mixup": NOT_NEGATIVE,
+    "cutmix": NOT_NEGATIVE,
+    "mix_probability": PROBABILITY,
+    "cutmix_probability": PROBABILITY,
+    "flip": FLAG,
+    "max_shift": whole(0),
+    "gradient_clip": optional(POSITIVE),
+    "ema_decay": optional(PART),
+    "precision": choice(Precision),
+    "validation_fraction": PART,
+    "seed": whole(0),
+    "save_every": optional(whole(1)),
+    "tensorboard": FLAG,
+}
