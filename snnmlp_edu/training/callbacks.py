@@ -16,7 +16,7 @@ from ..data.files import write_atomically
 from ..data.transforms import Preprocessing
 from ..network import SpikingMLP
 from ..recording import record
-from .data_module import ImageDataModule
+from .data_module import DataModule
 from .diagnosis import firing_warning
 from .module import TrainingModule
 from .recipe import Recipe
@@ -110,10 +110,10 @@ class KeepBest(Callback):
         """Spikes a neuron and step of each layer; none for a network without spikes."""
         model, data = pl_module.model, trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(model, SpikingMLP)
-        assert isinstance(data, ImageDataModule)
+        assert isinstance(data, DataModule)
         if model.config.activation != "lif":
             return {}
-        images = self.preprocessing(data.validation_images.images[:FIRING_IMAGES].to(pl_module.device))
+        images = data.validation_sample(FIRING_IMAGES).to(pl_module.device)
         return record(model, images).firing_rates()
 
     def save(self, model: nn.Module, metrics: dict[str, Any]) -> None:

@@ -18,19 +18,17 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..checkpoints import load_checkpoint
-from ..data.datasets import LabelledImages, train_validation_split
 from ..data.files import write_atomically
-from ..data.sources import ImageSource, open_source
-from ..data.transforms import Preprocessing
+from ..data.sources import ImageSource
 from ..errors import InputError, Preempted
 from ..network import SpikingMLP
 from ..plots import plot_learning_curves
 from ..registry import create_model
 from ..transfer import Transfer, transfer_weights
 from .callbacks import KeepBest, StopAfter
-from .data_module import ImageDataModule
 from .diagnosis import Diverged
 from .evaluation import describe_accuracy, evaluate_source
+from .feeding import feed, open_recipe_source
 from .keep_last import KeepLast
 from .module import TrainingModule
 from .recipe import Recipe, load_recipe
@@ -124,7 +122,7 @@ def fit(
             )
         recipe = recipe.replace(preset=None)
     seed_everything(recipe.seed, workers=True, verbose=False)
-    source = open_source(recipe.dataset, recipe.data_dir, recipe.data_md5)
+    source = open_recipe_source(recipe)
     if run is not None and not isinstance(model_or_preset, SpikingMLP):
         model, transfer = run.network(), None
     else:
@@ -132,22 +130,19 @@ def fit(
     if transfer is not None and progress:
         print(f"weights of {recipe.init_from}: {transfer}")
 
-    # The test images are read only when everything is decided: at the end.
-    everything = source.load("train")
-    parts = train_validation_split(everything.labels, recipe.validation_fraction, recipe.seed)
-    train, validation = (LabelledImages(*(column[part] for column in everything)) for part in parts)
-    config = model.config
-    preprocessing = Preprocessing.fitted_to(train.images, config.image_size, config.in_channels)
+    # The test images are looked at only when everything is decided: at the end.
+    data = feed(source, recipe, model.config, announce=progress)
+    preprocessing = data.preprocessing
     description = {
         "recipe": recipe.to_dict(),
-        "config": config.to_dict(),
+        "config": model.config.to_dict(),
         "preprocessing": preprocessing.to_dict(),
+        "data": data.description,
     }
     if run is not None:
         run.require_same(description)
-    data = ImageDataModule(train, validation, preprocessing, recipe)
 
-    total_steps = recipe.epochs * (len(train.labels) // recipe.batch_size)
+    total_steps = recipe.epochs * len(data.batches)
     if recipe.max_steps is not None:
         total_steps = min(total_steps, recipe.max_steps)
     folder = run.folder if run is not None else _make_run_folder(Path(output), recipe)
@@ -187,7 +182,7 @@ def fit(
     seconds = keeper.seconds
 
     best = load_checkpoint(folder / CHECKPOINT)
-    correct, total = evaluate_source(best, source)
+    correct, total = evaluate_source(best, source, recipe.loading)
     tested = {"test_correct": correct, "test_total": total, "seconds": seconds, "torch": torch.__version__}
     curves = io.BytesIO()
     plot_learning_curves(keeper.history).savefig(curves, format="png")

@@ -12,12 +12,14 @@ from typing import Any, Literal, get_args
 import yaml
 
 from ..config import NetworkConfig, nearest
+from ..data.settings import Augmentation, Loading, settings_from
 from ..data.sources import Dataset
 from ..errors import InputError
 
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["one_cycle", "cosine"]
 
+SETTINGS: dict[str, Any] = {"augmentation": Augmentation, "loading": Loading}
 FOLDER = Path(__file__).parent / "recipes"
 
 
@@ -47,6 +49,9 @@ class Recipe:
         label_smoothing: part of the target that is spread over all classes.
         flip: mirror every second training image, at random.
         max_shift: largest random shift of a training image, in pixels.
+        augmentation: what else is done to images one by one, and how they are brought to the input's size.
+        loading: how images are fetched; it does not change what is computed.
+        skip_corrupt: leave out image files that cannot be read, and list them; else they stop the training.
         gradient_clip: largest norm of the gradient; None does not clip.
         validation_fraction: part of each class of the training images that only selects the best epoch.
         seed: of weights, split, order and augmentation.
@@ -77,6 +82,9 @@ class Recipe:
     label_smoothing: float = 0.0
     flip: bool = False
     max_shift: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    loading: Loading = field(default_factory=Loading)
+    skip_corrupt: bool = False
     gradient_clip: float | None = None
     validation_fraction: float = 0.1
     seed: int = 0
@@ -89,7 +97,10 @@ class Recipe:
         for name in ("data_dir", "data_md5", "init_from"):
             _check(name, self, isinstance(getattr(self, name), str | None), "text, or null")
         _check("model", self, isinstance(self.model, Mapping), "a mapping of NetworkConfig fields")
-        _check("flip", self, isinstance(self.flip, bool), "true or false")
+        for name in ("flip", "skip_corrupt"):
+            _check(name, self, isinstance(getattr(self, name), bool), "true or false")
+        for name, kind in SETTINGS.items():
+            object.__setattr__(self, name, settings_from(kind, getattr(self, name)))
         limits = {"epochs": 1, "max_steps": 1, "batch_size": 2, "max_shift": 0, "seed": 0, "save_every": 1}
         for name, lowest in limits.items():
             value = getattr(self, name)
@@ -127,6 +138,8 @@ class Recipe:
         for name, value in overrides.items():
             if name == "model" and isinstance(value, Mapping):
                 model = _merged(model, value)
+            elif name in SETTINGS and isinstance(value, Mapping):
+                changed[name] = _merged(dataclasses.asdict(getattr(self, name)), value)
             elif name in own:
                 changed[name] = value
             elif name in network:

@@ -28,7 +28,7 @@ from .recipe import Recipe, load_recipe
 LAST = "last.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 RECIPE = "recipe.yaml"
-FREE = ("save_every",)  # recipe fields that do not change what is computed
+FREE = ("save_every", "loading")  # recipe fields that do not change what is computed
 
 
 def how_to_resume(folder: Path) -> str:
@@ -118,7 +118,7 @@ class SavedRun:
 
     Args:
         folder: of the run.
-        description: what it is made of: `recipe`, `config`, `preprocessing`.
+        description: what it is made of: `recipe`, `config`, `preprocessing`, `data`.
     """
 
     folder: Path
@@ -151,7 +151,8 @@ class SavedRun:
         except InputError as error:
             kept = f"; the best epoch so far is kept in {best}" if best.is_file() else ""
             raise InputError(f"{error}{kept}") from error
-        return cls(folder, {name: document[name] for name in ("recipe", "config", "preprocessing")})
+        names = ("recipe", "config", "preprocessing", "data")
+        return cls(folder, {name: document[name] for name in names if name in document})
 
     @property
     def state(self) -> Path:
@@ -187,10 +188,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "")
     ['recipe.seed is 0 in the run and 1 now']
     """
     for name in [*old, *(name for name in new if name not in old)]:
+        if name in FREE:
+            continue
         before, now = old.get(name, "not set"), new.get(name, "not set")
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             yield from differences(before, now, f"{place}{name}.")
-        elif _plain(before) != _plain(now) and name not in FREE:
+        elif _plain(before) != _plain(now):
             yield f"{place}{name} is {_plain(before)} in the run and {_plain(now)} now"
 
 
