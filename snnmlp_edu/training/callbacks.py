@@ -14,7 +14,7 @@ from ..data.files import write_atomically
 from ..data.transforms import Preprocessing
 from ..network import SpikingNetwork
 from ..recording import record
-from .data_module import ImageDataModule
+from .data_module import DataModule
 from .diagnosis import firing_warning
 from .module import TrainingModule
 from .optimisation import Plan
@@ -135,10 +135,10 @@ class KeepBest(Callback):
     def _firing_rates(self, trainer: Trainer, pl_module: TrainingModule) -> dict[str, float]:
         """Spikes a neuron and step of each layer; none for a network without spikes."""
         model, data = pl_module.evaluated, trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, ImageDataModule)
+        assert isinstance(data, DataModule)
         if model.config.activation != "lif":
             return {}
-        images = self.preprocessing(data.validation_images.images[:FIRING_IMAGES].to(pl_module.device))
+        images = data.validation_sample(FIRING_IMAGES).to(pl_module.device)
         return record(model, images).firing_rates()
 
     def save(self, model: SpikingNetwork, metrics: dict[str, Any]) -> None:

@@ -17,19 +17,17 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..checkpoints import load_checkpoint
-from ..data.datasets import LabelledImages, train_validation_split
 from ..data.files import write_atomically
-from ..data.sources import ImageSource, open_source
-from ..data.transforms import Preprocessing
+from ..data.sources import ImageSource
 from ..errors import InputError, Preempted
 from ..network import SpikingNetwork
 from ..plots import plot_learning_curves
 from ..registry import build_model, create_model
 from ..transfer import Transfer, transfer_weights
 from .callbacks import KeepBest, StopAfter
-from .data_module import ImageDataModule
 from .diagnosis import Diverged
 from .evaluation import describe_accuracy, evaluate_source
+from .feeding import feed, open_recipe_source
 from .keep_last import KeepLast
 from .module import TrainingModule
 from .optimisation import Plan
@@ -138,7 +136,7 @@ def fit(
     placement = place(devices, nodes, accelerator, recipe.precision)
     announce = progress and is_first_process()
     seed_everything(recipe.seed, workers=True, verbose=False)
-    source = open_source(recipe.dataset, recipe.data_dir, recipe.data_md5)
+    source = open_recipe_source(recipe)
     if run is not None and not isinstance(model_or_preset, SpikingNetwork):
         model, transfer = run.network(), None
     else:
@@ -146,22 +144,19 @@ def fit(
     if transfer is not None and announce:
         print(f"weights of {recipe.init_from}: {transfer}")
 
-    # The test images are read only when everything is decided: at the end.
-    everything = source.load("train")
-    parts = train_validation_split(everything.labels, recipe.validation_fraction, recipe.seed)
-    train, validation = (LabelledImages(*(column[part] for column in everything)) for part in parts)
-    config = model.config
-    preprocessing = Preprocessing.fitted_to(train.images, config.image_size, config.in_channels)
+    # The test images are looked at only when everything is decided: at the end.
+    data = feed(source, recipe, model.config, announce)
+    preprocessing = data.preprocessing
     description = {
         "recipe": recipe.to_dict(),
-        "config": config.to_dict(),
+        "config": model.config.to_dict(),
         "preprocessing": preprocessing.to_dict(),
+        "data": data.description,
         "processes": placement.processes,
     }
     if run is not None:
         run.require_same(description)
-    plan = Plan(recipe, len(train.labels), placement.processes)
-    data = ImageDataModule(train, validation, preprocessing, recipe)
+    plan = Plan(recipe, data.batches.count, placement.processes)
     if announce:
         print(plan)
 
@@ -222,7 +217,7 @@ def _finish(keeper: KeepBest, source: ImageSource, device: torch.device) -> tupl
     seconds, folder = keeper.seconds, keeper.folder.path
     best = load_checkpoint(folder / CHECKPOINT)
     best.model.to(device)
-    correct, total = evaluate_source(best, source)
+    correct, total = evaluate_source(best, source, keeper.plan.recipe.loading)
     tested = {"test_correct": correct, "test_total": total, "seconds": seconds, "torch": torch.__version__}
     curves = io.BytesIO()
     plot_learning_curves(keeper.history).savefig(curves, format="png")

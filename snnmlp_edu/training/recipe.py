@@ -11,10 +11,12 @@ from typing import Any
 import yaml
 
 from ..config import NetworkConfig, nearest
+from ..data.settings import Augmentation, Loading, settings_from
 from ..data.sources import Dataset
 from ..errors import InputError
 from .rules import RULES, SNNTORCH_LOSSES, Loss, Optimizer, Precision, Scaling, Schedule
 
+SETTINGS: dict[str, Any] = {"augmentation": Augmentation, "loading": Loading}
 FOLDER = Path(__file__).parent / "recipes"
 
 
@@ -61,6 +63,9 @@ class Recipe:
         cutmix_probability: of those, the part for cutmix where both are on.
         flip: mirror every second training image, at random.
         max_shift: largest random shift of a training image, in pixels.
+        augmentation: what else is done to images one by one, and how they are brought to the input's size.
+        loading: how images are fetched; it does not change what is computed.
+        skip_corrupt: leave out image files that cannot be read, and list them; else they stop the training.
         gradient_clip: largest norm of the gradient; None does not clip.
         ema_decay: keep an exponential moving average of the weights with this decay, and validate, keep and
             test the average; None keeps none.
@@ -109,6 +114,9 @@ class Recipe:
     cutmix_probability: float = 0.5
     flip: bool = False
     max_shift: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    loading: Loading = field(default_factory=Loading)
+    skip_corrupt: bool = False
     gradient_clip: float | None = None
     ema_decay: float | None = None
     precision: Precision = "fp32"
@@ -120,6 +128,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, rule in RULES.items():
             rule.check(name, getattr(self, name))
+        for name, kind in SETTINGS.items():
+            object.__setattr__(self, name, settings_from(kind, getattr(self, name)))
         for contradiction in _contradictions(self):
             raise InputError(contradiction)
 
@@ -139,6 +149,8 @@ class Recipe:
         for name, value in overrides.items():
             if name == "model" and isinstance(value, Mapping):
                 model = _merged(model, value)
+            elif name in SETTINGS and isinstance(value, Mapping):
+                changed[name] = _merged(dataclasses.asdict(getattr(self, name)), value)
             elif name in own:
                 changed[name] = value
             elif name in network:

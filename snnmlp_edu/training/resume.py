@@ -29,8 +29,9 @@ from .recipe import Recipe, load_recipe
 LAST = "last.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 RECIPE = "recipe.yaml"
-DESCRIPTION = ("recipe", "config", "preprocessing", "processes")
-FREE = ("save_every", "tensorboard")  # recipe fields that do not change what is computed
+DESCRIPTION = ("recipe", "config", "preprocessing", "data", "processes")
+# Recipe fields that do not change what is computed.
+FREE = ("save_every", "loading", "tensorboard")
 
 
 def how_to_resume(folder: Path) -> str:
@@ -123,7 +124,7 @@ class SavedRun:
 
     Args:
         folder: of the run.
-        description: what it is made of: `recipe`, `config`, `preprocessing`, `processes`.
+        description: what it is made of: `recipe`, `config`, `preprocessing`, `data`, `processes`.
     """
 
     folder: Path
@@ -193,10 +194,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "")
     ['recipe.seed is 0 in the run and 1 now']
     """
     for name in [*old, *(name for name in new if name not in old)]:
+        if name in FREE:
+            continue
         before, now = old.get(name, "not set"), new.get(name, "not set")
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             yield from differences(before, now, f"{place}{name}.")
-        elif _plain(before) != _plain(now) and name not in FREE:
+        elif _plain(before) != _plain(now):
             yield f"{place}{name} is {_plain(before)} in the run and {_plain(now)} now"
 
 

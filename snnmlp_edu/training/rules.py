@@ -119,6 +119,7 @@ RULES = {
     "mix_probability": PROBABILITY,
     "cutmix_probability": PROBABILITY,
     "flip": FLAG,
+    "skip_corrupt": FLAG,
     "max_shift": whole(0),
     "gradient_clip": optional(POSITIVE),
     "ema_decay": optional(PART),
