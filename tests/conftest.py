@@ -10,8 +10,11 @@ from snnmlp_edu.mfi import events
 
 
 @pytest.fixture(autouse=True)
-def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test starts from one seed, with deterministic algorithms and the default neuron backend."""
+def deterministic(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Each test starts from one seed, with deterministic algorithms, default neuron backend, own cache."""
+    monkeypatch.setenv("SNNMLP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("SNNMLP_LIF_BACKEND", raising=False)
     torch.manual_seed(0)
     torch.set_num_threads(1)  # the tests' tensors are too small to share

@@ -344,7 +344,8 @@ def test_training_on_a_cifar_archive(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["dataset=imagenet"], "recipe field dataset is 'imagenet'; it must be one of embedded, digits"),
+        (["dataset=mnist"], "recipe field dataset is 'mnist'; it must be one of embedded, digits"),
+        (["dataset=imagenet"], "the data set imagenet is read from files; say where they are with data_dir="),
         (["dataset=cifar10", "data_dir=absent.tar.gz"], r"there is no file absent\.tar\.gz"),
         (["dataset=idx", "data_dir=7"], "recipe field data_dir is 7; it must be text, or null"),
         (["data_dir=here"], "embedded is shipped; leave out data_dir"),

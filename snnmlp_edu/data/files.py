@@ -9,8 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from filelock import FileLock
 
 from ..errors import InputError
 
@@ -28,6 +33,38 @@ def path() -> Path:
         if (folder / MANIFEST).is_file():
             return folder
     raise InputError(f"{package} came without its data; install snnmlp-edu again, or clone the repository")
+
+
+def cache_folder() -> Path:
+    """Where things are kept that can be found out again: `SNNMLP_CACHE`, else the user's cache."""
+    if "SNNMLP_CACHE" in os.environ:
+        return Path(os.environ["SNNMLP_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snnmlp-edu"
+
+
+@contextmanager
+def remembered(key: str) -> Iterator[Path]:
+    """A file of the cache, for the one process that holds it; the others wait, and find what it wrote.
+
+    Where the cache cannot be written nothing is remembered: then the file is in a folder that goes away.
+
+    Args:
+        key: what the file's name is made of.
+    """
+    name = hashlib.sha256(os.fsencode(key)).hexdigest()
+    file = cache_folder() / name[:2] / name
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{file}.lock")
+        lock.acquire()
+    except OSError:
+        with TemporaryDirectory() as folder:
+            yield Path(folder) / name
+        return
+    try:
+        yield file
+    finally:
+        lock.release()
 
 
 def write_atomically(target: Path, content: bytes) -> None:

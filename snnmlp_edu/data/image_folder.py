@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import torch
+
 from ..errors import InputError
-from .pictures import read_picture
+from .picture_sets import FilePictures
 
 SPLITS = ("train", "val", "test")
 Classes = dict[str, list[Path]]
@@ -44,16 +46,12 @@ def list_images(place: Path) -> tuple[dict[str, Classes], list[str]]:
     return splits, problems
 
 
-def verify_images(splits: dict[str, Classes]) -> list[str]:
-    """Decode every file; one line for each that is no whole image."""
-    problems = []
-    for classes in splits.values():
-        for file in (file for files in classes.values() for file in files):
-            try:
-                read_picture(file, channels=3)
-            except InputError as error:
-                problems.append(str(error))
-    return problems
+def as_pictures(place: Path, classes: Classes) -> FilePictures:
+    """The files of one split, labelled by the order of the classes' names."""
+    names = [str(file.relative_to(place)) for files in classes.values() for file in files]
+    counts = torch.tensor([len(files) for files in classes.values()])
+    labels = torch.repeat_interleave(torch.arange(len(classes)), counts)
+    return FilePictures(place, names, labels)
 
 
 def _classes(folder: Path, problems: list[str]) -> Classes:

@@ -10,8 +10,9 @@ from ..errors import InputError
 from .cifar import CIFAR
 from .datasets import Split
 from .idx_folder import is_idx_folder
-from .image_folder import list_images, verify_images
+from .image_folder import as_pictures, list_images
 from .sources import SHIPPED, open_source
+from .verification import find_damage
 
 PARTS: tuple[Split, ...] = ("train", "test")
 
@@ -84,7 +85,8 @@ def inspect(place: str, md5: str | None = None, decode: bool = True) -> Inspecti
         counts = {
             split: {name: len(files) for name, files in classes.items()} for split, classes in splits.items()
         }
-        problems += verify_images(splits) if decode else []
+        for classes in splits.values() if decode else ():
+            problems += find_damage(as_pictures(Path(place), classes), again=True).values()
         return Inspection(place, kind, counts, problems=tuple(problems))
     return _inspect_source(place, kind, md5)
 
@@ -98,6 +100,7 @@ def _inspect_source(place: str, kind: str, md5: str | None) -> Inspection:
     except InputError as error:
         return Inspection(place, kind, {}, problems=(str(error),))
     for part in PARTS:
+        assert source.load is not None
         try:
             images, labels = source.load(part)
         except InputError as error:

@@ -14,9 +14,14 @@ from .cifar import CifarArchive
 from .datasets import LabelledImages, Split
 from .digits import DIGIT_NAMES, load_digits
 from .embedded import CLASS_NAMES, load_embedded
+from .file_source import FileSource, open_folder
 from .idx_folder import idx_class_names, load_idx
+from .picture_sets import MemoryPictures, PictureSet
+from .settings import Verification
 
-Dataset = Literal["embedded", "digits", "fashion_mnist", "idx", "cifar10", "cifar100"]
+Dataset = Literal[
+    "embedded", "digits", "fashion_mnist", "idx", "cifar10", "cifar100", "imagenet", "image_folder"
+]
 SHIPPED = ("embedded", "digits")
 
 
@@ -27,15 +32,35 @@ class ImageSource:
     Args:
         name: what messages call it.
         class_names: what each label stands for.
-        load: reads the training or the test images, uint8 `[N, C, H, W]`, with their labels.
+        load: reads the training or the test images, uint8 `[N, C, H, W]`, with their labels; None where
+            they stay in files.
+        files: where they do.
     """
 
     name: str
     class_names: tuple[str, ...]
-    load: Callable[[Split], LabelledImages]
+    load: Callable[[Split], LabelledImages] | None = None
+    files: FileSource | None = None
+
+    def pictures(self, split: Split) -> PictureSet:
+        """The training or the test images one by one, wherever they are.
+
+        Raises:
+            InputError: they are not as they should be.
+        """
+        if self.files is not None:
+            return self.files.open(split)
+        assert self.load is not None
+        return MemoryPictures(self.load(split), f"{self.name} ({split})")
 
 
-def open_source(dataset: str, data_dir: str | Path | None = None, md5: str | None = None) -> ImageSource:
+def open_source(
+    dataset: str,
+    data_dir: str | Path | None = None,
+    md5: str | None = None,
+    verify: Verification = "decode",
+    skip_corrupt: bool = False,
+) -> ImageSource:
     """A data set by its name.
 
     | name | images | where they come from |
@@ -45,11 +70,14 @@ def open_source(dataset: str, data_dir: str | Path | None = None, md5: str | Non
     | `fashion_mnist` | all 70,000 of Fashion-MNIST, 28 x 28 | its four idx files in `data_dir` |
     | `idx` | any data set in four idx files, such as MNIST | `data_dir` |
     | `cifar10`, `cifar100` | 60,000, in colour, 32 x 32 | the published archive in `data_dir` |
+    | `imagenet`, `image_folder` | any files | folders `train/CLASS/` and `val/CLASS/` in `data_dir` |
 
     Args:
         dataset: one of these names.
         data_dir: folder of the files, or the CIFAR archive itself.
         md5: the CIFAR archive's checksum; None expects the published one.
+        verify: how image files are checked before they are used.
+        skip_corrupt: leave out those that cannot be read.
 
     Raises:
         InputError: the name is unknown, `data_dir` is missing or superfluous, or the files are not as
@@ -75,5 +103,8 @@ def open_source(dataset: str, data_dir: str | Path | None = None, md5: str | Non
     if dataset in ("idx", "fashion_mnist"):
         names = CLASS_NAMES if dataset == "fashion_mnist" else idx_class_names(place)
         return ImageSource(dataset, names, partial(load_idx, place, class_names=names))
+    if dataset in ("imagenet", "image_folder"):
+        files = open_folder(place, verify, skip_corrupt)
+        return ImageSource(dataset, files.class_names, files=files)
     archive = CifarArchive(dataset, place, md5)
     return ImageSource(dataset, archive.class_names(), archive.load)

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
+from .resizing import RESAMPLING, contain, cover, to_picture, to_pixels
 
 
 def check_finite(images: Tensor) -> None:
@@ -51,6 +53,9 @@ class Preprocessing:
         stored_size: side of the images it was fitted to; a picture of another size is resized to it, see
             `read_picture`. None resizes pictures to `image_size`.
         stored_channels: their channels; None stands for `in_channels`.
+        resize: the shorter side, in pixels, to which a picture is resized before its centre is cut out in
+            the network's size. None keeps the whole picture, as said above.
+        interpolation: how pictures are resized, `bilinear` or `bicubic`.
 
     Raises:
         InputError: a field is out of range.
@@ -65,11 +70,14 @@ class Preprocessing:
     std: tuple[float, ...] = (1.0,)
     stored_size: int | None = None
     stored_channels: int | None = None
+    resize: int | None = None
+    interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "in_channels", "stored_size", "stored_channels"):
+        optional = ("stored_size", "stored_channels", "resize")
+        for name in ("image_size", "in_channels", *optional):
             value = getattr(self, name)
-            if value is None and name.startswith("stored"):
+            if value is None and name in optional:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError(
@@ -83,6 +91,11 @@ class Preprocessing:
         if len(self.mean) != len(self.std) or min(self.std) <= 0:
             raise InputError(
                 f"Preprocessing has mean {self.mean} and std {self.std}; give as many of each, std above 0"
+            )
+        if self.interpolation not in RESAMPLING:
+            raise InputError(
+                f"Preprocessing.interpolation is {self.interpolation!r}; choose one of"
+                f" {', '.join(RESAMPLING)}"
             )
 
     @classmethod
@@ -99,11 +112,32 @@ class Preprocessing:
         height, width = images.shape[2:]
         return cls(image_size, in_channels, tuple(mean), tuple(std), max(height, width), images.shape[1])
 
+    @property
+    def side(self) -> int:
+        """Side of the square of pixels that `fit` makes of a picture."""
+        if self.resize is not None:
+            return self.image_size
+        return min(self.stored_size or self.image_size, self.image_size)
+
+    def fit(self, picture: Image.Image) -> Image.Image:
+        """A picture, in mode `L` or `RGB`, as one more of the images that the network was trained on.
+
+        With `resize`, its shorter side gets that length, and the middle is cut out. Without, its longer
+        side becomes as long as theirs, and the shorter one is filled up with black on both sides.
+
+        >>> Preprocessing(image_size=8, stored_size=6).fit(Image.new("L", (30, 20))).size
+        (6, 6)
+        """
+        if self.resize is not None:
+            return cover(picture, self.resize, self.image_size, self.interpolation)
+        return contain(picture, self.side, self.interpolation)
+
     def __call__(self, images: Tensor) -> Tensor:
         """The network's input.
 
         Args:
-            images: `[N, C, h, w]`, uint8 in 0 to 255, or floating point in 0 to 1.
+            images: `[N, C, h, w]`, uint8 in 0 to 255, or floating point in 0 to 1. With `resize`, images of
+                another size than the network's are fitted first, and must be uint8.
 
         Returns:
             float32 `[N, in_channels, image_size, image_size]`.
@@ -113,6 +147,14 @@ class Preprocessing:
         """
         if images.ndim != 4:
             raise InputError(f"images have shape {tuple(images.shape)}; give [N, C, height, width]")
+        if self.resize is not None and images.shape[2:] != (self.image_size, self.image_size):
+            if images.dtype != torch.uint8:
+                raise InputError(
+                    f"images of type {images.dtype} are not resized; give uint8, or {self.image_size} x"
+                    f" {self.image_size} pixels"
+                )
+            fitted = [to_pixels(self.fit(to_picture(image))) for image in images.cpu()]
+            images = torch.stack(fitted).to(images.device)
         channels, height, width = images.shape[1:]
         if max(height, width) > self.image_size:
             raise InputError(
@@ -152,7 +194,13 @@ class Preprocessing:
             ) from error
 
 
-def flip_and_shift(images: Tensor, generator: torch.Generator, max_shift: int, flip: bool = True) -> Tensor:
+def flip_and_shift(
+    images: Tensor,
+    generator: torch.Generator,
+    max_shift: int,
+    flip: bool = True,
+    share: tuple[int, int] = (0, 1),
+) -> Tensor:
     """Mirror each image left to right with probability 1/2, and move it by up to `max_shift` pixels.
 
     Every image has a flip and a shift of its own. Pixels that come in from outside repeat the border.
@@ -162,16 +210,20 @@ def flip_and_shift(images: Tensor, generator: torch.Generator, max_shift: int, f
         generator: on the CPU; the same state gives the same augmentation on every device.
         max_shift: largest shift in each direction, in pixels.
         flip: False leaves out the mirroring.
+        share: `(i, n)` where the images are every n-th one of a batch, beginning with the i-th: then the
+            numbers for the whole batch are drawn, and each image gets what it would get in there.
 
     Returns:
         New tensor in the shape of `images`.
     """
     count, channels, height, width = images.shape
-    shifts = torch.randint(-max_shift, max_shift + 1, (2, count, 1), generator=generator)
+    first, step = share
+    shifts = torch.randint(-max_shift, max_shift + 1, (2, count * step, 1), generator=generator)
+    shifts = shifts[:, first::step]
     rows = (torch.arange(height) - shifts[0]).clamp(0, height - 1)  # [N, H]
     columns = (torch.arange(width) - shifts[1]).clamp(0, width - 1)  # [N, W]
     if flip:
-        mirrored = torch.rand(count, 1, generator=generator) < 0.5
+        mirrored = torch.rand(count * step, 1, generator=generator)[first::step] < 0.5
         columns = torch.where(mirrored, width - 1 - columns, columns)
     rows, columns = rows.to(images.device), columns.to(images.device)
     batch = torch.arange(count, device=images.device).view(-1, 1, 1, 1)

@@ -1,51 +1,127 @@
-"""Batches for Lightning, from images that are in memory, in an order that can be taken up again."""
+"""Batches for Lightning, in an order that can be taken up again: from memory, or picture by picture."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch import Generator, Tensor, randperm
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler, TensorDataset
 
+from ..data.augmenting import training_transform
+from ..data.batches import PictureBatches, in_order, load_batches, sound
 from ..data.datasets import LabelledImages
+from ..data.picture_sets import PictureSet, listing_digest
+from ..data.settings import cores
 from ..data.transforms import Preprocessing, check_finite, flip_and_shift
-from ..errors import InputError
 from .evaluation import BATCH_SIZE
+from .optimisation import Plan
+from .orders import EpochBatches, own_share
 from .recipe import Recipe
 
 
 class ShuffledBatches(Sampler[list[int]]):
-    """Indices in batches of one size, each epoch in an order of its own; an incomplete last one is left out.
+    """Indices in batches of one size, each epoch in an order of its own; an incomplete last step is left out.
 
     The order is drawn when an epoch's iterator is made, and not when it is first used, so that its
     generator does not depend on how far ahead batches are fetched.
 
     Args:
         count: indices are 0 to `count - 1`.
-        batch_size: indices in a batch.
+        batch_size: indices in a batch, over all processes.
         generator: draws the orders.
         skip: batches that the first epoch leaves out, because they were trained on before.
+        accumulate: batches that make up one step.
     """
 
-    def __init__(self, count: int, batch_size: int, generator: Generator, skip: int = 0) -> None:
+    def __init__(
+        self, count: int, batch_size: int, generator: Generator, skip: int = 0, accumulate: int = 1
+    ) -> None:
         self.count, self.batch_size, self.generator, self.skip = count, batch_size, generator, skip
+        self.accumulate = accumulate
+        self.share = (0, 1)
         self.before_epoch = generator.get_state()
 
     def __len__(self) -> int:
-        return self.count // self.batch_size
+        return self.count // (self.batch_size * self.accumulate) * self.accumulate
 
     def __iter__(self) -> Iterator[list[int]]:
         self.before_epoch = self.generator.get_state()
         order = randperm(self.count, generator=self.generator)
-        batches = order[: len(self) * self.batch_size].view(-1, self.batch_size).tolist()[self.skip :]
+        batches = order[: len(self) * self.batch_size].view(-1, self.batch_size)
+        first, step = self.share
+        own = batches[self.skip :, first::step].tolist()
         self.skip = 0
-        return iter(batches)
+        return iter(own)
+
+    def state(self, trained: int, over: bool) -> dict[str, Any]:
+        """Where the order is after so many batches of an epoch, or when it is over."""
+        return {
+            "order": self.generator.get_state() if over else self.before_epoch,
+            "skip": 0 if over else trained,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.generator.set_state(state["order"])
+        self.skip = state["skip"]
 
 
-class ImageDataModule(LightningDataModule):
-    """Training and validation batches; pixels are normalised and augmented on the device.
+class DataModule(LightningDataModule):
+    """Training and validation batches, stored pixels until they are on the device.
+
+    With several processes, each takes its share of every training batch, and sees all validation images.
+
+    Args:
+        preprocessing: from the stored pixels to the network's input.
+        recipe: batch size, augmentation and seed.
+        batches: the order of the training images.
+
+    Raises:
+        InputError: there are fewer training images than one batch needs.
+    """
+
+    def __init__(
+        self, preprocessing: Preprocessing, recipe: Recipe, batches: ShuffledBatches | EpochBatches
+    ) -> None:
+        super().__init__()
+        Plan(recipe, batches.count)  # which knows how many images a step needs
+        self.preprocessing, self.recipe, self.batches = preprocessing, recipe, batches
+        self.augmentation = Generator().manual_seed(recipe.seed)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a run that goes on must find again, beside the recipe."""
+        return {}
+
+    def validation_sample(self, count: int) -> Tensor:
+        """The first validation images as network input."""
+        raise NotImplementedError
+
+    def share_out(self) -> None:
+        """Let this process take its share of every batch."""
+        if self.trainer is not None:
+            self.batches.share = own_share(
+                self.recipe.batch_size, self.trainer.global_rank, self.trainer.world_size
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the order and the augmentation are: after an epoch, in its midst, or in its validation."""
+        assert self.trainer is not None
+        trained = self.trainer.fit_loop.batch_idx + 1
+        over = trained == len(self.batches) and not self.trainer.validating
+        return {**self.batches.state(trained, over), "augmentation": self.augmentation.get_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.batches.load_state(state_dict)
+        self.augmentation.set_state(state_dict["augmentation"])
+
+
+class ImageDataModule(DataModule):
+    """Batches from images that are in memory; pixels are normalised and augmented on the device.
 
     Args:
         train: images to learn from.
@@ -61,24 +137,17 @@ class ImageDataModule(LightningDataModule):
     def __init__(
         self, train: LabelledImages, validation: LabelledImages, preprocessing: Preprocessing, recipe: Recipe
     ) -> None:
-        super().__init__()
         for images, _ in (train, validation):
             check_finite(images)
             preprocessing(images[:1])  # images that do not fit are noticed before anything is trained
-        if len(train.labels) < recipe.batch_size:
-            raise InputError(
-                f"batch_size is {recipe.batch_size} and there are {len(train.labels)} training images;"
-                " choose a smaller batch_size"
-            )
-        self.train_images, self.validation_images = train, validation
-        self.preprocessing = preprocessing
-        self.recipe = recipe
         order = Generator().manual_seed(recipe.seed)
-        self.batches = ShuffledBatches(len(train.labels), recipe.batch_size, order)
-        self.augmentation = Generator().manual_seed(recipe.seed)
+        batches = ShuffledBatches(len(train.labels), recipe.batch_size, order, accumulate=recipe.accumulate)
+        super().__init__(preprocessing, recipe, batches)
+        self.train_images, self.validation_images = train, validation
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches; the last one is left out where it is incomplete."""
+        self.share_out()
         return _loader(TensorDataset(*self.train_images), self.batches)
 
     def val_dataloader(self) -> DataLoader:
@@ -86,33 +155,81 @@ class ImageDataModule(LightningDataModule):
         dataset = TensorDataset(*self.validation_images)
         return _loader(dataset, BatchSampler(SequentialSampler(dataset), BATCH_SIZE, drop_last=False))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where the order and the augmentation are: after an epoch, in its midst, or in its validation."""
-        assert self.trainer is not None
-        trained = self.trainer.fit_loop.batch_idx + 1
-        over = trained == len(self.batches) and not self.trainer.validating
-        return {
-            "order": self.batches.generator.get_state() if over else self.batches.before_epoch,
-            "skip": 0 if over else trained,
-            "augmentation": self.augmentation.get_state(),
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.batches.generator.set_state(state_dict["order"])
-        self.batches.skip = state_dict["skip"]
-        self.augmentation.set_state(state_dict["augmentation"])
+    def validation_sample(self, count: int) -> Tensor:
+        """The first validation images as network input."""
+        return self.preprocessing(self.validation_images.images[:count])
 
     def on_after_batch_transfer(self, batch: list[Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Stored pixels to network input, augmented while training."""
         images, labels = batch
         images = self.preprocessing(images)
         if self.trainer is not None and self.trainer.training:
-            images = flip_and_shift(images, self.augmentation, self.recipe.max_shift, self.recipe.flip)
+            max_shift, flip = self.recipe.max_shift, self.recipe.flip
+            images = flip_and_shift(images, self.augmentation, max_shift, flip, self.batches.share)
         return images, labels
 
 
-def _loader(dataset: TensorDataset, batches: Sampler[list[int]]) -> DataLoader:
+class PictureDataModule(DataModule):
+    """Batches of pictures that loader workers decode, fit and augment; normalised on the device.
+
+    Args:
+        train: pictures to learn from.
+        validation: pictures that select the best epoch.
+        preprocessing: from a picture to the network's input.
+        recipe: batch size, augmentation, loading and seed.
+
+    Raises:
+        InputError: there are fewer pictures than one batch needs, or the augmentation is not possible.
+    """
+
+    def __init__(
+        self, train: PictureSet, validation: PictureSet, preprocessing: Preprocessing, recipe: Recipe
+    ) -> None:
+        count, repeats = len(train.labels), recipe.augmentation.repeats
+        batches = EpochBatches(
+            count, recipe.batch_size, recipe.seed, repeats, train.shards, recipe.accumulate
+        )
+        super().__init__(preprocessing, recipe, batches)
+        transform = training_transform(recipe.augmentation, preprocessing, recipe.flip, recipe.max_shift)
+        self.train_pictures = PictureBatches(train, preprocessing, transform, recipe.seed)
+        self.validation_pictures = PictureBatches(validation, preprocessing)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """How many pictures there are, and a checksum over their names and labels."""
+        parts = {"train": self.train_pictures.pictures, "validation": self.validation_pictures.pictures}
+        return {
+            name: {"images": len(part.labels), "listing": listing_digest(part)}
+            for name, part in parts.items()
+        }
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled batches; the last one is left out where it is incomplete."""
+        self.share_out()
+        return load_batches(self.train_pictures, self.batches, self._loading(), keep_workers=True)
+
+    def val_dataloader(self) -> DataLoader:
+        """All validation pictures in order."""
+        order = in_order(len(self.validation_pictures), BATCH_SIZE)
+        return load_batches(self.validation_pictures, order, self._loading())
+
+    def validation_sample(self, count: int) -> Tensor:
+        """The first validation images as network input."""
+        draws = in_order(min(count, len(self.validation_pictures)), count)[0]
+        return self.preprocessing(sound(self.validation_pictures[draws])[0])
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Fitted pixels to network input."""
+        images, labels = sound(batch)
+        return self.preprocessing(images), labels
+
+    def _loading(self) -> Any:
+        trainer = self.trainer
+        cuda = torch.cuda.is_available() if trainer is None else trainer.strategy.root_device.type == "cuda"
+        return self.recipe.loading.on_machine(cores(), cuda, 1 if trainer is None else trainer.num_devices)
+
+
+def _loader(dataset: TensorDataset, batches: Any) -> DataLoader:
     # A sampler of batches and no batch_size: a batch is one indexing, not one call for every image. Without
     # a generator of its own a loader draws from the shared one each time it is iterated over.
     return DataLoader(dataset, sampler=batches, batch_size=None, generator=Generator())

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from ..checkpoints import Checkpoint
+from ..data.batches import PictureBatches, in_order, load_batches, sound
+from ..data.picture_sets import PictureSet
+from ..data.settings import Loading, cores
 from ..data.sources import ImageSource, open_source
 from ..data.transforms import Preprocessing, check_finite
 from ..errors import InputError
@@ -38,20 +44,58 @@ def evaluate(
     if len(images) != len(labels) or len(images) == 0:
         raise InputError(f"there are {len(images)} images and {len(labels)} labels; give as many of each")
     check_finite(images)
+    return _evaluate(
+        model, preprocessing, zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    )
+
+
+def evaluate_pictures(
+    model: nn.Module,
+    preprocessing: Preprocessing,
+    pictures: PictureSet,
+    loading: Loading | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> tuple[int, int]:
+    """As `evaluate`, for pictures that are decoded one at a time, by loader workers.
+
+    Raises:
+        InputError: there are no pictures, or one is damaged.
+    """
+    count = len(pictures.labels)
+    if count == 0:
+        raise InputError("there are no images to test on")
+    cuda = next(model.parameters()).device.type == "cuda"
+    batches = load_batches(
+        PictureBatches(pictures, preprocessing),
+        in_order(count, batch_size),
+        (loading or Loading()).on_machine(cores(), cuda),
+    )
+    return _evaluate(model, preprocessing, batches)
+
+
+def _evaluate(model: nn.Module, preprocessing: Preprocessing, batches: Iterable[Any]) -> tuple[int, int]:
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    correct = 0
+    correct = total = 0
     with torch.no_grad():
-        for batch, targets in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-            logits = model(preprocessing(batch.to(device)))
-            correct += int((logits.argmax(1) == targets.to(device)).sum())
+        for images, labels in map(sound, batches):
+            logits = model(preprocessing(images.to(device)))
+            correct += int((logits.argmax(1) == labels.to(device)).sum())
+            total += len(labels)
     model.train(was_training)
-    return correct, len(images)
+    return correct, total
 
 
-def evaluate_source(checkpoint: Checkpoint, source: ImageSource) -> tuple[int, int]:
+def evaluate_source(
+    checkpoint: Checkpoint, source: ImageSource, loading: Loading | None = None
+) -> tuple[int, int]:
     """How many of a data set's test images a checkpoint classifies correctly, and how many there are.
+
+    Args:
+        checkpoint: the trained network.
+        source: of the images.
+        loading: how images in files are fetched; None leaves it to the machine.
 
     Raises:
         InputError: the checkpoint was trained on other classes.
@@ -61,7 +105,10 @@ def evaluate_source(checkpoint: Checkpoint, source: ImageSource) -> tuple[int, i
             f"the checkpoint tells {', '.join(checkpoint.class_names) or 'nameless classes'} apart and the"
             f" {source.name} images show {', '.join(source.class_names)}; use one that was trained on them"
         )
-    return evaluate(checkpoint.model, checkpoint.preprocessing, *source.load("test"))
+    model, preprocessing = checkpoint.model, checkpoint.preprocessing
+    if source.load is not None and preprocessing.resize is None:
+        return evaluate(model, preprocessing, *source.load("test"))
+    return evaluate_pictures(model, preprocessing, source.pictures("test"), loading)
 
 
 def evaluate_embedded(checkpoint: Checkpoint) -> tuple[int, int]:
@@ -90,7 +137,10 @@ def own_source(
     if dataset is not None and dataset != recipe.get("dataset"):
         return open_source(dataset, data_dir)
     return open_source(
-        recipe.get("dataset", "embedded"), data_dir or recipe.get("data_dir"), recipe.get("data_md5")
+        recipe.get("dataset", "embedded"),
+        data_dir or recipe.get("data_dir"),
+        recipe.get("data_md5"),
+        skip_corrupt=recipe.get("skip_corrupt", False),
     )
 
 

@@ -29,7 +29,9 @@ from .recipe import Recipe, load_recipe
 LAST = "last.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 RECIPE = "recipe.yaml"
-FREE = ("save_every",)  # recipe fields that do not change what is computed
+DESCRIPTION = ("recipe", "config", "preprocessing", "data", "processes")
+# Recipe fields that do not change what is computed.
+FREE = ("save_every", "loading", "tensorboard")
 
 
 def how_to_resume(folder: Path) -> str:
@@ -82,20 +84,23 @@ class StateIO(CheckpointIO):
 
     Args:
         description: what the run is made of, stored beside the state and compared when it is resumed.
+
+    If the folder cannot be written an older state is left as it was, and the error is kept as `failure`:
+    Lightning calls this in the first process alone, and lets the others wait for it.
     """
 
     def __init__(self, description: Mapping[str, Any]) -> None:
         self.description = dict(description)
+        self.failure: OSError | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write the state.
-
-        Raises:
-            OSError: the folder cannot be written; an older state is left as it was.
-        """
+        """Write the state, or keep what went wrong."""
         tensors: dict[str, Tensor] = {}
         state = pack(checkpoint, tensors)
-        write_tensors(Path(path), tensors, {**self.description, "state": state})
+        try:
+            write_tensors(Path(path), tensors, {**self.description, "state": state})
+        except OSError as error:
+            self.failure = error
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
@@ -119,7 +124,7 @@ class SavedRun:
 
     Args:
         folder: of the run.
-        description: what it is made of: `recipe`, `config`, `preprocessing`.
+        description: what it is made of: `recipe`, `config`, `preprocessing`, `data`, `processes`.
     """
 
     folder: Path
@@ -152,7 +157,7 @@ class SavedRun:
         except InputError as error:
             kept = f"; the best epoch so far is kept in {best}" if best.is_file() else ""
             raise InputError(f"{error}{kept}") from error
-        return cls(folder, {name: document[name] for name in ("recipe", "config", "preprocessing")})
+        return cls(folder, {name: document[name] for name in DESCRIPTION if name in document})
 
     @property
     def state(self) -> Path:
@@ -189,10 +194,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "")
     ['recipe.seed is 0 in the run and 1 now']
     """
     for name in [*old, *(name for name in new if name not in old)]:
+        if name in FREE:
+            continue
         before, now = old.get(name, "not set"), new.get(name, "not set")
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             yield from differences(before, now, f"{place}{name}.")
-        elif _plain(before) != _plain(now) and name not in FREE:
+        elif _plain(before) != _plain(now):
             yield f"{place}{name} is {_plain(before)} in the run and {_plain(now)} now"
 
 

@@ -1,0 +1,146 @@
+"""What a loader worker does: numbers of pictures in, a batch of pixels and labels out."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import InputError
+from .picture_sets import PictureSet
+from .resizing import to_pixels
+from .settings import Loading
+from .transforms import Preprocessing
+from .workers import as_it_is
+
+
+class Draw(NamedTuple):
+    """One picture of a batch: in which epoch, its number, and which of its repetitions there."""
+
+    epoch: int
+    number: int
+    repeat: int = 0
+
+
+def mixed_seed(*numbers: int | str) -> int:
+    """A seed of 63 bits that depends on all the numbers.
+
+    >>> mixed_seed(0, 1) == mixed_seed(0, 1), mixed_seed(0, 1) == mixed_seed(1, 0)
+    (True, False)
+    """
+    text = " ".join(map(str, numbers)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Set the generators that programs share, PyTorch's, NumPy's and Python's, and put them back."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would wake up the GPUs
+    np.random.seed(seed % 2**32)  # noqa: NPY002  (timm draws from the shared one)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        random.setstate(states[2])
+
+
+class PictureBatches(Dataset):
+    """Batches of fitted, and where they are trained on augmented, pictures.
+
+    An image's randomness comes from the seed, the epoch and its number, so that a batch does not depend on
+    which process makes it, nor on what that process made before.
+
+    Args:
+        pictures: decoded when they are asked for.
+        preprocessing: says how they are fitted, and their channels.
+        transform: from a picture to uint8 `[C, H, W]`; None only fits it.
+        seed: of the transforms.
+    """
+
+    def __init__(
+        self,
+        pictures: PictureSet,
+        preprocessing: Preprocessing,
+        transform: Callable[[Image.Image], Tensor] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.pictures, self.preprocessing = pictures, preprocessing
+        self.transform, self.seed = transform, seed
+        self.channels = preprocessing.stored_channels or preprocessing.in_channels
+
+    def __len__(self) -> int:
+        return len(self.pictures.labels)
+
+    def __getitem__(self, draws: Sequence[Draw]) -> tuple[Tensor, Tensor] | InputError:
+        """uint8 `[B, C, H, W]` and labels `[B]`; a damaged picture comes back as the error that names it.
+
+        Raised in a worker, it would arrive with the worker's traceback in its message.
+        """
+        try:
+            images = torch.stack([self._pixels(draw) for draw in draws])
+        except InputError as error:
+            return error
+        return images, self.pictures.labels[[draw.number for draw in draws]]
+
+    def _pixels(self, draw: Draw) -> Tensor:
+        picture = self.pictures.read(draw.number, self.channels)
+        if self.transform is None:
+            return to_pixels(self.preprocessing.fit(picture))
+        with seeded(mixed_seed(self.seed, *draw)):
+            return self.transform(picture)
+
+
+def sound(batch: tuple[Tensor, Tensor] | InputError) -> tuple[Tensor, Tensor]:
+    """A batch of `PictureBatches`.
+
+    Raises:
+        InputError: it met a damaged picture.
+    """
+    if isinstance(batch, InputError):
+        raise batch
+    return batch
+
+
+def in_order(count: int, batch_size: int) -> list[list[Draw]]:
+    """All pictures once, in batches; the last one may be smaller."""
+    draws = [Draw(0, index) for index in range(count)]
+    return [draws[start : start + batch_size] for start in range(0, count, batch_size)]
+
+
+def load_batches(
+    batches: PictureBatches,
+    order: Sequence[list[Draw]] | object,
+    loading: Loading,
+    keep_workers: bool = False,
+) -> DataLoader:
+    """A loader over batches.
+
+    Args:
+        batches: makes them.
+        order: sized and iterable: the draws of each batch.
+        loading: with no field left open; see `Loading.on_machine`.
+        keep_workers: they outlive an epoch.
+    """
+    workers = loading.workers or 0
+    return DataLoader(
+        batches,
+        sampler=order,  # type: ignore[arg-type]  # a batch is one indexing: batch_size None
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=bool(loading.pin_memory),
+        prefetch_factor=loading.prefetch if workers else None,
+        persistent_workers=keep_workers and workers > 0,
+        collate_fn=as_it_is,
+        generator=Generator(),  # without one of its own a loader draws from the shared one
+    )

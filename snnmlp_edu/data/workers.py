@@ -1,0 +1,52 @@
+"""Many independent calls, shared out among processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from torch import Generator
+from torch.utils.data import DataLoader, Dataset
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_workers(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, prefetch: int = 2
+) -> Iterator[Result]:
+    """`function` of every item, in their order.
+
+    Args:
+        function: what a worker does; it and its results must be picklable.
+        items: its arguments.
+        workers: processes; 0 does all in this one.
+        prefetch: results that each worker may be ahead.
+    """
+    if workers == 0:
+        yield from map(function, items)
+        return
+    yield from DataLoader(
+        _Calls(function, items),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=prefetch,
+        collate_fn=as_it_is,
+        generator=Generator(),  # else it draws from the shared one
+    )
+
+
+def as_it_is(value: Any) -> Any:
+    """What a loader makes of what it was given."""
+    return value
+
+
+class _Calls(Dataset):
+    def __init__(self, function: Callable[[Any], Any], items: Sequence[Any]) -> None:
+        self.function, self.items = function, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.function(self.items[index])
