@@ -88,6 +88,9 @@ def train(
         Path | None,
         typer.Option(metavar="RUN", help="Go on with the run in this folder, exactly where it stopped."),
     ] = None,
+    skip_corrupt: Annotated[
+        bool, typer.Option("--skip-corrupt", help="Leave out image files that cannot be read; list them.")
+    ] = False,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Fields of the recipe or of NetworkConfig."),
@@ -95,6 +98,7 @@ def train(
 ) -> None:
     """Train a preset by a recipe, keep the epoch that validates best, and test it once."""
     changes = parse_overrides(overrides or []) | ({} if init_from is None else {"init_from": init_from})
+    changes |= {"skip_corrupt": True} if skip_corrupt else {}
     from .training import fit  # it needs the extra [train], and seconds to import
 
     try:
