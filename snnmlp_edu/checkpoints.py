@@ -24,7 +24,8 @@ from .config import NetworkConfig, nearest
 from .data.files import read_manifest, read_verified, write_atomically
 from .data.transforms import Preprocessing
 from .errors import InputError
-from .network import SpikingMLP
+from .network import SpikingNetwork
+from .registry import build_model
 
 FORMAT = 1
 METADATA_KEY = "snnmlp_edu"
@@ -43,7 +44,7 @@ class Checkpoint:
         recipe: how it was trained, as plain values.
     """
 
-    model: SpikingMLP
+    model: SpikingNetwork
     preprocessing: Preprocessing
     class_names: tuple[str, ...] = ()
     preset: str | None = None
@@ -63,7 +64,7 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 def save_checkpoint(
     path: str | Path,
-    model: SpikingMLP,
+    model: SpikingNetwork,
     preprocessing: Preprocessing,
     *,
     class_names: Sequence[str] = (),
@@ -166,7 +167,7 @@ def load_checkpoint(source: str | Path, **overrides: Any) -> Checkpoint:
         config = NetworkConfig.from_dict(document["config"]).replace(**overrides)
         preprocessing = Preprocessing.from_dict(document["preprocessing"])
         return Checkpoint(
-            model=_build(config, tensors, str(source)),
+            model=_build(document["preset"], config, tensors, str(source)),
             preprocessing=dataclasses.replace(preprocessing, image_size=config.image_size),
             class_names=tuple(document["class_names"]),
             preset=document["preset"],
@@ -177,7 +178,7 @@ def load_checkpoint(source: str | Path, **overrides: Any) -> Checkpoint:
         raise InputError(f"{source} lacks {error} in its metadata; train it again") from error
 
 
-def load_pretrained(name: str, **overrides: Any) -> SpikingMLP:
+def load_pretrained(name: str, **overrides: Any) -> SpikingNetwork:
     """A trained network that is shipped with the package, in evaluation mode.
 
     Args:
@@ -229,10 +230,12 @@ def _read_document(content: bytes, source: str) -> dict[str, Any]:
     return document
 
 
-def _build(config: NetworkConfig, tensors: Mapping[str, Tensor], source: str) -> SpikingMLP:
+def _build(
+    preset: str | None, config: NetworkConfig, tensors: Mapping[str, Tensor], source: str
+) -> SpikingNetwork:
     # On the meta device: no weights are drawn only to be overwritten, and no random state is used up.
     with torch.device("meta"):
-        model = SpikingMLP(config)
+        model = build_model(preset, config)
     wanted = model.state_dict()
     for name in [*wanted, *tensors]:
         shapes = [

@@ -20,9 +20,9 @@ from . import prediction
 from .arguments import Json, OneLineErrors, Overrides, Source, TrainedNetwork, parse_overrides
 from .checkpoints import load_checkpoint
 from .data_commands import data_app
-from .errors import Preempted
 from .plots import plot_sweeps
 from .registry import create_model, get_config, list_models
+from .train_command import train
 from .training import describe_accuracy, evaluate_source, own_source
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 
 
+app.command(epilog="Example: snnmlp train --recipe fashion_smoke epochs=2 neuron.beta=0.8")(train)
 app.add_typer(data_app, name="data")
 
 
@@ -73,42 +74,6 @@ def models(as_json: Json = False) -> None:
             str(row["time_steps"]),
         )
     Console().print(table)
-
-
-@app.command(epilog="Example: snnmlp train --recipe fashion_smoke epochs=2 neuron.beta=0.8")
-def train(
-    recipe: Annotated[str | None, typer.Option(help="Name of a recipe, or path of a .yaml file.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Network to train; else the recipe's.")] = None,
-    init_from: Annotated[
-        str | None,
-        typer.Option(metavar="CHECKPOINT", help="Start with its weights; else the recipe's start."),
-    ] = None,
-    output: Annotated[Path, typer.Option(help="Folder in which the run gets its own folder.")] = Path("runs"),
-    resume: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="Go on with the run in this folder, exactly where it stopped."),
-    ] = None,
-    skip_corrupt: Annotated[
-        bool, typer.Option("--skip-corrupt", help="Leave out image files that cannot be read; list them.")
-    ] = False,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Fields of the recipe or of NetworkConfig."),
-    ] = None,
-) -> None:
-    """Train a preset by a recipe, keep the epoch that validates best, and test it once."""
-    changes = parse_overrides(overrides or []) | ({} if init_from is None else {"init_from": init_from})
-    changes |= {"skip_corrupt": True} if skip_corrupt else {}
-    from .training import fit  # it needs the extra [train], and seconds to import
-
-    try:
-        result = fit(preset, recipe, output=output, resume=resume, **changes)
-    except Preempted as stop:
-        print(stop)
-        return
-    print(result)
-    print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (epoch {result.best_epoch})")
-    print(f"checkpoint {result.checkpoint} ({result.seconds:.0f} s)")
 
 
 @app.command(epilog="Example: snnmlp evaluate mlp_spe_nano")

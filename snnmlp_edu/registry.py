@@ -6,21 +6,20 @@ import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from .config import NetworkConfig, nearest
 from .errors import InputError
+from .network import SpikingMLP, SpikingNetwork
 
 
 class _Entry(NamedTuple):
     config: NetworkConfig
-    build: Callable[[NetworkConfig], nn.Module]
+    build: Callable[[NetworkConfig], SpikingNetwork]
 
 
 _entries: dict[str, _Entry] = {}
 
 
-def register(name: str, config: NetworkConfig, build: Callable[[NetworkConfig], nn.Module]) -> None:
+def register(name: str, config: NetworkConfig, build: Callable[[NetworkConfig], SpikingNetwork]) -> None:
     """Make a configuration known under a name.
 
     Args:
@@ -72,7 +71,7 @@ def get_config(name: str, **overrides: Any) -> NetworkConfig:
     return _find(name).config.replace(**overrides)
 
 
-def create_model(name: str, **overrides: Any) -> nn.Module:
+def create_model(name: str, **overrides: Any) -> SpikingNetwork:
     """Build a network by name; any field of `NetworkConfig` may be overridden.
 
     Args:
@@ -91,3 +90,18 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
     """
     entry = _find(name)
     return entry.build(entry.config.replace(**overrides))
+
+
+def build_model(preset: str | None, config: NetworkConfig) -> SpikingNetwork:
+    """The network of a stored configuration: of the kind that its preset has.
+
+    Args:
+        preset: a registered name, which tells a mixer from a baseline; with None, or a name that is not
+            registered here, the network is a `SpikingMLP`.
+        config: the whole configuration; that of the preset plays no part.
+
+    Raises:
+        InputError: the kind of network does not know a field of the configuration.
+    """
+    entries = _known()
+    return entries[preset].build(config) if preset in entries else SpikingMLP(config)

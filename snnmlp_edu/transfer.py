@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from .config import NetworkConfig
 from .errors import InputError
-from .network import SpikingMLP
+from .network import SpikingNetwork
 from .normalisation import BatchNorm, LayerNorm
 from .synapses import AxisLinear
 
@@ -62,7 +62,7 @@ class Transfer:
         return ", ".join(parts)
 
 
-def transfer_weights(source: SpikingMLP, target: SpikingMLP, keep_head: bool = True) -> Transfer:
+def transfer_weights(source: SpikingNetwork, target: SpikingNetwork, keep_head: bool = True) -> Transfer:
     """The weights of one network, made to fit another; neither network is changed.
 
     Args:
@@ -76,8 +76,9 @@ def transfer_weights(source: SpikingMLP, target: SpikingMLP, keep_head: bool = T
         All tensors of the target, and what was kept, interpolated and new.
 
     Raises:
-        InputError: the networks differ in another field, or in time steps where `tebn` learned a scale
-            for each; names the field and both values.
+        InputError: the networks are of different kinds, differ in another field, or in time steps where
+            `tebn` learned a scale for each; names the field and both values. Also where a map that is tied
+            to the image size is no map along a line, as in `spiking_vgg16`.
 
     >>> from snnmlp_edu.registry import create_model
     >>> source = create_model("mlp_spe_nano")
@@ -85,6 +86,11 @@ def transfer_weights(source: SpikingMLP, target: SpikingMLP, keep_head: bool = T
     >>> str(transfer)
     '201 tensors kept, 2 new (head.linear.weight, head.linear.bias)'
     """
+    if type(source) is not type(target):
+        kinds = type(source).__name__, type(target).__name__
+        raise InputError(
+            f"the checkpoint's network is a {kinds[0]} and the new one a {kinds[1]}; take one kind"
+        )
     _check(source.config, target.config)
     old, weights = source.state_dict(), dict(target.state_dict())
     positions = _position_axes(target)
@@ -102,6 +108,11 @@ def transfer_weights(source: SpikingMLP, target: SpikingMLP, keep_head: bool = T
             weights[name] = old[name].to(wanted).clone()
         else:
             interpolated.append(name)
+            if name not in positions:
+                raise InputError(
+                    f"{name} has the shape {tuple(old[name].shape)} and {tuple(wanted.shape)} now,"
+                    f" and it maps no line of positions: keep image_size={source.config.image_size}"
+                )
             axis, is_map = positions[name]
             sides = grids[int(name.split(".")[1])]  # stages.<index>....
             weights[name] = _resampled(old[name], sides, axis == "token", is_map).to(wanted)
@@ -130,7 +141,7 @@ def _text(value: object) -> str:
     return str(list(value)).replace(" ", "") if isinstance(value, tuple) else str(value)
 
 
-def _position_axes(model: SpikingMLP) -> dict[str, tuple[str, bool]]:
+def _position_axes(model: SpikingNetwork) -> dict[str, tuple[str, bool]]:
     """For each tensor that belongs to positions: their axis, and whether it maps positions to positions."""
     axes: dict[str, tuple[str, bool]] = {}
     for path, module in model.named_modules():

@@ -26,7 +26,7 @@ from snnmlp_edu.network import SpikingMLP
 from snnmlp_edu.registry import get_config
 from snnmlp_edu.training import Recipe, evaluate, evaluate_embedded, fit, list_recipes, load_recipe
 from snnmlp_edu.training.data_module import ImageDataModule
-from snnmlp_edu.training.module import make_optimizer, make_schedule
+from snnmlp_edu.training.optimisation import Plan, make_optimizer, make_schedule
 
 SMALL: dict[str, Any] = {"dim": 6, "depths": [1, 1], "patch_size": 8, "time_steps": 1}
 
@@ -185,9 +185,9 @@ def test_sgd_step_by_hand(recipe: Recipe) -> None:
     ],
 )
 def test_schedule_by_hand(recipe: Recipe, schedule: str, expected: dict[int, float]) -> None:
-    recipe = recipe.replace(schedule=schedule, learning_rate=1.0, warmup=0.3)
+    recipe = recipe.replace(schedule=schedule, learning_rate=1.0, batch_size=2)
     optimizer = make_optimizer(nn.Linear(2, 1), recipe)
-    scheduler = make_schedule(optimizer, recipe, total_steps=10)
+    scheduler = make_schedule(optimizer, Plan(recipe, images=20))
     rates = []
     for _ in range(10):
         rates.append(optimizer.param_groups[0]["lr"])

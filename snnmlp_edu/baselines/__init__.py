@@ -1,8 +1,8 @@
 """The paper's convolutional rivals: `spiking_resnet34` and `spiking_vgg16`.
 
-They are built from the layers of the spiking MLP, so that whatever folds, checks, runs or counts one
-network does so with the other. They stand here for their sizes and operation counts; nobody trains
-them in this package.
+They are built from the layers of the spiking MLP, so that whatever trains, folds, checks, runs or counts
+one network does so with the other. At their published sizes they stand here for parameters and operation
+counts; small ones are trained beside the spiking MLP.
 """
 
 from __future__ import annotations

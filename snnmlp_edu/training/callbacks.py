@@ -5,22 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import time
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
 
 from ..checkpoints import save_checkpoint
 from ..data.files import write_atomically
 from ..data.transforms import Preprocessing
-from ..network import SpikingMLP
+from ..network import SpikingNetwork
 from ..recording import record
 from .data_module import DataModule
 from .diagnosis import firing_warning
 from .module import TrainingModule
-from .recipe import Recipe
+from .optimisation import Plan
+from .pace import Pace, in_words
+from .processes import on_first
 from .resume import CHECKPOINT, writing
+from .run_folder import RunFolder
 
 HISTORY = "epochs.csv"
 FIRING_IMAGES = 16
@@ -32,27 +33,34 @@ class KeepBest(Callback):
     The firing rate, mean over the neuron layers, is measured on the first validation images; layers that
     hardly ever fire or hardly ever rest are named in a warning.
 
+    Where the weights are averaged, the average is what is validated and kept. Only the first of several
+    processes writes.
+
     Args:
         folder: the run's folder.
         preprocessing: travels with the checkpoint.
         class_names: likewise.
-        recipe: likewise.
+        plan: its recipe likewise.
+        pace: how fast the training goes.
         announce: print a line for each epoch, and the warnings.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: RunFolder,
         preprocessing: Preprocessing,
         class_names: tuple[str, ...],
-        recipe: Recipe,
+        plan: Plan,
+        pace: Pace,
         announce: bool,
     ) -> None:
         self.folder = folder
         self.preprocessing = preprocessing
         self.class_names = class_names
-        self.recipe = recipe
+        self.plan = plan
+        self.pace = pace
         self.announce = announce
+        self.firing_rates: dict[str, float] = {}
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {"validation_accuracy": -1.0}
         self.start = time.monotonic()
@@ -60,37 +68,55 @@ class KeepBest(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the epoch; equal accuracy keeps the earlier one."""
         assert isinstance(pl_module, TrainingModule)
+        train = pl_module.train_tally.over_processes(trainer)
+        validation = pl_module.validation_tally.over_processes(trainer)
+        self.firing_rates = self._firing_rates(trainer, pl_module)
+        rates = self.firing_rates.values()
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "learning_rate": pl_module.learning_rate,
-            "train_loss": pl_module.train_tally.loss,
-            "train_accuracy": pl_module.train_tally.accuracy,
-            "validation_loss": pl_module.validation_tally.loss,
-            "validation_accuracy": pl_module.validation_tally.accuracy,
-            "firing_rate": None,
+            "train_loss": train.loss,
+            "train_accuracy": train.accuracy,
+            "validation_loss": validation.loss,
+            "validation_accuracy": validation.accuracy,
+            "firing_rate": sum(rates) / len(rates) if rates else None,
             "seconds": self.seconds,
+            "images_per_second": self.pace.images_per_second,
         }
-        rates = self._firing_rates(trainer, pl_module)
-        if rates:
-            row["firing_rate"] = sum(rates.values()) / len(rates)
         self.history.append(row)
-        if self.announce:
-            print(
-                f"epoch {row['epoch']}: loss {row['train_loss']:.3f}, accuracy {row['train_accuracy']:.3f},"
-                f" validation accuracy {row['validation_accuracy']:.3f}, {row['seconds']:.0f} s"
-            )
-            if warning := firing_warning(rates):
-                print(warning)
+        if self.announce and trainer.is_global_zero:
+            self._print(row)
+        better = row["validation_accuracy"] > self.best["validation_accuracy"]
+        self.best = row if better else self.best
+        on_first(trainer, lambda: self._write(pl_module.evaluated if better else None, row))
+
+    def _print(self, row: dict[str, Any]) -> None:
+        parts = [
+            f"epoch {row['epoch']}: loss {row['train_loss']:.3f}",
+            f"accuracy {row['train_accuracy']:.3f}",
+            f"validation accuracy {row['validation_accuracy']:.3f}",
+        ]
+        if row["firing_rate"] is not None:
+            parts.append(f"firing rate {row['firing_rate']:.3f}")
+        if row["images_per_second"] is not None:
+            parts.append(f"{row['images_per_second']:,.0f} images/s")
+        parts.append(in_words(row["seconds"]))
+        if self.pace.seconds_left:
+            parts.append(f"{in_words(self.pace.seconds_left)} left")
+        print(", ".join(parts))
+        if warning := firing_warning(self.firing_rates):
+            print(warning)
+
+    def _write(self, better: SpikingNetwork | None, row: dict[str, Any]) -> None:
         text = io.StringIO()
         table = csv.DictWriter(text, list(row), lineterminator="\n")
         table.writeheader()
         table.writerows(self.history)
-        with writing(self.folder):
-            write_atomically(self.folder / HISTORY, text.getvalue().encode())
-            if row["validation_accuracy"] > self.best["validation_accuracy"]:
-                self.best = row
-                self.save(pl_module.model, row)
+        with writing(self.folder.path):
+            write_atomically(self.folder.path / HISTORY, text.getvalue().encode())
+            if better is not None:
+                self.save(better, row)
 
     @property
     def seconds(self) -> float:
@@ -108,25 +134,23 @@ class KeepBest(Callback):
 
     def _firing_rates(self, trainer: Trainer, pl_module: TrainingModule) -> dict[str, float]:
         """Spikes a neuron and step of each layer; none for a network without spikes."""
-        model, data = pl_module.model, trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(model, SpikingMLP)
+        model, data = pl_module.evaluated, trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, DataModule)
         if model.config.activation != "lif":
             return {}
         images = data.validation_sample(FIRING_IMAGES).to(pl_module.device)
         return record(model, images).firing_rates()
 
-    def save(self, model: nn.Module, metrics: dict[str, Any]) -> None:
+    def save(self, model: SpikingNetwork, metrics: dict[str, Any]) -> None:
         """Write the checkpoint with what was measured so far."""
-        assert isinstance(model, SpikingMLP)
         save_checkpoint(
-            self.folder / CHECKPOINT,
+            self.folder.path / CHECKPOINT,
             model,
             self.preprocessing,
             class_names=self.class_names,
-            preset=self.recipe.preset,
-            metrics=metrics,
-            recipe=self.recipe.to_dict(),
+            preset=self.plan.recipe.preset,
+            metrics={**metrics, "global_batch": self.plan.images_a_step, "processes": self.plan.processes},
+            recipe=self.plan.recipe.to_dict(),
         )
 
 

@@ -16,14 +16,14 @@ from ..data.datasets import LabelledImages
 from ..data.picture_sets import PictureSet, listing_digest
 from ..data.settings import cores
 from ..data.transforms import Preprocessing, check_finite, flip_and_shift
-from ..errors import InputError
 from .evaluation import BATCH_SIZE
+from .optimisation import Plan
 from .orders import EpochBatches, own_share
 from .recipe import Recipe
 
 
 class ShuffledBatches(Sampler[list[int]]):
-    """Indices in batches of one size, each epoch in an order of its own; an incomplete last one is left out.
+    """Indices in batches of one size, each epoch in an order of its own; an incomplete last step is left out.
 
     The order is drawn when an epoch's iterator is made, and not when it is first used, so that its
     generator does not depend on how far ahead batches are fetched.
@@ -33,15 +33,19 @@ class ShuffledBatches(Sampler[list[int]]):
         batch_size: indices in a batch, over all processes.
         generator: draws the orders.
         skip: batches that the first epoch leaves out, because they were trained on before.
+        accumulate: batches that make up one step.
     """
 
-    def __init__(self, count: int, batch_size: int, generator: Generator, skip: int = 0) -> None:
+    def __init__(
+        self, count: int, batch_size: int, generator: Generator, skip: int = 0, accumulate: int = 1
+    ) -> None:
         self.count, self.batch_size, self.generator, self.skip = count, batch_size, generator, skip
+        self.accumulate = accumulate
         self.share = (0, 1)
         self.before_epoch = generator.get_state()
 
     def __len__(self) -> int:
-        return self.count // self.batch_size
+        return self.count // (self.batch_size * self.accumulate) * self.accumulate
 
     def __iter__(self) -> Iterator[list[int]]:
         self.before_epoch = self.generator.get_state()
@@ -83,11 +87,7 @@ class DataModule(LightningDataModule):
         self, preprocessing: Preprocessing, recipe: Recipe, batches: ShuffledBatches | EpochBatches
     ) -> None:
         super().__init__()
-        if len(batches) == 0:
-            raise InputError(
-                f"batch_size is {recipe.batch_size} and there are {batches.count} training images;"
-                " choose a smaller batch_size"
-            )
+        Plan(recipe, batches.count)  # which knows how many images a step needs
         self.preprocessing, self.recipe, self.batches = preprocessing, recipe, batches
         self.augmentation = Generator().manual_seed(recipe.seed)
 
@@ -141,7 +141,8 @@ class ImageDataModule(DataModule):
             check_finite(images)
             preprocessing(images[:1])  # images that do not fit are noticed before anything is trained
         order = Generator().manual_seed(recipe.seed)
-        super().__init__(preprocessing, recipe, ShuffledBatches(len(train.labels), recipe.batch_size, order))
+        batches = ShuffledBatches(len(train.labels), recipe.batch_size, order, accumulate=recipe.accumulate)
+        super().__init__(preprocessing, recipe, batches)
         self.train_images, self.validation_images = train, validation
 
     def train_dataloader(self) -> DataLoader:
@@ -185,7 +186,9 @@ class PictureDataModule(DataModule):
         self, train: PictureSet, validation: PictureSet, preprocessing: Preprocessing, recipe: Recipe
     ) -> None:
         count, repeats = len(train.labels), recipe.augmentation.repeats
-        batches = EpochBatches(count, recipe.batch_size, recipe.seed, repeats, train.shards)
+        batches = EpochBatches(
+            count, recipe.batch_size, recipe.seed, repeats, train.shards, recipe.accumulate
+        )
         super().__init__(preprocessing, recipe, batches)
         transform = training_transform(recipe.augmentation, preprocessing, recipe.flip, recipe.max_shift)
         self.train_pictures = PictureBatches(train, preprocessing, transform, recipe.seed)

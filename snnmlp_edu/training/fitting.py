@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import io
-import itertools
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..checkpoints import load_checkpoint
 from ..data.files import write_atomically
 from ..data.sources import ImageSource
 from ..errors import InputError, Preempted
-from ..network import SpikingMLP
+from ..network import SpikingNetwork
 from ..plots import plot_learning_curves
-from ..registry import create_model
+from ..registry import build_model, create_model
 from ..transfer import Transfer, transfer_weights
 from .callbacks import KeepBest, StopAfter
 from .diagnosis import Diverged
@@ -31,8 +30,13 @@ from .evaluation import describe_accuracy, evaluate_source
 from .feeding import feed, open_recipe_source
 from .keep_last import KeepLast
 from .module import TrainingModule
+from .optimisation import Plan
+from .pace import Pace
+from .processes import ReportedByFirst, is_first_process, on_first, place
+from .progress import TensorBoardCurves, TrainingBar
 from .recipe import Recipe, load_recipe
-from .resume import CHECKPOINT, LAST, RECIPE, SavedRun, StateIO, how_to_resume, writing
+from .resume import CHECKPOINT, LAST, SavedRun, StateIO, how_to_resume, writing
+from .run_folder import RunFolder
 
 CURVES = "learning_curves.png"
 
@@ -77,12 +81,15 @@ class TrainingResult:
 
 
 def fit(
-    model_or_preset: SpikingMLP | str | None = None,
+    model_or_preset: SpikingNetwork | str | None = None,
     recipe: Recipe | str | Path | None = None,
     *,
     output: str | Path = "runs",
     resume: str | Path | None = None,
     progress: bool = True,
+    devices: int | None = None,
+    nodes: int | None = None,
+    accelerator: str = "auto",
     **overrides: Any,
 ) -> TrainingResult:
     """Train a network, keep the epoch that validates best, and test it once.
@@ -94,6 +101,11 @@ def fit(
         resume: folder of a run that stopped before its end. It goes on from its last state and, on the
             CPU, ends with the same weights, bit by bit, as if it had never stopped.
         progress: show a progress bar, and print a line for each epoch.
+        devices: processes on this machine that share every batch: one for each GPU, or on the CPU so many.
+            The program starts the others itself, as copies of its own call; under torchrun and SLURM, which
+            have started them, leave it out.
+        nodes: machines; on each of them the program is started.
+        accelerator: `auto`, `cpu`, `gpu` or `mps`.
         overrides: fields of the recipe, or of `NetworkConfig`, to change for this run.
 
     Returns:
@@ -101,8 +113,8 @@ def fit(
 
     Raises:
         InputError: an unknown name or field, a value out of range, a network that does not fit the
-            images, an output folder that cannot be written, a run to resume that is finished, damaged or
-            made otherwise, or a training that diverged.
+            images, devices or a precision that the machine does not have, an output folder that cannot be
+            written, a run to resume that is finished, damaged or made otherwise, or a training that diverged.
         Preempted: the process received SIGTERM; the state is saved.
     """
     run = SavedRun.open(resume) if resume is not None else None
@@ -121,76 +133,75 @@ def fit(
                 " leave these out, or name a preset"
             )
         recipe = recipe.replace(preset=None)
+    placement = place(devices, nodes, accelerator, recipe.precision)
+    announce = progress and is_first_process()
     seed_everything(recipe.seed, workers=True, verbose=False)
     source = open_recipe_source(recipe)
-    if run is not None and not isinstance(model_or_preset, SpikingMLP):
+    if run is not None and not isinstance(model_or_preset, SpikingNetwork):
         model, transfer = run.network(), None
     else:
         model, transfer = _network(model_or_preset, recipe, source)
-    if transfer is not None and progress:
+    if transfer is not None and announce:
         print(f"weights of {recipe.init_from}: {transfer}")
 
     # The test images are looked at only when everything is decided: at the end.
-    data = feed(source, recipe, model.config, announce=progress)
+    data = feed(source, recipe, model.config, announce)
     preprocessing = data.preprocessing
     description = {
         "recipe": recipe.to_dict(),
         "config": model.config.to_dict(),
         "preprocessing": preprocessing.to_dict(),
         "data": data.description,
+        "processes": placement.processes,
     }
     if run is not None:
         run.require_same(description)
+    plan = Plan(recipe, data.batches.count, placement.processes)
+    if announce:
+        print(plan)
 
-    total_steps = recipe.epochs * len(data.batches)
-    if recipe.max_steps is not None:
-        total_steps = min(total_steps, recipe.max_steps)
-    folder = run.folder if run is not None else _make_run_folder(Path(output), recipe)
-    keeper = KeepBest(folder, preprocessing, source.class_names, recipe, announce=progress)
-    saver = KeepLast(folder, recipe.save_every)
+    folder = RunFolder(Path(output), recipe, run.folder if run is not None else None)
+    pace, state_io = Pace(plan), StateIO(description)
+    keeper = KeepBest(folder, preprocessing, source.class_names, plan, pace, announce=progress)
+    saver = KeepLast(folder, recipe.save_every, state_io)
+    settings = placement.trainer_settings(recipe.precision)
     with _quiet_lightning():
         trainer = Trainer(
             max_epochs=recipe.epochs,
-            devices=1,
+            accumulate_grad_batches=recipe.accumulate,
             gradient_clip_val=recipe.gradient_clip,
             num_sanity_val_steps=0,
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=progress,
-            default_root_dir=folder,
-            plugins=[StateIO(description)],
+            default_root_dir=Path(output),
             callbacks=[
+                folder,
+                pace,
                 keeper,
-                StopAfter(total_steps),
+                *([TensorBoardCurves(folder, keeper)] if recipe.tensorboard else []),
+                StopAfter(plan.steps),
                 saver,
-                *([RichProgressBar(refresh_rate=5)] if progress else []),
+                *([TrainingBar(pace, keeper)] if progress else []),
             ],
+            **{**settings, "plugins": [state_io, *settings["plugins"]]},
         )
         try:
             trainer.fit(
-                TrainingModule(model, recipe, total_steps),
+                TrainingModule(model, plan),
                 datamodule=data,
                 ckpt_path=run.state if run is not None else None,
             )
         except SIGTERMException as stop:
-            raise Preempted(f"stopped at step {trainer.global_step}; {how_to_resume(folder)}") from stop
+            raise Preempted(f"stopped at step {trainer.global_step}; {how_to_resume(folder.path)}") from stop
         except Diverged as error:
-            raise InputError(
-                f"{error}; the last good state, of step {saver.saved_step}, is {folder / LAST}"
-            ) from error
-    seconds = keeper.seconds
-
-    best = load_checkpoint(folder / CHECKPOINT)
-    correct, total = evaluate_source(best, source, recipe.loading)
-    tested = {"test_correct": correct, "test_total": total, "seconds": seconds, "torch": torch.__version__}
-    curves = io.BytesIO()
-    plot_learning_curves(keeper.history).savefig(curves, format="png")
-    with writing(folder):
-        write_atomically(folder / CURVES, curves.getvalue())
-        keeper.save(best.model, {**best.metrics, **tested})
+            what = f"{error}; the last good state, of step {saver.saved_step}, is {folder.path / LAST}"
+            raise (InputError if trainer.is_global_zero else ReportedByFirst)(what) from error
+        finish = partial(_finish, keeper, source, trainer.strategy.root_device)
+        correct, total, seconds = on_first(trainer, finish)
     return TrainingResult(
-        folder=folder,
+        folder=folder.path,
         best_epoch=keeper.best["epoch"],
         validation_accuracy=keeper.best["validation_accuracy"],
         test_correct=correct,
@@ -201,26 +212,36 @@ def fit(
     )
 
 
+def _finish(keeper: KeepBest, source: ImageSource, device: torch.device) -> tuple[int, int, float]:
+    """Test the kept weights, once, and write down the result and the learning curves."""
+    seconds, folder = keeper.seconds, keeper.folder.path
+    best = load_checkpoint(folder / CHECKPOINT)
+    best.model.to(device)
+    correct, total = evaluate_source(best, source, keeper.plan.recipe.loading)
+    tested = {"test_correct": correct, "test_total": total, "seconds": seconds, "torch": torch.__version__}
+    curves = io.BytesIO()
+    plot_learning_curves(keeper.history).savefig(curves, format="png")
+    with writing(folder):
+        write_atomically(folder / CURVES, curves.getvalue())
+        keeper.save(best.model, {**best.metrics, **tested})
+    return correct, total, seconds
+
+
 def _network(
-    model_or_preset: SpikingMLP | str | None, recipe: Recipe, source: ImageSource
-) -> tuple[SpikingMLP, Transfer | None]:
+    model_or_preset: SpikingNetwork | str | None, recipe: Recipe, source: ImageSource
+) -> tuple[SpikingNetwork, Transfer | None]:
     """The network to train, and where the recipe names a checkpoint what it starts with."""
     start = load_checkpoint(recipe.init_from) if recipe.init_from is not None else None
     classes = len(source.class_names)
-    if isinstance(model_or_preset, SpikingMLP):
+    if isinstance(model_or_preset, SpikingNetwork):
         model = model_or_preset
     elif recipe.preset is None and start is not None:
-        model = SpikingMLP(start.model.config.replace(**{"num_classes": classes} | dict(recipe.model)))
+        config = start.model.config.replace(**{"num_classes": classes} | dict(recipe.model))
+        model = build_model(start.preset, config)
     elif recipe.preset is None:
         raise InputError("the recipe names no preset; give one, or a network")
     else:
-        made = create_model(recipe.preset, **recipe.model)
-        if not isinstance(made, SpikingMLP):
-            raise InputError(
-                f"{recipe.preset} is a baseline for counting and is not trained here; take a spiking MLP,"
-                " such as mlp_spe_nano"
-            )
-        model = made
+        model = create_model(recipe.preset, **recipe.model)
     if model.config.num_classes != classes:
         raise InputError(
             f"the network has {model.config.num_classes} classes and the data set {classes};"
@@ -231,27 +252,6 @@ def _network(
     transfer = transfer_weights(start.model, model, keep_head=start.class_names == source.class_names)
     model.load_state_dict(transfer.weights)
     return model, transfer
-
-
-def _make_run_folder(output: Path, recipe: Recipe) -> Path:
-    """Make `output/<recipe>-<seed>-<number>`, with the resolved recipe in it, before anything is trained."""
-    if not output.parent.is_dir():
-        raise InputError(f"there is no folder {output.parent} to hold {output.name}; create it first")
-    try:
-        output.mkdir(exist_ok=True)
-        for number in itertools.count(1):
-            folder = output / f"{recipe.name}-{recipe.seed}-{number}"
-            try:
-                folder.mkdir()
-                break
-            except FileExistsError:
-                continue
-        write_atomically(folder / RECIPE, recipe.to_yaml().encode())
-    except OSError as error:
-        raise InputError(
-            f"the output folder {output} cannot be written ({error.strerror}); choose another with --output"
-        ) from error
-    return folder
 
 
 @contextmanager

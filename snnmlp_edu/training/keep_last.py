@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from .diagnosis import Diverged
-from .resume import LAST, generator_states, restore_generators, writing
+from .processes import any_process, every_process, on_first, own
+from .resume import LAST, StateIO, generator_states, restore_generators, writing
+from .run_folder import RunFolder
 
 SECONDS = 60.0
 
@@ -23,21 +26,28 @@ class KeepLast(Callback):
     many steps, or when a minute has passed: a run that is killed loses no more. It must stand behind the
     callbacks whose state it saves, and behind the one that stops the training.
 
+    SIGTERM may reach several processes at different moments, or one of them alone. All learn of it at the
+    end of a batch, and stop there together.
+
     Args:
         folder: the run's folder.
         steps: optimiser steps between two saves; None saves once a minute.
+        state_io: what writes the state.
     """
 
-    def __init__(self, folder: Path, steps: int | None) -> None:
+    def __init__(self, folder: RunFolder, steps: int | None, state_io: StateIO) -> None:
         self.folder = folder
         self.steps = steps
+        self.state_io = state_io
+        self.told_to_stop = False
         self.saved_step: int | None = None
         self.saved_at = 0.0
-        self.generators: dict[str, Any] | None = None
+        self.generators: list[dict[str, Any]] | None = None
+        self.of_processes: list[dict[str, Any]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """The shared random generators."""
-        return {"generators": generator_states()}
+        """The shared random generators of every process."""
+        return {"generators": self.of_processes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the generators; they are set when training starts, after everything else was set up."""
@@ -45,23 +55,35 @@ class KeepLast(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the first state of a new run: a folder that cannot be written is noticed at once."""
+        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+            # Lightning's handler exchanges messages in the midst of whatever was going on.
+            signal.signal(signal.SIGTERM, lambda *_: setattr(self, "told_to_stop", True))
         if self.generators is None:
             self.save(trainer)
         else:
-            restore_generators(self.generators)
-            with writing(self.folder):
-                for remains in self.folder.glob(f".{LAST}.*"):  # of a save that was killed
-                    remains.unlink()
+            restore_generators(own(trainer, self.generators))
+            on_first(trainer, self._clear_remains)
             self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
+
+    def _clear_remains(self) -> None:
+        with writing(self.folder.path):
+            for remains in self.folder.path.glob(f".{LAST}.*"):  # of a save that was killed
+                remains.unlink()
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Save if it is time; after the last batch of an epoch, validation comes first."""
+        passed = time.monotonic() - self.saved_at >= SECONDS
+        # Clocks differ between processes, and all must come to the same decision.
+        told, passed = any_process(trainer, self.told_to_stop, passed)
+        if told:
+            trainer._signal_connector.received_sigterm = True
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            self._save_if_due(trainer)
+            self._save_if_due(trainer, passed)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if it is time."""
-        self._save_if_due(trainer)
+        passed = time.monotonic() - self.saved_at >= SECONDS
+        self._save_if_due(trainer, any_process(trainer, passed)[0])
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Do not let SIGTERM wait for the end of a long validation; it is done anew when the run goes on."""
@@ -86,16 +108,10 @@ class KeepLast(Callback):
             progress = {"total": begun, "current": begun, "is_last_batch": False}
             checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = progress
 
-    def _save_if_due(self, trainer: Trainer) -> None:
+    def _save_if_due(self, trainer: Trainer, minute_passed: bool) -> None:
         if trainer.should_stop or trainer.global_step == self.saved_step:
             return
-        if self.steps is None:
-            # Clocks differ between processes, and all must come to the same decision.
-            passed = time.monotonic() - self.saved_at >= SECONDS
-            due = trainer.strategy.reduce_boolean_decision(passed, all=False)
-        else:
-            due = trainer.global_step % self.steps == 0
-        if due:
+        if minute_passed if self.steps is None else trainer.global_step % self.steps == 0:
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
@@ -109,6 +125,13 @@ class KeepLast(Callback):
             if not torch.isfinite(tensor).all():
                 where = name.removeprefix("model.")
                 raise Diverged(f"{where} holds NaN or infinite values after step {trainer.global_step}")
-        with writing(self.folder):
-            trainer.save_checkpoint(self.folder / LAST)
+        self.of_processes = every_process(trainer, generator_states())
+        trainer.save_checkpoint(self.folder.path / LAST)
+        on_first(trainer, self._raise_failure)
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
+
+    def _raise_failure(self) -> None:
+        failure, self.state_io.failure = self.state_io.failure, None
+        if failure is not None:
+            with writing(self.folder.path):
+                raise failure

@@ -6,15 +6,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..network import SpikingNetwork
 from .diagnosis import Diverged, first_broken_layer
-from .recipe import Recipe
+from .losses import make_loss
+from .mixing_images import BatchMixing
+from .optimisation import Plan, make_optimizer, make_schedule
+from .processes import any_process, every_process, own, seed_of
 
 
 @dataclass
@@ -26,10 +29,16 @@ class Tally:
     seen: int = 0
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count one batch; `loss` is its mean."""
+        """Count one batch; `loss` is its mean. Of mixed labels `[B, classes]` the largest share counts."""
+        classes = labels.argmax(1) if labels.ndim == 2 else labels
         self.loss_sum += float(loss.detach()) * len(labels)
-        self.correct += int((logits.argmax(1) == labels).sum())
+        self.correct += int((logits.argmax(1) == classes).sum())
         self.seen += len(labels)
+
+    def over_processes(self, trainer: Trainer) -> Tally:
+        """The sums of all processes together."""
+        tallies = every_process(trainer, asdict(self))
+        return Tally(*(sum(tally[name] for tally in tallies) for name in ("loss_sum", "correct", "seen")))
 
     @property
     def loss(self) -> float:
@@ -45,20 +54,49 @@ class Tally:
 class TrainingModule(LightningModule):
     """What Lightning needs to train a network by a recipe.
 
+    With `ema_decay` a moving average of the weights is kept beside them, updated after each step. The
+    running statistics of batch norms are averaged in the same way, with the same decay.
+
     Args:
-        model: takes images `[B, C, H, W]` and returns logits `[B, classes]`.
-        recipe: how to train it.
-        total_steps: optimiser steps that the schedule spans.
+        model: the network.
+        plan: the recipe, on so many images and processes.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, total_steps: int) -> None:
+    def __init__(self, model: SpikingNetwork, plan: Plan) -> None:
         super().__init__()
+        recipe = plan.recipe
         self.model = model
-        self.recipe = recipe
-        self.total_steps = total_steps
-        self.learning_rate = recipe.learning_rate
+        self.plan = plan
+        self.learning_rate = plan.learning_rate
         self.train_tally = Tally()
         self.validation_tally = Tally()
+        self.loss = make_loss(recipe)
+        self.mixing = BatchMixing(recipe, model.config.num_classes, recipe.seed)
+        self.gradients: dict[str, Tensor] = {}
+        self.averaged: AveragedModel | None = None
+        if recipe.ema_decay is not None:
+            average = get_ema_multi_avg_fn(recipe.ema_decay)
+            self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+            self.averaged.requires_grad_(False)
+
+    @property
+    def evaluated(self) -> SpikingNetwork:
+        """The network that is validated and kept: the average, where there is one."""
+        return self.model if self.averaged is None else self.averaged.module  # type: ignore[return-value]
+
+    def setup(self, stage: str) -> None:
+        """Let every process but the first draw mixtures of its own."""
+        rank = self.trainer.global_rank
+        if rank > 0:
+            config, recipe = self.model.config, self.plan.recipe
+            self.mixing = BatchMixing(recipe, config.num_classes, seed_of(recipe.seed, rank))
+
+    def on_train_start(self) -> None:
+        """Go on with the gradients of a step that was cut between two of its batches."""
+        for name, parameter in self.model.named_parameters():
+            if name in self.gradients:
+                parameter.grad = self.gradients[name].to(parameter)
+        self.gradients = {}
 
     def on_train_epoch_start(self) -> None:
         """Count anew."""
@@ -69,68 +107,74 @@ class TrainingModule(LightningModule):
         self.validation_tally = Tally()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy of the logits, which are the mean over T."""
-        images, labels = batch
-        logits = self.model(images)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
-        if not torch.isfinite(loss):
-            broken = first_broken_layer(self.model, images) or "the loss itself"
-            raise Diverged(f"the loss is {loss.item()} at step {self.global_step}, first broken: {broken}")
+        """The recipe's loss of one batch."""
+        images, labels = self.mixing(*batch)
+        steps = self.model.forward_steps(images)
+        steps = steps if steps.dtype == torch.float64 else steps.float()  # [T, B, classes]
+        loss = self.loss(steps, labels)
+        self._stop_if_broken(loss, images)
         self.learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.train_tally.add(loss, logits, labels)
+        self.train_tally.add(loss, self.model.head.combine(steps), labels)
         self.log("loss", self.train_tally.loss, prog_bar=True, logger=False)
         self.log("accuracy", self.train_tally.accuracy, prog_bar=True, logger=False)
         return loss
 
+    def _stop_if_broken(self, loss: Tensor, images: Tensor) -> None:
+        """Raise `Diverged` in every process if the loss of any is not finite."""
+        sound = bool(torch.isfinite(loss))
+        if not any_process(self.trainer, not sound)[0]:
+            return
+        broken = first_broken_layer(self.model, images) or "the loss itself"
+        what = f"the loss is {loss.item()} at step {self.global_step}, first broken: {broken}"
+        said = every_process(self.trainer, None if sound else what)
+        raise Diverged(next(text for text in said if text is not None))
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count loss and hits on images that are not trained on."""
         images, labels = batch
-        logits = self.model(images)
+        logits = self.evaluated(images)
         self.validation_tally.add(functional.cross_entropy(logits, labels), logits, labels)
 
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        """Change the weights, and let the average follow."""
+        super().optimizer_step(*arguments, **named)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What was counted so far in the epoch goes into the state of the run."""
-        checkpoint["counted"] = {
-            "learning_rate": self.learning_rate,
+        """What was counted and drawn so far goes into the state of the run, and gradients not yet used."""
+        counted = {
             "train": asdict(self.train_tally),
             "validation": asdict(self.validation_tally),
+            "mixing": self.mixing.state,
         }
+        checkpoint["counted"] = every_process(self.trainer, counted)
+        checkpoint["learning_rate"] = self.learning_rate
+        checkpoint["gradients"] = self._pending_gradients()
+
+    def _pending_gradients(self) -> dict[str, Tensor]:
+        """The gradients so far of a step that is not finished, as their mean over all processes."""
+        if (self.trainer.fit_loop.batch_idx + 1) % self.plan.recipe.accumulate == 0:
+            return {}
+        named = self.model.named_parameters()
+        found = {name: p.grad.clone() for name, p in named if p.grad is not None}
+        if self.trainer.world_size > 1:
+            for gradient in found.values():
+                torch.distributed.all_reduce(gradient)
+                gradient /= self.trainer.world_size
+        return found
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting."""
-        counted = checkpoint["counted"]
-        self.learning_rate = counted["learning_rate"]
+        """Go on from there."""
+        counted = own(self.trainer, checkpoint["counted"])
         self.train_tally = Tally(**counted["train"])
         self.validation_tally = Tally(**counted["validation"])
+        self.mixing.state = counted["mixing"]
+        self.learning_rate = checkpoint["learning_rate"]
+        self.gradients = checkpoint["gradients"]
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and schedule of the recipe, the schedule step by step."""
-        optimizer = make_optimizer(self.model, self.recipe)
-        schedule = make_schedule(optimizer, self.recipe, self.total_steps)
+        optimizer = make_optimizer(self.model, self.plan.recipe, self.plan.learning_rate)
+        schedule = make_schedule(optimizer, self.plan)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's optimiser; weight decay acts on matrices and kernels, not on vectors."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "sgd":
-        return SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-    return AdamW(groups, lr=recipe.learning_rate)
-
-
-def make_schedule(optimizer: Optimizer, recipe: Recipe, total_steps: int) -> LRScheduler:
-    """The recipe's learning rate over `total_steps` optimiser steps."""
-    if recipe.schedule == "cosine":
-        return CosineAnnealingLR(optimizer, T_max=total_steps)
-    return OneCycleLR(
-        optimizer,
-        max_lr=recipe.learning_rate,
-        total_steps=total_steps,
-        pct_start=recipe.warmup,
-        # One-cycle would also move the first moment's decay; a recipe names one momentum.
-        cycle_momentum=False,
-    )

@@ -16,7 +16,7 @@ SHARDS_AT_ONCE = 16
 
 
 class EpochBatches(Sampler[list[Draw]]):
-    """The draws of each batch, each epoch in an order of its own; an incomplete last batch is left out.
+    """The draws of each batch, each epoch in an order of its own; an incomplete last step is left out.
 
     Args:
         count: pictures are numbered 0 to `count - 1`.
@@ -26,18 +26,25 @@ class EpochBatches(Sampler[list[Draw]]):
             its length. With n processes, each takes every n-th picture: so do timm's processes.
         shards: the number of the file that each picture lies in, int64 `[N]`. Then the files are shuffled,
             and the pictures within each window of `SHARDS_AT_ONCE` files: few files are read at a time.
+        accumulate: batches that make up one step.
     """
 
     def __init__(
-        self, count: int, batch_size: int, seed: int, repeats: int = 1, shards: Tensor | None = None
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        repeats: int = 1,
+        shards: Tensor | None = None,
+        accumulate: int = 1,
     ) -> None:
         self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.repeats, self.shards = repeats, shards
+        self.repeats, self.shards, self.accumulate = repeats, shards, accumulate
         self.share = (0, 1)
         self.epoch = self.begun_epoch = self.skip = 0
 
     def __len__(self) -> int:
-        return self.count // self.batch_size
+        return self.count // (self.batch_size * self.accumulate) * self.accumulate
 
     def order(self, epoch: int) -> list[Draw]:
         """All draws of an epoch."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import yaml
 
@@ -15,9 +14,7 @@ from ..config import NetworkConfig, nearest
 from ..data.settings import Augmentation, Loading, settings_from
 from ..data.sources import Dataset
 from ..errors import InputError
-
-Optimizer = Literal["adamw", "sgd"]
-Schedule = Literal["one_cycle", "cosine"]
+from .rules import RULES, SNNTORCH_LOSSES, Loss, Optimizer, Precision, Scaling, Schedule
 
 SETTINGS: dict[str, Any] = {"augmentation": Augmentation, "loading": Loading}
 FOLDER = Path(__file__).parent / "recipes"
@@ -39,27 +36,49 @@ class Recipe:
             With `preset` None the network is the checkpoint's own, but for `model` and the classes.
         epochs: passes over the training images.
         max_steps: stop after so many optimiser steps; None does all epochs.
-        batch_size: images in a step; an incomplete last batch is left out.
-        optimizer: `adamw`, or `sgd` with Nesterov momentum.
+        batch_size: images taken at once, shared out among all processes; an incomplete last step is left out.
+        accumulate: batches whose gradients are averaged into one step of the optimiser.
+        optimizer: `adamw`, or `sgd` with momentum.
         momentum: of `sgd`.
+        nesterov: look one step ahead along the momentum of `sgd`.
         learning_rate: its highest value.
+        scale_learning_rate: None takes `learning_rate` as it is. Else it is multiplied by the images of a
+            step, `batch_size * accumulate`, divided by `base_batch` (`linear`), or by that ratio's root
+            (`sqrt`).
+        base_batch: images of a step for which `learning_rate` is written; None where that is not known.
+        min_learning_rate: where the schedule ends; None stands for 0, and a 250,000th part with `one_cycle`.
         weight_decay: of matrices and kernels; vectors (biases, scales) have none.
-        schedule: `one_cycle` (up, then down by cosines) or `cosine` (down only), step by step.
-        warmup: part of the steps in which `one_cycle` goes up.
+        schedule: step by step, `one_cycle` (up, then down by cosines), `cosine` (down), or `constant`.
+        warmup: part of the steps in which the rate first goes up: by a cosine with `one_cycle`, else in a
+            straight line. None stands for 0.3 with `one_cycle` and for 0 with the others.
+        warmup_epochs: the same in epochs, in the place of `warmup`.
+        loss: `cross_entropy` of the mean over time; `tet`, temporal efficient training; or snnTorch's
+            `ce_rate`, `ce_count` and `mse_count`. See `snnmlp_edu.training.losses`.
+        tet_lambda: weight of the regulariser of `tet`.
+        tet_phi: logit that this regulariser pulls to.
         label_smoothing: part of the target that is spread over all classes.
+        mixup: alpha of mixup, which blends images in pairs, and their labels; 0 leaves it out.
+        cutmix: alpha of cutmix, which pastes a part of one image into another; 0 leaves it out.
+        mix_probability: part of the batches that are mixed at all.
+        cutmix_probability: of those, the part for cutmix where both are on.
         flip: mirror every second training image, at random.
         max_shift: largest random shift of a training image, in pixels.
         augmentation: what else is done to images one by one, and how they are brought to the input's size.
         loading: how images are fetched; it does not change what is computed.
         skip_corrupt: leave out image files that cannot be read, and list them; else they stop the training.
         gradient_clip: largest norm of the gradient; None does not clip.
+        ema_decay: keep an exponential moving average of the weights with this decay, and validate, keep and
+            test the average; None keeps none.
+        precision: of the arithmetic: `fp32`, or mixed with `bf16` or `fp16`. Membranes, weights and their
+            updates stay in 32 bit.
         validation_fraction: part of each class of the training images that only selects the best epoch.
         seed: of weights, split, order and augmentation.
         save_every: steps between two saves of the state from which a stopped run goes on; None saves once a
             minute. It does not change what is computed.
+        tensorboard: write the curves for TensorBoard too. It does not change what is computed.
 
     Raises:
-        InputError: a field is of the wrong kind or out of range.
+        InputError: a field is of the wrong kind or out of range, or two contradict each other.
     """
 
     name: str
@@ -74,53 +93,45 @@ class Recipe:
     init_from: str | None = None
     max_steps: int | None = None
     batch_size: int = 64
+    accumulate: int = 1
     optimizer: Optimizer = "adamw"
     momentum: float = 0.9
+    nesterov: bool = True
+    scale_learning_rate: Scaling | None = None
+    base_batch: int | None = None
+    min_learning_rate: float | None = None
     weight_decay: float = 0.0
     schedule: Schedule = "one_cycle"
-    warmup: float = 0.3
+    warmup: float | None = None
+    warmup_epochs: float | None = None
+    loss: Loss = "cross_entropy"
+    tet_lambda: float = 0.05
+    tet_phi: float = 1.0
     label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_probability: float = 1.0
+    cutmix_probability: float = 0.5
     flip: bool = False
     max_shift: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
     loading: Loading = field(default_factory=Loading)
     skip_corrupt: bool = False
     gradient_clip: float | None = None
+    ema_decay: float | None = None
+    precision: Precision = "fp32"
     validation_fraction: float = 0.1
     seed: int = 0
     save_every: int | None = None
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("name", "source"):
-            _check(name, self, isinstance(getattr(self, name), str), "text")
-        _check("preset", self, isinstance(self.preset, str | None), "the name of a preset")
-        for name in ("data_dir", "data_md5", "init_from"):
-            _check(name, self, isinstance(getattr(self, name), str | None), "text, or null")
-        _check("model", self, isinstance(self.model, Mapping), "a mapping of NetworkConfig fields")
-        for name in ("flip", "skip_corrupt"):
-            _check(name, self, isinstance(getattr(self, name), bool), "true or false")
+        for name, rule in RULES.items():
+            rule.check(name, getattr(self, name))
         for name, kind in SETTINGS.items():
             object.__setattr__(self, name, settings_from(kind, getattr(self, name)))
-        limits = {"epochs": 1, "max_steps": 1, "batch_size": 2, "max_shift": 0, "seed": 0, "save_every": 1}
-        for name, lowest in limits.items():
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= lowest
-            optional = name in ("max_steps", "save_every") and value is None
-            _check(name, self, whole or optional, f"a whole number of at least {lowest}")
-        for name in ("learning_rate", "gradient_clip"):
-            value = getattr(self, name)
-            optional = name == "gradient_clip" and value is None
-            _check(name, self, optional or (_finite(value) and value > 0), "a finite number above 0")
-        _check("weight_decay", self, _finite(self.weight_decay) and self.weight_decay >= 0, "0 or more")
-        for name in ("momentum", "label_smoothing"):
-            value = getattr(self, name)
-            _check(name, self, _finite(value) and 0 <= value < 1, "at least 0 and below 1")
-        for name in ("warmup", "validation_fraction"):
-            value = getattr(self, name)
-            _check(name, self, _finite(value) and 0 < value < 1, "between 0 and 1")
-        for name, choices in {"dataset": Dataset, "optimizer": Optimizer, "schedule": Schedule}.items():
-            value, allowed = getattr(self, name), get_args(choices)
-            _check(name, self, value in allowed, f"one of {', '.join(allowed)}{nearest(str(value), allowed)}")
+        for contradiction in _contradictions(self):
+            raise InputError(contradiction)
 
     def replace(self, **overrides: Any) -> Recipe:
         """This recipe with some fields changed.
@@ -200,13 +211,31 @@ def load_recipe(name: str | Path) -> Recipe:
     return blank.replace(**values)
 
 
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check(name: str, recipe: Recipe, valid: bool, expected: str) -> None:
-    if not valid:
-        raise InputError(f"recipe field {name} is {getattr(recipe, name)!r}; it must be {expected}")
+def _contradictions(recipe: Recipe) -> Iterator[str]:
+    """A line for each pair of fields that do not go together."""
+    if recipe.warmup is not None and recipe.warmup_epochs is not None:
+        yield (
+            f"recipe fields warmup ({recipe.warmup}) and warmup_epochs ({recipe.warmup_epochs}) say the same"
+            " in two ways; set one of them to null"
+        )
+    if recipe.schedule == "one_cycle" and 0 in (recipe.warmup, recipe.warmup_epochs):
+        yield "recipe field warmup is 0 and one_cycle goes up first; raise it, or take schedule=cosine"
+    if recipe.scale_learning_rate is not None and recipe.base_batch is None:
+        yield (
+            f"recipe field scale_learning_rate is {recipe.scale_learning_rate} and base_batch is not set;"
+            " say for how many images a step learning_rate is written"
+        )
+    if recipe.min_learning_rate is not None and recipe.min_learning_rate > recipe.learning_rate:
+        yield (
+            f"recipe field min_learning_rate is {recipe.min_learning_rate} and learning_rate"
+            f" {recipe.learning_rate}; it must not be higher"
+        )
+    soft = [name for name in ("mixup", "cutmix", "label_smoothing") if getattr(recipe, name) > 0]
+    if recipe.loss in SNNTORCH_LOSSES and soft:
+        yield (
+            f"recipe field loss is {recipe.loss}, which takes one class an image, and {', '.join(soft)} mixes"
+            f" classes; set {'=0 '.join(soft)}=0, or take loss=cross_entropy or loss=tet"
+        )
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,13 +22,16 @@ from torch import Tensor
 from ..checkpoints import read_tensors, write_tensors
 from ..config import NetworkConfig
 from ..errors import InputError
-from ..network import SpikingMLP
+from ..network import SpikingNetwork
+from ..registry import build_model
 from .recipe import Recipe, load_recipe
 
 LAST = "last.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 RECIPE = "recipe.yaml"
-FREE = ("save_every", "loading")  # recipe fields that do not change what is computed
+DESCRIPTION = ("recipe", "config", "preprocessing", "data", "processes")
+# Recipe fields that do not change what is computed.
+FREE = ("save_every", "loading", "tensorboard")
 
 
 def how_to_resume(folder: Path) -> str:
@@ -81,20 +84,23 @@ class StateIO(CheckpointIO):
 
     Args:
         description: what the run is made of, stored beside the state and compared when it is resumed.
+
+    If the folder cannot be written an older state is left as it was, and the error is kept as `failure`:
+    Lightning calls this in the first process alone, and lets the others wait for it.
     """
 
     def __init__(self, description: Mapping[str, Any]) -> None:
         self.description = dict(description)
+        self.failure: OSError | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write the state.
-
-        Raises:
-            OSError: the folder cannot be written; an older state is left as it was.
-        """
+        """Write the state, or keep what went wrong."""
         tensors: dict[str, Tensor] = {}
         state = pack(checkpoint, tensors)
-        write_tensors(Path(path), tensors, {**self.description, "state": state})
+        try:
+            write_tensors(Path(path), tensors, {**self.description, "state": state})
+        except OSError as error:
+            self.failure = error
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
@@ -118,7 +124,7 @@ class SavedRun:
 
     Args:
         folder: of the run.
-        description: what it is made of: `recipe`, `config`, `preprocessing`, `data`.
+        description: what it is made of: `recipe`, `config`, `preprocessing`, `data`, `processes`.
     """
 
     folder: Path
@@ -151,8 +157,7 @@ class SavedRun:
         except InputError as error:
             kept = f"; the best epoch so far is kept in {best}" if best.is_file() else ""
             raise InputError(f"{error}{kept}") from error
-        names = ("recipe", "config", "preprocessing", "data")
-        return cls(folder, {name: document[name] for name in names if name in document})
+        return cls(folder, {name: document[name] for name in DESCRIPTION if name in document})
 
     @property
     def state(self) -> Path:
@@ -163,9 +168,10 @@ class SavedRun:
         """The run's recipe, as its folder has it."""
         return load_recipe(self.folder / RECIPE)
 
-    def network(self) -> SpikingMLP:
+    def network(self) -> SpikingNetwork:
         """A new network of the run's configuration; its weights come with the state."""
-        return SpikingMLP(NetworkConfig.from_dict(self.description["config"]))
+        config = NetworkConfig.from_dict(self.description["config"])
+        return build_model(self.description["recipe"]["preset"], config)
 
     def require_same(self, description: Mapping[str, Any]) -> None:
         """Refuse to go on with anything else than the run began with.

@@ -1,0 +1,53 @@
+"""Mixup and cutmix: whole batches mixed in pairs, by torchvision's transforms, in an order that resumes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from .recipe import Recipe
+
+
+class BatchMixing:
+    """Mixes the images of a batch, and their labels, as a recipe says.
+
+    What is drawn comes from a generator of its own, whose state is all that has to be saved: torchvision's
+    transforms draw from the generator that the program shares, which is lent this state meanwhile.
+
+    Args:
+        recipe: with `mixup`, `cutmix` and their probabilities.
+        classes: of the data set.
+        seed: of what is drawn.
+
+    Sources: mixup, arXiv 1710.09412; cutmix, arXiv 1905.04899.
+    """
+
+    def __init__(self, recipe: Recipe, classes: int, seed: int) -> None:
+        self.state = torch.Generator().manual_seed(seed).get_state()
+        self.probability = recipe.mix_probability
+        self.transforms: list[v2.Transform] = []
+        self.shares: list[float] = []
+        both = recipe.mixup > 0 and recipe.cutmix > 0
+        if recipe.mixup > 0:
+            self.transforms.append(v2.MixUp(alpha=recipe.mixup, num_classes=classes))
+            self.shares.append(1 - recipe.cutmix_probability if both else 1.0)
+        if recipe.cutmix > 0:
+            self.transforms.append(v2.CutMix(alpha=recipe.cutmix, num_classes=classes))
+            self.shares.append(recipe.cutmix_probability if both else 1.0)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Images `[B, C, H, W]` and labels `[B]`, mixed or not; the labels become shares if so.
+
+        Returns:
+            The images, and int64 `[B]` or each image's share of every class, `[B, classes]`.
+        """
+        if not self.transforms:
+            return images, labels
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self.state)
+            if torch.rand(()) < self.probability:
+                chosen = int(torch.multinomial(torch.tensor(self.shares), 1))
+                images, labels = self.transforms[chosen](images, labels)
+            self.state = torch.get_rng_state()
+        return images, labels

@@ -1,0 +1,173 @@
+"""Optimiser, learning rate and number of steps of a recipe."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+from ..errors import InputError
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many images and steps a training takes on so many processes, and at which learning rate.
+
+    Args:
+        recipe: how to train.
+        images: to train on, in an epoch.
+        processes: that share them.
+
+    Raises:
+        InputError: there are fewer images than one step needs.
+
+    >>> recipe = Recipe("r", "ours", epochs=2, learning_rate=0.1, batch_size=32, base_batch=16)
+    >>> plan = Plan(recipe.replace(scale_learning_rate="linear"), images=100, processes=4)
+    >>> plan.images_a_step, plan.steps_an_epoch, plan.steps, plan.learning_rate
+    (32, 3, 6, 0.2)
+    >>> print(plan)
+    global batch 32 = 4 processes x 8 images; learning rate 0.2 = 0.1 x 32 / 16
+    """
+
+    recipe: Recipe
+    images: int
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        batch, accumulate = self.recipe.batch_size, self.recipe.accumulate
+        if batch % self.processes:
+            raise InputError(
+                f"batch_size is {batch}, which {self.processes} processes cannot share evenly; choose a"
+                f" multiple of {self.processes}"
+            )
+        if self.steps_an_epoch == 0:
+            step = f", {self.images_a_step} images with accumulate={accumulate}," if accumulate > 1 else ""
+            raise InputError(
+                f"batch_size is {batch}{step} and there are {self.images} training images;"
+                " choose a smaller batch_size"
+            )
+
+    @property
+    def images_a_step(self) -> int:
+        """The global batch: images of all processes between two updates of the weights."""
+        return self.recipe.batch_size * self.recipe.accumulate
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Updates of the weights; images that do not fill a last one are left out."""
+        return self.images // self.images_a_step
+
+    @property
+    def steps(self) -> int:
+        """Updates of the weights in the whole training."""
+        steps = self.recipe.epochs * self.steps_an_epoch
+        return steps if self.recipe.max_steps is None else min(steps, self.recipe.max_steps)
+
+    @property
+    def warmup(self) -> float:
+        """Part of the steps in which the learning rate goes up."""
+        recipe = self.recipe
+        if recipe.warmup_epochs is not None:
+            return min(recipe.warmup_epochs * self.steps_an_epoch, self.steps - 1) / self.steps
+        usual = 0.3 if recipe.schedule == "one_cycle" else 0.0
+        return usual if recipe.warmup is None else recipe.warmup
+
+    @property
+    def learning_rate(self) -> float:
+        """The highest learning rate, scaled as the recipe says."""
+        recipe = self.recipe
+        if recipe.scale_learning_rate is None or recipe.base_batch is None:
+            return recipe.learning_rate
+        ratio = self.images_a_step / recipe.base_batch
+        return recipe.learning_rate * (math.sqrt(ratio) if recipe.scale_learning_rate == "sqrt" else ratio)
+
+    def _product(self) -> str:
+        parts = [f"{self.recipe.batch_size // self.processes} images"]
+        if self.processes > 1:
+            parts.insert(0, f"{self.processes} processes")
+        if self.recipe.accumulate > 1:
+            parts.append(f"{self.recipe.accumulate} batches accumulated")
+        return " x ".join(parts)
+
+    def __str__(self) -> str:
+        recipe = self.recipe
+        text = f"global batch {self.images_a_step}"
+        if self.images_a_step != recipe.batch_size or self.processes > 1:
+            text += f" = {self._product()}"
+        text += f"; learning rate {self.learning_rate:g}"
+        if recipe.scale_learning_rate is not None:
+            ratio = f"{self.images_a_step} / {recipe.base_batch}"
+            ratio = f"sqrt({ratio})" if recipe.scale_learning_rate == "sqrt" else ratio
+            return f"{text} = {recipe.learning_rate:g} x {ratio}"
+        if recipe.base_batch not in (None, self.images_a_step):
+            return (
+                f"{text}, as the recipe has it for a batch of {recipe.base_batch};"
+                " scale_learning_rate=linear would scale it"
+            )
+        return f"{text}, as the recipe has it"
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe, learning_rate: float | None = None) -> Optimizer:
+    """The recipe's optimiser; weight decay acts on matrices and kernels, not on vectors.
+
+    Args:
+        model: whose weights it changes.
+        recipe: how.
+        learning_rate: in the place of the recipe's.
+    """
+    rate = recipe.learning_rate if learning_rate is None else learning_rate
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "sgd":
+        nesterov = recipe.nesterov and recipe.momentum > 0
+        return SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=nesterov)
+    return AdamW(groups, lr=rate)
+
+
+def make_schedule(optimizer: Optimizer, plan: Plan) -> LRScheduler:
+    r"""The learning rate of every step.
+
+    With W steps of warm-up out of S, the rate of step i = 0, 1, ... is, as a part of the highest,
+
+    .. math::
+        \frac{i + 1}{W + 1} \text{ for } i < W, \qquad
+        m + (1 - m)\,\frac{1 + \cos\left(\pi\,(i - W) / (S - W)\right)}{2} \text{ after that}
+
+    for `cosine`, with m the lowest rate; `constant` stays at 1 after its warm-up; `one_cycle` is PyTorch's.
+    """
+    recipe, steps, highest = plan.recipe, plan.steps, plan.learning_rate
+    warmup = plan.warmup * steps
+    if recipe.schedule == "one_cycle":
+        initial, lowest = 25.0, recipe.min_learning_rate
+        final = 1e4
+        if lowest is not None:
+            final = highest / initial / lowest if lowest > 0 else math.inf
+        return OneCycleLR(
+            optimizer,
+            max_lr=highest,
+            total_steps=steps,
+            pct_start=plan.warmup,
+            div_factor=initial,
+            final_div_factor=final,
+            # One-cycle would also move the first moment's decay; a recipe names one momentum.
+            cycle_momentum=False,
+        )
+    lowest_part = (recipe.min_learning_rate or 0.0) / highest
+
+    def part(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if recipe.schedule == "constant":
+            return 1.0
+        return (
+            lowest_part + (1 - lowest_part) * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+        )
+
+    return LambdaLR(optimizer, part)

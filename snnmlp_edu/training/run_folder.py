@@ -1,0 +1,63 @@
+"""The folder of a run: made by the first process, known to all."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ..data.files import write_atomically
+from ..errors import InputError
+from .processes import on_first
+from .recipe import Recipe
+from .resume import RECIPE
+
+
+class RunFolder(Callback):
+    """Opens a run's folder before anything is trained; it must stand first among the callbacks.
+
+    Args:
+        output: folder in which a new run gets its own.
+        recipe: after which it is called, and which is saved there.
+        existing: the folder of a run that goes on.
+    """
+
+    def __init__(self, output: Path, recipe: Recipe, existing: Path | None = None) -> None:
+        self.output, self.recipe, self.existing = output, recipe, existing
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make the folder, in the first process; the others learn its name."""
+        if self.existing is None:
+            self.existing = on_first(trainer, lambda: make_run_folder(self.output, self.recipe))
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        assert self.existing is not None, "training has not begun"
+        return self.existing
+
+
+def make_run_folder(output: Path, recipe: Recipe) -> Path:
+    """Make `output/<recipe>-<seed>-<number>`, with the resolved recipe in it.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+    if not output.parent.is_dir():
+        raise InputError(f"there is no folder {output.parent} to hold {output.name}; create it first")
+    try:
+        output.mkdir(exist_ok=True)
+        for number in itertools.count(1):
+            folder = output / f"{recipe.name}-{recipe.seed}-{number}"
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                continue
+        write_atomically(folder / RECIPE, recipe.to_yaml().encode())
+    except OSError as error:
+        raise InputError(
+            f"the output folder {output} cannot be written ({error.strerror}); choose another with --output"
+        ) from error
+    return folder

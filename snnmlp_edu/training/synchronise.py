@@ -1,0 +1,72 @@
+r"""Batch norm over the images of all processes, on the CPU; PyTorch's `SyncBatchNorm` needs GPUs.
+
+With the :math:`n` values of a feature in all processes together, each step computes
+
+.. math::
+    \mu = \frac1n \sum x, \qquad \sigma^2 = \frac1n \sum (x - \mu)^2
+
+where both sums run over all processes, forwards and, for the gradient, backwards. So several processes
+compute what one would with all the images, but for the order in which numbers are added.
+"""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch.plugins import LayerSync
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+
+class SharedBatchNorm(nn.BatchNorm1d):
+    """A `BatchNorm1d` whose batch is that of all processes; each must have as many values.
+
+    Args:
+        local: the batch norm whose parameters, statistics and mode it takes over.
+    """
+
+    def __init__(self, local: nn.BatchNorm1d) -> None:
+        super().__init__(local.num_features, local.eps, local.momentum)
+        self.local = [local]  # in a list, so that it is no submodule
+        self._parameters, self._buffers = local._parameters, local._buffers
+        self.train(local.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `[N, features]` or `[N, features, L]`."""
+        if not self.training:
+            return super().forward(x)
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        shape = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
+        count = torch.distributed.get_world_size() * x.numel() // self.num_features
+        mean = all_reduce(x.sum(axes)) / count
+        centred = x - mean.view(shape)
+        variance = all_reduce(centred.square().sum(axes)) / count
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return centred * scale.view(shape) + self.bias.view(shape)
+
+
+class SharedStatistics(LayerSync):
+    """Lets Lightning put `SharedBatchNorm` in the place of every batch norm, and take it away again."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Share the statistics of every `BatchNorm1d` inside a module."""
+        for parent in list(model.modules()):
+            for name, child in parent.named_children():
+                if type(child) is nn.BatchNorm1d:
+                    setattr(parent, name, SharedBatchNorm(child))
+        return model
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Put the batch norms back that were there before."""
+        for parent in list(model.modules()):
+            for name, child in parent.named_children():
+                if isinstance(child, SharedBatchNorm):
+                    setattr(parent, name, child.local[0])
+        return model
