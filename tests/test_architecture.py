@@ -30,6 +30,7 @@ LEVELS = (
     ("benchmark", "training"),
     ("benchmark_report",),
     ("arguments",),
+    ("prepare_commands",),
     ("data_commands", "train_command"),
     ("cli",),
     ("__init__", "__main__"),

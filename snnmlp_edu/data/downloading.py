@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import InputError
@@ -29,6 +29,10 @@ class Download:
     md5: Mapping[str, str] = field(default_factory=dict)
     dataset: str = ""
     source: str = ""
+
+    def at(self, address: str) -> Download:
+        """The same files, with the same checksums, somewhere else."""
+        return replace(self, address=address if address.endswith("/") else f"{address}/")
 
 
 def _idx(train_images: str, train_labels: str, test_images: str, test_labels: str) -> dict[str, str]:
