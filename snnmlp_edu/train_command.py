@@ -29,6 +29,9 @@ def train(
     ] = None,
     nodes: Annotated[int | None, typer.Option(help="Machines, each of which starts it.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu or mps.")] = "auto",
+    skip_corrupt: Annotated[
+        bool, typer.Option("--skip-corrupt", help="Leave out image files that cannot be read; list them.")
+    ] = False,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Fields of the recipe or of NetworkConfig."),
@@ -46,6 +49,7 @@ def train(
     processes, leave --devices and --nodes out.
     """
     changes = parse_overrides(overrides or []) | ({} if init_from is None else {"init_from": init_from})
+    changes |= {"skip_corrupt": True} if skip_corrupt else {}
     from .training import fit, processes  # they need the extra [train], and seconds to import
 
     placement: Any = {"devices": devices, "nodes": nodes, "accelerator": accelerator}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from snnmlp_edu.data.cifar import CIFAR
 from snnmlp_edu.data.datasets import format_idx
@@ -80,3 +81,20 @@ def write_idx(folder: Path, train: int = 40, test: int = 20, classes: int = 4, s
         (folder / f"{prefix}-images-idx3-ubyte{end}").write_bytes(write(format_idx(images)))
         (folder / f"{prefix}-labels-idx1-ubyte{end}").write_bytes(write(format_idx(labels)))
     return folder
+
+
+def write_image_folder(
+    root: Path, classes: tuple[str, ...] = ("ant", "bee", "cat"), train: int = 16, val: int = 4
+) -> Path:
+    """`train/` and `val/` with JPEGs of many sizes; the classes differ in colour, the images in pattern."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", val)):
+        for number, name in enumerate(classes):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                height, width = generator.integers(24, 64, 2)
+                pixels = generator.integers(0, 120, (height, width, 3), dtype=np.uint8)
+                pixels[..., number % 3] += 120
+                Image.fromarray(pixels).save(folder / f"{name} {index:03}.jpg")
+    return root

@@ -30,6 +30,7 @@ LEVELS = (
     ("benchmark", "training"),
     ("benchmark_report", "ledger"),
     ("arguments",),
+    ("prepare_commands",),
     ("data_commands", "ledger_commands", "train_command"),
     ("cli",),
     ("__init__", "__main__"),

@@ -18,9 +18,18 @@ from .file_source import FileSource, open_folder
 from .idx_folder import idx_class_names, load_idx
 from .picture_sets import MemoryPictures, PictureSet
 from .settings import Verification
+from .shards import open_shards
 
 Dataset = Literal[
-    "embedded", "digits", "fashion_mnist", "idx", "cifar10", "cifar100", "imagenet", "image_folder"
+    "embedded",
+    "digits",
+    "fashion_mnist",
+    "idx",
+    "cifar10",
+    "cifar100",
+    "imagenet",
+    "image_folder",
+    "webdataset",
 ]
 SHIPPED = ("embedded", "digits")
 
@@ -71,6 +80,7 @@ def open_source(
     | `idx` | any data set in four idx files, such as MNIST | `data_dir` |
     | `cifar10`, `cifar100` | 60,000, in colour, 32 x 32 | the published archive in `data_dir` |
     | `imagenet`, `image_folder` | any files | folders `train/CLASS/` and `val/CLASS/` in `data_dir` |
+    | `webdataset` | any files | tar shards, such as `train-000000.tar` and `val-000000.tar` in `data_dir` |
 
     Args:
         dataset: one of these names.
@@ -103,8 +113,8 @@ def open_source(
     if dataset in ("idx", "fashion_mnist"):
         names = CLASS_NAMES if dataset == "fashion_mnist" else idx_class_names(place)
         return ImageSource(dataset, names, partial(load_idx, place, class_names=names))
-    if dataset in ("imagenet", "image_folder"):
-        files = open_folder(place, verify, skip_corrupt)
+    if dataset in ("imagenet", "image_folder", "webdataset"):
+        files = (open_shards if dataset == "webdataset" else open_folder)(place, verify, skip_corrupt)
         return ImageSource(dataset, files.class_names, files=files)
     archive = CifarArchive(dataset, place, md5)
     return ImageSource(dataset, archive.class_names(), archive.load)

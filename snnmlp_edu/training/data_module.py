@@ -56,6 +56,9 @@ class ShuffledBatches(Sampler[list[int]]):
         self.skip = 0
         return iter(own)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Each order follows from the one before it, whatever epoch that is."""
+
     def state(self, trained: int, over: bool) -> dict[str, Any]:
         """Where the order is after so many batches of an epoch, or when it is over."""
         return {

@@ -140,7 +140,7 @@ def fit(
     if run is not None and not isinstance(model_or_preset, SpikingNetwork):
         model, transfer = run.network(), None
     else:
-        model, transfer = _network(model_or_preset, recipe, source)
+        model, transfer = make_network(model_or_preset, recipe, source)
     if transfer is not None and announce:
         print(f"weights of {recipe.init_from}: {transfer}")
 
@@ -227,7 +227,7 @@ def _finish(keeper: KeepBest, source: ImageSource, device: torch.device) -> tupl
     return correct, total, seconds
 
 
-def _network(
+def make_network(
     model_or_preset: SpikingNetwork | str | None, recipe: Recipe, source: ImageSource
 ) -> tuple[SpikingNetwork, Transfer | None]:
     """The network to train, and where the recipe names a checkpoint what it starts with."""

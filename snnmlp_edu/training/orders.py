@@ -41,7 +41,7 @@ class EpochBatches(Sampler[list[Draw]]):
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.repeats, self.shards, self.accumulate = repeats, shards, accumulate
         self.share = (0, 1)
-        self.epoch = self.next_epoch = self.skip = 0
+        self.epoch = self.begun_epoch = self.skip = 0
 
     def __len__(self) -> int:
         return self.count // (self.batch_size * self.accumulate) * self.accumulate
@@ -53,12 +53,16 @@ class EpochBatches(Sampler[list[Draw]]):
         return [Draw(epoch, index, place % self.repeats) for place, index in enumerate(indices)]
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        self.epoch, self.next_epoch = self.next_epoch, self.next_epoch + 1
+        # A loader may ask for an iterator more than once an epoch: nothing is counted here.
+        skip = self.skip if self.epoch == self.begun_epoch else 0
         draws = self.order(self.epoch)
         first, step = self.share
-        starts = range(self.skip * self.batch_size, len(self) * self.batch_size, self.batch_size)
-        self.skip = 0
+        starts = range(skip * self.batch_size, len(self) * self.batch_size, self.batch_size)
         return (draws[start + first : start + self.batch_size : step] for start in starts)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning says which epoch begins, as it says to PyTorch's distributed sampler."""
+        self.epoch = epoch
 
     def state(self, trained: int, over: bool) -> dict[str, Any]:
         """Where the order is after so many batches of an epoch, or when it is over."""
@@ -66,7 +70,7 @@ class EpochBatches(Sampler[list[Draw]]):
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        self.epoch = self.next_epoch = state["epoch"]
+        self.epoch = self.begun_epoch = state["epoch"]
         self.skip = state["skip"]
 
 

@@ -1,0 +1,371 @@
+"""Training from folders of image files: it can be cut and gone on with, by any number of loader workers."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from image_sets import write_image_folder
+from PIL import Image
+from test_cli import assert_wrong_usage, call
+from test_resume import PowerCut, at_step, cut_power, outcome
+
+from snnmlp_edu.checkpoints import load_checkpoint
+from snnmlp_edu.data.pictures import fit_picture, read_picture, read_pictures
+from snnmlp_edu.data.sources import open_source
+from snnmlp_edu.errors import InputError
+from snnmlp_edu.training import Recipe, TrainingResult, evaluate_source, fit, own_source
+from snnmlp_edu.training.callbacks import KeepBest
+from snnmlp_edu.training.feeding import IMAGENET_MEAN, IMAGENET_STD
+from snnmlp_edu.training.module import TrainingModule
+
+EVERYTHING = {
+    "random_resized_crop": True,
+    "randaugment": "rand-m9-mstd0.5",
+    "colour_jitter": 0.4,
+    "random_erasing": 0.5,
+    "repeats": 2,
+    "interpolation": "bicubic",
+}
+RECIPE = Recipe(
+    name="photos",
+    source="ours",
+    epochs=2,
+    learning_rate=0.01,
+    batch_size=9,  # 4 steps an epoch of 36 images; 12 images validate
+    dataset="image_folder",
+    model={
+        "dim": 6,
+        "depths": [1],
+        "patch_size": 8,
+        "image_size": 32,
+        "in_channels": 3,
+        "num_classes": 3,
+        "time_steps": 1,
+        "neuron": {"backend": "eager"},
+    },
+    flip=True,
+    max_shift=2,
+    augmentation=EVERYTHING,  # type: ignore[arg-type]
+    validation_fraction=0.25,
+    save_every=2,
+)
+
+
+def train(folder: Path, output: Path, **changes: Any) -> TrainingResult:
+    return fit(None, RECIPE, output=output, progress=False, data_dir=str(folder), **changes)
+
+
+def workers(count: int) -> dict[str, Any]:
+    return {"loading": {"workers": count}}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_image_folder(tmp_path_factory.mktemp("folders") / "my photos ä")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    torch.set_num_threads(1)
+    return train(photos, tmp_path_factory.mktemp("undisturbed"), **workers(0))
+
+
+# --- exact, wherever it is cut and whoever loads -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "owner", "method", "before", "after"),
+    [
+        (3, TrainingModule, "training_step", 2, 1),
+        (4, TrainingModule, "validation_step", 1, 0),
+        (4, KeepBest, "on_validation_end", 0, 2),
+        (7, TrainingModule, "training_step", 2, 2),
+    ],
+)
+def test_a_cut_run_over_files_goes_on_bit_by_bit_with_other_workers(
+    step: int,
+    owner: Any,
+    method: str,
+    before: int,
+    after: int,
+    photos: Path,
+    undisturbed: TrainingResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_step(step, owner, method, cut_power, monkeypatch)
+    with pytest.raises(PowerCut):
+        train(photos, tmp_path, **workers(before))
+    resumed = fit(resume=tmp_path / "photos-0-1", progress=False, **workers(after))
+    assert outcome(resumed) == outcome(undisturbed)
+
+
+def test_workers_do_not_change_the_weights(photos: Path, undisturbed: TrainingResult, tmp_path: Path) -> None:
+    assert outcome(train(photos, tmp_path, **workers(2))) == outcome(undisturbed)
+    assert outcome(train(photos, tmp_path, **workers(0), seed=1)) != outcome(undisturbed)
+
+
+def test_other_files_are_not_gone_on_with(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_image_folder(tmp_path / "own")
+    at_step(3, TrainingModule, "training_step", cut_power, monkeypatch)
+    with pytest.raises(PowerCut):
+        train(folder, tmp_path, **workers(0))
+    (folder / "train" / "ant" / "ant 003.jpg").rename(folder / "train" / "ant" / "ant 103.jpg")
+    with pytest.raises(InputError, match=r"data\.(train|validation)\.listing is \w+ in the run and \w+ now"):
+        fit(resume=tmp_path / "photos-0-1", progress=False, **workers(0))
+
+
+# --- what is trained, validated and tested on --------------------------------------------------------
+
+
+def test_validation_comes_from_the_training_images_and_val_only_tests(
+    photos: Path, undisturbed: TrainingResult, tmp_path: Path
+) -> None:
+    assert undisturbed.test_total == 12
+    assert undisturbed.history[0]["validation_accuracy"] * 12 == pytest.approx(
+        round(undisturbed.history[0]["validation_accuracy"] * 12)
+    )
+    folder = write_image_folder(tmp_path / "other test", val=2)
+    for name in ("ant", "bee", "cat"):  # other test images, the same training images
+        for file in (folder / "val" / name).iterdir():
+            Image.new("RGB", (40, 40), (9, 9, 9)).save(file)
+    other = train(folder, tmp_path, **workers(0))
+    assert other.test_total == 6
+    assert outcome(other)[:3] == outcome(undisturbed)[:3], "nothing but the test has changed"
+
+
+def test_a_test_folder_goes_before_val(photos: Path, tmp_path: Path) -> None:
+    folder = write_image_folder(tmp_path / "three", val=2)
+    (folder / "val").rename(folder / "test")
+    write_image_folder(tmp_path / "more", val=3)
+    (tmp_path / "more" / "val").rename(folder / "val")
+    assert len(open_source("image_folder", folder).pictures("test").labels) == 6
+
+
+def test_preprocessing_travels_with_the_checkpoint(
+    photos: Path, undisturbed: TrainingResult, tmp_path: Path
+) -> None:
+    """`evaluate`, `predict` and validation see the same pixels."""
+    checkpoint = load_checkpoint(undisturbed.checkpoint)
+    preprocessing = checkpoint.preprocessing
+    assert (preprocessing.resize, preprocessing.interpolation) == (37, "bicubic")  # 32 * 256 / 224
+    assert checkpoint.class_names == ("ant", "bee", "cat")
+    source = open_source("image_folder", photos)
+    assert evaluate_source(checkpoint, source) == (undisturbed.test_correct, undisturbed.test_total)
+    pictures = source.pictures("test")
+    files = [Path(pictures.name(i)) for i in range(len(pictures.labels))]
+    inputs = read_pictures(files, preprocessing)
+    assert inputs.shape == (12, 3, 32, 32)
+    with torch.no_grad():
+        correct = int((checkpoint.model(inputs).argmax(1) == pictures.labels).sum())
+    assert correct == undisturbed.test_correct
+    code, out, err = call("predict", undisturbed.checkpoint, files[0], "--top", 1)
+    assert code == 0, err
+    assert files[0].name in out
+    code, out, err = call("evaluate", undisturbed.checkpoint)
+    assert code == 0, err
+    assert f"({undisturbed.test_correct} of 12)" in out
+    moved = tmp_path / "elsewhere"
+    moved.symlink_to(photos, target_is_directory=True)
+    assert own_source(checkpoint, data_dir=str(moved)).class_names == ("ant", "bee", "cat")
+
+
+def test_evaluation_is_torchvisions_resize_and_centre_crop(tmp_path: Path) -> None:
+    from torchvision.transforms import v2
+
+    from snnmlp_edu.data import Preprocessing
+
+    generator = torch.Generator().manual_seed(0)
+    for interpolation in ("bilinear", "bicubic"):
+        reference = v2.Compose(
+            [
+                v2.Resize(37, interpolation=v2.InterpolationMode(interpolation)),
+                v2.CenterCrop(32),
+                v2.PILToTensor(),
+            ]
+        )
+        preprocessing = Preprocessing(32, 3, resize=37, interpolation=interpolation)
+        for height, width in [(60, 81), (90, 30), (37, 37), (12, 13), (1, 1), (500, 333)]:
+            pixels = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8)
+            picture = Image.fromarray(pixels.numpy())
+            assert torch.equal(fit_picture(picture, preprocessing), reference(picture)), (height, width)
+    small = v2.Compose([v2.Resize(8), v2.CenterCrop(11), v2.PILToTensor()])
+    assert torch.equal(fit_picture(picture, Preprocessing(11, 3, resize=8)), small(picture))
+
+
+def test_imagenet_is_normalised_by_the_values_that_all_use(photos: Path, tmp_path: Path) -> None:
+    result = train(photos, tmp_path, **workers(0), dataset="imagenet", max_steps=1)
+    preprocessing = load_checkpoint(result.checkpoint).preprocessing
+    assert (preprocessing.mean, preprocessing.std) == (IMAGENET_MEAN, IMAGENET_STD)
+
+
+def test_grey_network_sees_grey_pictures(photos: Path, tmp_path: Path) -> None:
+    result = train(photos, tmp_path, **workers(0), in_channels=1, max_steps=1)
+    preprocessing = load_checkpoint(result.checkpoint).preprocessing
+    files = sorted((photos / "train" / "bee").iterdir())
+    assert len(preprocessing.mean) == 1
+    assert read_pictures(files[:2], preprocessing).shape == (2, 1, 32, 32)
+    assert read_picture(files[0], 1).mode == "L"
+
+
+def test_images_in_memory_can_be_treated_one_by_one(tmp_path: Path) -> None:
+    """As CIFAR is fine-tuned: enlarged, cropped at random; cut and gone on with too."""
+    recipe = dataclasses.replace(
+        RECIPE,
+        dataset="digits",
+        batch_size=256,
+        model={**RECIPE.model, "in_channels": 1, "num_classes": 10, "image_size": 40},
+        max_shift=0,
+        augmentation={"random_resized_crop": True, "resize": 40},  # type: ignore[arg-type]
+    )
+    whole = fit(None, recipe, output=tmp_path, progress=False, **workers(0))
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(3, TrainingModule, "training_step", cut_power, patch)
+        with pytest.raises(PowerCut):
+            fit(None, recipe, output=tmp_path, progress=False, **workers(1))
+    assert outcome(fit(resume=tmp_path / "photos-0-2", progress=False, **workers(0))) == outcome(whole)
+    preprocessing = load_checkpoint(whole.checkpoint).preprocessing
+    assert preprocessing.resize == 40
+    assert whole.test_total == 599
+
+
+# --- what is wrong -----------------------------------------------------------------------------------
+
+SMALL = ["dim=6", "depths=[1]", "patch_size=8", "in_channels=3", "time_steps=1", "neuron.backend=eager"]
+WORDS = ["train", "--recipe", "fashion_smoke", *SMALL, "batch_size=8", "loading.workers=0", "max_steps=1"]
+
+
+def of_folder(folder: Path, *words: str) -> tuple[int, str, str]:
+    runs = folder.parent / "runs"
+    return call(
+        *WORDS, "--output", runs, "dataset=image_folder", f"data_dir={folder}", "num_classes=3", *words
+    )
+
+
+def spoil(folder: Path, how: str) -> str:
+    """Damage a data set; the line that training must answer with."""
+    train, val = folder / "train", folder / "val"
+    first = train / "ant" / "ant 000.jpg"
+    match how:
+        case "truncated":
+            first.write_bytes(first.read_bytes()[:400])
+            return rf"{first} cannot be read: .* \(1 of 48 images damaged: 'snnmlp data verify' lists them"
+        case "text":
+            (train / "bee" / "notes.txt").write_text("no image")
+            return r"notes\.txt is no image, or of a format that is not known"
+        case "empty file":
+            (val / "cat" / "none.png").write_bytes(b"")
+            return r"val/cat/none\.png is empty; give an image file \(1 of 13 images"
+        case "broken link":
+            (train / "bee" / "gone.jpg").symlink_to(folder / "nowhere")
+            return r"there is no file .*gone\.jpg"
+        case "empty class":
+            (train / "dog").mkdir()
+            return r"train/dog holds no image \(2 such problems: 'snnmlp data describe' lists them\)"
+        case "class names":
+            (val / "cat").rename(val / "Cat")
+            return r"train lacks the classes Cat, which another split has \(2 such problems"
+        case "loop":
+            (train / "ant" / "up").symlink_to(train, target_is_directory=True)
+            return r"train/ant/up is a link to a folder above it; remove it"
+        case "no val":
+            val.rename(folder / "validation")
+            return (
+                r"holds no folder val; put training images into train/CLASS/ and test images into val/CLASS/"
+            )
+        case "no split":
+            for name in ("ant", "bee", "cat"):
+                (train / name).rename(folder / name)
+            train.rmdir()
+            val.rename(folder.parent / "val")
+            return r"holds no folder train; put training images into train/CLASS/"
+    raise AssertionError(how)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "truncated",
+        "text",
+        "empty file",
+        "broken link",
+        "empty class",
+        "class names",
+        "loop",
+        "no val",
+        "no split",
+    ],
+)
+def test_damage_stops_before_the_first_epoch_with_its_path(how: str, tmp_path: Path) -> None:
+    folder = write_image_folder(tmp_path / "schöne fotos")
+    message = spoil(folder, how)
+    assert_wrong_usage(of_folder(folder), message)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_corrupt_can_be_left_out_and_is_listed(tmp_path: Path) -> None:
+    folder = write_image_folder(tmp_path / "photos")
+    for how in ("truncated", "text", "empty file"):
+        spoil(folder, how)
+    code, out, err = of_folder(folder, "--skip-corrupt")
+    assert code == 0, err
+    for name in ("ant 000.jpg cannot be read", "notes.txt is no image", "none.png is empty"):
+        assert name in out
+    assert "3 images left out" in out
+    assert " of 12)" in out
+    listed = (tmp_path / "runs" / "fashion_smoke-0-1" / "recipe.yaml").read_text()
+    assert "skip_corrupt: true" in listed
+    checkpoint = tmp_path / "runs" / "fashion_smoke-0-1" / "checkpoint.safetensors"
+    assert call("evaluate", checkpoint)[0] == 0, "the same images are left out of the test"
+
+
+def test_a_class_of_damaged_images_cannot_be_left_out(tmp_path: Path) -> None:
+    folder = write_image_folder(tmp_path / "photos")
+    for file in (folder / "val" / "bee").iterdir():
+        file.write_bytes(b"")
+    assert_wrong_usage(of_folder(folder, "skip_corrupt=true"), "no image of class 1 can be read: .*is empty")
+
+
+def test_pictures_of_every_kind_are_trained_on(tmp_path: Path) -> None:
+    folder = write_image_folder(tmp_path / "photos", train=8)
+    for number, mode in enumerate(("L", "P", "RGBA", "CMYK", "LA", "1")):
+        suffix = "tif" if mode == "CMYK" else "png"
+        picture = Image.new("RGB", (30, 20), (200, 30, 30)).convert(mode)
+        picture.save(folder / "train" / "ant" / f"{number} {mode}.{suffix}")
+    Image.new("RGB", (1, 1)).save(folder / "train" / "ant" / "dot.png")
+    words = ["augmentation.random_resized_crop=true", "augmentation.randaugment=rand-m9-mstd0.5"]
+    code, _, err = of_folder(folder, *words, "batch_size=25", "epochs=2", "max_steps=2")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["batch_size=100"], "batch_size is 100 and there are 42 training images; choose a smaller"),
+        (["in_channels=2"], "the network takes 2 channels and files give 1 or 3; set in_channels=3"),
+        (["num_classes=4"], "the network has 4 classes and the data set 3; set num_classes=3"),
+        (["validation_fraction=0.01"], "validation_fraction 0.01 of the 16 images of class 0 is 0"),
+        (["augmentation.randaugment=rand-m9-tnone"], "timm knows no RandAugment policy rand-m9-tnone"),
+        (["loading.worker=2"], "loading has no field 'worker'; did you mean 'workers'"),
+        (["augmentation=5"], "recipe field augmentation is 5; it must be a mapping of its fields"),
+    ],
+)
+def test_wrong_words_get_one_line(words: list[str], message: str, photos: Path) -> None:
+    assert_wrong_usage(of_folder(photos, *words), message)
+
+
+def test_damage_that_appears_while_training_names_the_file(photos: Path, tmp_path: Path) -> None:
+    folder = write_image_folder(tmp_path / "photos")
+    spoil(folder, "truncated")
+    answer = of_folder(folder, "loading.verify=none", "loading.workers=1", "batch_size=42")
+    code, _, err = answer
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "ant 000.jpg cannot be read" in err
+    assert "Traceback" not in err
