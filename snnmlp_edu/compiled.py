@@ -16,6 +16,7 @@ where :math:`\partial v / \partial u` is 0 or 1 under the hard reset and 1 under
 from __future__ import annotations
 
 import functools
+import logging
 import types
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,8 @@ from torch import Tensor
 from .config import NeuronConfig
 from .surrogates import surrogate_derivative
 
+# Where a CUDA compiler is installed and no GPU, PyTorch would warn of it whenever it compiles for the CPU.
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 def leaky_sum(membrane: Tensor, drive: Tensor, beta: float) -> Tensor:
     r"""The membrane potential :math:`\beta v + x`, without a product where beta is 0 or 1.
