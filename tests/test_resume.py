@@ -46,7 +46,8 @@ class PowerCut(BaseException):
 def outcome(result: TrainingResult) -> tuple[str, str, list[dict[str, Any]], int]:
     """All that a run leaves: best weights, its whole last state, what was measured, and the test."""
     state, _ = read_tensors((result.folder / "last.safetensors").read_bytes(), "state")
-    history = [{name: row[name] for name in row if name != "seconds"} for row in result.history]
+    clocks = ("seconds", "images_per_second")
+    history = [{name: row[name] for name in row if name not in clocks} for row in result.history]
     weights = load_checkpoint(result.checkpoint).model.state_dict()
     return hash_tensors(weights), hash_tensors(state), history, result.test_correct
 
@@ -135,6 +136,78 @@ def test_a_last_epoch_that_is_cut_short_is_resumed(tmp_path: Path, monkeypatch: 
     with pytest.raises(PowerCut):
         fit(None, RECIPE, output=tmp_path, progress=False, max_steps=8)
     assert outcome(fit(resume=tmp_path / "cut-0-2", progress=False)) == outcome(whole)
+
+
+# Everything that has a state of its own: momentum, mixtures, an average, gradients between two batches.
+MANY_STATES = RECIPE.replace(
+    batch_size=300,
+    accumulate=3,  # 6 steps an epoch, as above
+    optimizer="sgd",
+    schedule="cosine",
+    warmup_epochs=1,
+    mixup=0.4,
+    cutmix=1.0,
+    mix_probability=0.8,
+    label_smoothing=0.1,
+    ema_decay=0.9,
+    gradient_clip=1.0,
+    loss="tet",
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_states(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    torch.set_num_threads(1)
+    return fit(None, MANY_STATES, output=tmp_path_factory.mktemp("undisturbed"), progress=False)
+
+
+def at_batch(number: int, act: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
+    """Let `act` happen when a training step is called for the n-th time."""
+    original, calls = TrainingModule.training_step, []
+
+    def interrupted(self: TrainingModule, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == number:
+            act()
+        return original(self, *arguments)
+
+    patch.setattr(TrainingModule, "training_step", interrupted)
+
+
+@pytest.mark.parametrize("batch", [7, 8, 9, 23])
+def test_a_run_that_is_told_to_stop_between_two_batches_of_a_step_goes_on(
+    batch: int, undisturbed_states: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        at_batch(batch, terminate, patch)
+        with pytest.raises(Preempted, match=f"stopped at step {batch // 3}"):
+            fit(None, MANY_STATES, output=tmp_path, progress=False)
+    tensors, document = read_tensors((tmp_path / "cut-0-1" / "last.safetensors").read_bytes(), "state")
+    pending = unpack(document["state"], tensors)["gradients"]
+    assert bool(pending) == (batch % 3 != 0)
+    assert outcome(fit(resume=tmp_path / "cut-0-1", progress=False)) == outcome(undisturbed_states)
+
+
+def test_a_run_that_is_cut_between_two_batches_of_a_step_goes_on(
+    undisturbed_states: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        at_batch(14, cut_power, patch)
+        with pytest.raises(PowerCut):
+            fit(None, MANY_STATES, output=tmp_path, progress=False)
+    assert saved_step(tmp_path / "cut-0-1") == 4
+    assert outcome(fit(resume=tmp_path / "cut-0-1", progress=False)) == outcome(undisturbed_states)
+
+
+def test_a_saved_recipe_can_be_run_again(undisturbed_states: TrainingResult, tmp_path: Path) -> None:
+    saved = str(undisturbed_states.folder / "recipe.yaml")
+    again = CliRunner().invoke(app, ["train", "--recipe", saved, "--output", str(tmp_path)])
+    assert again.exit_code == 0, again.output
+    kept = load_checkpoint(tmp_path / "cut-0-1" / "checkpoint.safetensors")
+    first = load_checkpoint(undisturbed_states.checkpoint)
+    assert hash_tensors(kept.model.state_dict()) == hash_tensors(first.model.state_dict())
+    assert kept.recipe == first.recipe
+    assert (tmp_path / "cut-0-1" / "recipe.yaml").read_text() == Path(saved).read_text()
 
 
 KILLED = """

@@ -21,6 +21,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasti
 from lightning.pytorch.strategies import DDPStrategy
 
 from ..config import nearest
+from ..data.settings import cores
 from ..errors import InputError
 from .rules import Precision
 from .synchronise import SharedStatistics
@@ -101,7 +102,7 @@ def place(
     for name, value in {"devices": devices, "nodes": nodes}.items():
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}; it must be a whole number of at least 1")
-    found = {"gpu": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": _cores()}
+    found = {"gpu": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": cores()}
     if accelerator == "auto":
         accelerator = next(kind for kind, count in found.items() if count)
     launcher, started_devices, started_nodes = _started()
@@ -158,10 +159,6 @@ def _check_precision(accelerator: str, precision: Precision) -> None:
         raise InputError(
             "precision is bf16, which this GPU does not calculate with; take precision=fp16 or precision=fp32"
         )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_first_process() -> bool:

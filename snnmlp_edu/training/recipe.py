@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,7 +166,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they stand in a YAML file and in a checkpoint."""
-        return dataclasses.asdict(self)
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # JSON makes lists of tuples
 
     def to_yaml(self) -> str:
         """The text of a recipe file that gives this recipe again."""

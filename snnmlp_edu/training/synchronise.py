@@ -68,5 +68,5 @@ class SharedStatistics(LayerSync):
         for parent in list(model.modules()):
             for name, child in parent.named_children():
                 if isinstance(child, SharedBatchNorm):
-                    setattr(parent, name, child.local[0])
+                    setattr(parent, name, child.local[0].train(child.training))
         return model

@@ -1,0 +1,348 @@
+"""Several processes train as one would: same gradients, same weights, one run folder, one last word."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from snnmlp_edu.checkpoints import hash_tensors, load_checkpoint, read_tensors
+from snnmlp_edu.errors import InputError
+from snnmlp_edu.training import Recipe, fit, load_recipe
+from snnmlp_edu.training.processes import Placement, is_first_process, place
+from snnmlp_edu.training.synchronise import SharedBatchNorm, SharedStatistics
+
+RECIPE = Recipe(
+    name="shared",
+    source="ours",
+    epochs=2,
+    learning_rate=0.5,
+    schedule="constant",
+    optimizer="sgd",
+    batch_size=1800,  # 3 steps an epoch
+    max_steps=4,
+    model={"dim": 6, "depths": [1, 1], "patch_size": 8, "time_steps": 2, "neuron": {"backend": "eager"}},
+    flip=True,
+    max_shift=2,
+    save_every=1,
+)
+
+# The command line, in which one process suffers what the environment names.
+PROGRAM = """
+import os, signal, sys
+import torch
+from snnmlp_edu.cli import main
+from snnmlp_edu.training.module import TrainingModule
+
+rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", 0))))
+step = TrainingModule.training_step
+
+def suffering(self, batch, batch_idx):
+    if os.environ.get("SUFFERS") == f"{rank} SIGTERM" and self.global_step == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    if os.environ.get("SUFFERS") == f"{rank} NaN" and self.global_step == 2:
+        with torch.no_grad():
+            self.model.get_parameter("head.linear.bias")[0] = float("nan")
+    return step(self, batch, batch_idx)
+
+def forbidden(*arguments):
+    raise AssertionError("only the first process writes")
+
+TrainingModule.training_step = suffering
+if rank > 0:
+    os.fsync = forbidden  # every file of a run is written through to the disk
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the program, the recipe and the runs lie."""
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "program.py").write_text(PROGRAM)
+    (folder / "shared.yaml").write_text(RECIPE.to_yaml())
+    return folder
+
+
+def command(folder: Path, *words: Any) -> list[str]:
+    return [str(folder / "program.py"), "train", "--accelerator", "cpu", *map(str, words)]
+
+
+def environment(**changes: Any) -> dict[str, str]:
+    """This process's, without what other launchers of this machine may have left in it."""
+    prefixes = ("SLURM_", "LOCAL_", "GROUP_", "MASTER_", "NODE_")
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("RANK", "WORLD_SIZE") and not name.startswith(prefixes)
+    }
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return clean | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths} | {k: str(v) for k, v in changes.items()}
+
+
+def run(words: list[str], **changes: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
+        env=environment(**changes),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as place_to_ask:
+        place_to_ask.bind(("127.0.0.1", 0))
+        return place_to_ask.getsockname()[1]
+
+
+def weights(run_folder: Path) -> dict[str, Tensor]:
+    return load_checkpoint(run_folder / "checkpoint.safetensors").model.state_dict()
+
+
+def state_hash(run_folder: Path) -> str:
+    return hash_tensors(read_tensors((run_folder / "last.safetensors").read_bytes(), "state")[0])
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path) -> Path:
+    """The run of two processes that this program started itself."""
+    words = ["--recipe", folder / "shared.yaml", "--output", folder / "two", "--devices", 2]
+    done = run(command(folder, *words))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("global batch 1800 = 2 processes x 900 images; learning rate 0.5") == 1
+    assert done.stdout.count("test accuracy") == 1
+    assert [path.name for path in (folder / "two").iterdir()] == ["shared-0-1"], "one folder for all"
+    return folder / "two" / "shared-0-1"
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, Tensor]) -> None:
+    """The same way from the start, within what rounding does to it."""
+    for name, tensor in expected.items():
+        way = (tensor - start[name]).float().norm().item()
+        assert (found[name] - tensor).float().norm().item() <= 1e-3 * way + 1e-6, name
+
+
+def start_weights(recipe: Recipe) -> dict[str, Tensor]:
+    from lightning.pytorch import seed_everything
+
+    from snnmlp_edu.registry import create_model
+
+    seed_everything(recipe.seed, verbose=False)
+    assert recipe.preset is not None
+    return create_model(recipe.preset, **recipe.model).state_dict()
+
+
+def test_two_processes_train_as_one_with_the_same_batch(two: Path, tmp_path: Path) -> None:
+    # Order, augmentation and the statistics of batch norm are those of the whole batch.
+    one = fit(None, RECIPE, output=tmp_path, accelerator="cpu", progress=False)
+    assert_close(weights(two), weights(one.folder), start_weights(RECIPE))
+    kept = load_checkpoint(two / "checkpoint.safetensors")
+    assert (kept.metrics["processes"], kept.metrics["global_batch"]) == (2, 1800)
+    assert kept.metrics["train_loss"] == pytest.approx(load_checkpoint(one.checkpoint).metrics["train_loss"])
+
+
+def test_torchrun_and_a_network_without_spikes(folder: Path, tmp_path: Path) -> None:
+    # Without thresholds nothing enlarges what rounding does; accumulated, averaged and clipped this time.
+    changes = {"accumulate": 2, "batch_size": 900, "ema_decay": 0.5, "gradient_clip": 0.5}
+    recipe = RECIPE.replace(preset="relu_mlp_spe_nano", **changes)
+    (tmp_path / "shared.yaml").write_text(recipe.to_yaml())
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    words = ["--recipe", tmp_path / "shared.yaml", "--output", tmp_path / "two"]
+    done = run([*torchrun, *command(folder, *words)])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test accuracy") == 1
+    one = fit(None, recipe, output=tmp_path / "one", accelerator="cpu", progress=False)
+    assert_close(weights(tmp_path / "two" / "shared-0-1"), weights(one.folder), start_weights(recipe))
+
+
+def test_a_signal_to_one_process_stops_all_and_slurm_goes_on(folder: Path, two: Path, tmp_path: Path) -> None:
+    words = ["--recipe", folder / "shared.yaml", "--output", tmp_path, "--devices", 2]
+    stopped = run(command(folder, *words), SUFFERS="1 SIGTERM")
+    assert stopped.returncode == 0, stopped.stderr
+    cut = tmp_path / "shared-0-1"
+    assert stopped.stdout.splitlines()[-1] == f"stopped at step 2; go on with: snnmlp train --resume {cut}"
+
+    slurm = {
+        "SLURM_NTASKS": 2,
+        "SLURM_NTASKS_PER_NODE": 2,
+        "SLURM_NNODES": 1,
+        "SLURM_JOB_ID": 7,
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NODEID": 0,
+        "SLURM_NODELIST": "localhost",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+    }
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, *command(folder, "--resume", cut)],
+            env=environment(**slurm, SLURM_PROCID=rank, SLURM_LOCALID=rank),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    (out, err), (other_out, other_err) = (task.communicate(timeout=300) for task in tasks)
+    assert [task.returncode for task in tasks] == [0, 0], err + other_err
+    assert "test accuracy" in out
+    assert other_out == ""
+    assert hash_tensors(weights(cut)) == hash_tensors(weights(two)), "bit for bit"
+    assert state_hash(cut) == state_hash(two)
+
+
+def test_a_loss_that_breaks_in_one_process_stops_all_in_one_line(folder: Path, tmp_path: Path) -> None:
+    words = ["--recipe", folder / "shared.yaml", "--output", tmp_path, "--devices", 2]
+    done = run(command(folder, *words), SUFFERS="1 NaN")
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    assert "the loss is nan at step 2, first broken: the weights head.linear.bias" in lines[0]
+    assert f"the last good state, of step 2, is {tmp_path / 'shared-0-1' / 'last.safetensors'}" in lines[0]
+
+
+def test_a_run_of_two_processes_does_not_go_on_with_one(two: Path) -> None:
+    checkpoint = two / "checkpoint.safetensors"
+    content = checkpoint.read_bytes()
+    checkpoint.unlink()  # as if it had not come to the test
+    try:
+        with pytest.raises(InputError, match="processes is 2 in the run and 1 now; leave the change out"):
+            fit(resume=two, accelerator="cpu", progress=False)
+    finally:
+        checkpoint.write_bytes(content)
+
+
+# --- where a training runs ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A machine of four cores and two GPUs, on which nothing has been started."""
+    for name in [*os.environ]:
+        if name.startswith(("SLURM_", "LOCAL_", "GROUP_", "NODE_")) or name in ("RANK", "WORLD_SIZE"):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr("snnmlp_edu.training.processes.cores", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.delattr(sys, "ps1", raising=False)
+    return monkeypatch
+
+
+def test_what_is_asked_for_is_taken(machine: pytest.MonkeyPatch) -> None:
+    assert place(None, None, "auto") == Placement(1, 1, "gpu")
+    assert place(2, 3, "auto") == Placement(2, 3, "gpu")
+    assert place(2, 3, "auto").processes == 6
+    assert place(4, None, "cpu") == Placement(4, 1, "cpu")
+    machine.setattr(torch.cuda, "device_count", lambda: 0)
+    assert place(None, None, "auto") == Placement(1, 1, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((8, None, "auto"), "devices is 8 and this machine has 2 GPUs; take --devices 2, or more machines"),
+        ((5, 1, "cpu"), "devices is 5 and this machine has 4 CPU cores; take --devices 4"),
+        ((1, 1, "mps"), "devices is 1 and this machine has no Apple GPU; take --accelerator cpu"),
+        ((0, None, "auto"), "devices is 0; it must be a whole number of at least 1"),
+        ((1, -1, "auto"), "nodes is -1; it must be"),
+        ((1, 1, "gpus"), "accelerator is 'gpus'; choose one of auto, cpu, gpu, mps; did you mean 'gpu'"),
+        ((1, 1, "cpu", "fp16"), "precision is fp16, which needs a GPU"),
+    ],
+)
+def test_what_the_machine_does_not_have(machine: Any, arguments: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        place(*arguments)
+
+
+def test_a_gpu_without_bf16_and_a_machine_without_gpu(machine: pytest.MonkeyPatch) -> None:
+    machine.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    with pytest.raises(InputError, match="precision is bf16, which this GPU does not calculate with"):
+        place(1, 1, "gpu", "bf16")
+    machine.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(InputError, match="this machine has no GPU; take --accelerator cpu"):
+        place(1, 1, "gpu")
+
+
+def test_a_notebook_cannot_start_copies_of_itself(machine: pytest.MonkeyPatch) -> None:
+    machine.setattr(sys, "ps1", ">>> ", raising=False)
+    assert place(1, 1, "cpu").processes == 1
+    with pytest.raises(InputError, match="several processes cannot be started from a notebook"):
+        place(2, 1, "cpu")
+
+
+TORCHRUN = {
+    "RANK": "3",
+    "LOCAL_RANK": "1",
+    "GROUP_RANK": "1",
+    "LOCAL_WORLD_SIZE": "2",
+    "WORLD_SIZE": "4",
+    "TORCHELASTIC_RUN_ID": "x",
+}
+SLURM = {"SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_PROCID": "3", "SLURM_JOB_NAME": "train"}
+
+
+@pytest.mark.parametrize(("launcher", "variables"), [("torchrun", TORCHRUN), ("slurm", SLURM)])
+def test_launchers_say_how_many_there_are(
+    machine: pytest.MonkeyPatch, launcher: str, variables: dict[str, str]
+) -> None:
+    assert is_first_process()
+    for name, value in variables.items():
+        machine.setenv(name, value)
+    assert place(None, None, "auto") == Placement(2, 2, "gpu", launcher) == place(2, 2, "auto")
+    assert not is_first_process()
+    with pytest.raises(InputError, match=f"devices is 8 and {launcher} has started 2; leave --devices out"):
+        place(8, None, "auto")
+
+
+def test_released_batches_are_shared_out_as_they_were() -> None:
+    recipe = load_recipe("imagenet_released")
+    assert recipe.batch_size // 8 == 64
+    assert recipe.base_batch == recipe.batch_size
+
+
+# --- batch norm over processes -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(12, 3), (4, 3, 5)])
+def test_shared_batch_norm_of_one_process_is_batch_norm(shape: tuple[int, ...]) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{free_port()}", rank=0, world_size=1
+    )
+    try:
+        plain, x = nn.BatchNorm1d(3).double(), torch.randn(shape, dtype=torch.float64)
+        with torch.no_grad():
+            plain.weight.uniform_(-1, 1)
+            plain.bias.uniform_(-1, 1)
+        model = nn.Sequential(nn.Sequential(nn.BatchNorm1d(3).double()))
+        model[0][0].load_state_dict(plain.state_dict())
+        shared = SharedStatistics().apply(model)
+        assert isinstance(shared[0][0], SharedBatchNorm)
+        assert list(shared.state_dict()) == ["0.0." + name for name in plain.state_dict()]
+        for _ in range(2):
+            inputs = [x.clone().requires_grad_() for _ in range(2)]
+            weights = torch.randn(shape, dtype=torch.float64)
+            outputs = [layer(each) for layer, each in zip((plain, shared), inputs, strict=True)]
+            torch.testing.assert_close(*outputs)
+            for output in outputs:
+                (output * weights).sum().backward()
+            torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+        for one, other in zip(plain.parameters(), shared.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad)
+        back = SharedStatistics().revert(shared.eval())
+        assert type(back[0][0]) is nn.BatchNorm1d
+        assert not back[0][0].training
+        for name, tensor in plain.state_dict().items():
+            torch.testing.assert_close(back[0][0].state_dict()[name], tensor)
+        torch.testing.assert_close(back(x), plain.eval()(x))
+    finally:
+        torch.distributed.destroy_process_group()
