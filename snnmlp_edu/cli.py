@@ -20,6 +20,7 @@ from . import prediction
 from .arguments import Json, OneLineErrors, Overrides, Source, TrainedNetwork, parse_overrides
 from .checkpoints import load_checkpoint
 from .data_commands import data_app
+from .ledger_commands import ledger_app
 from .plots import plot_sweeps
 from .registry import create_model, get_config, list_models
 from .train_command import train
@@ -36,6 +37,7 @@ app = typer.Typer(
 
 app.command(epilog="Example: snnmlp train --recipe fashion_smoke epochs=2 neuron.beta=0.8")(train)
 app.add_typer(data_app, name="data")
+app.add_typer(ledger_app, name="ledger")
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ where :math:`\partial v / \partial u` is 0 or 1 under the hard reset and 1 under
 from __future__ import annotations
 
 import functools
+import logging
 import types
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,19 @@ from torch import Tensor
 from .config import NeuronConfig
 from .surrogates import surrogate_derivative
 
+# Where a CUDA compiler is installed and no GPU, PyTorch would warn of it whenever it compiles for the CPU.
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+
+def leaky_sum(membrane: Tensor, drive: Tensor, beta: float) -> Tensor:
+    r"""The membrane potential :math:`\beta v + x`, without a product where beta is 0 or 1.
+
+    >>> leaky_sum(torch.tensor([2.0]), torch.tensor([1.0]), 0.5)
+    tensor([2.])
+    """
+    if beta == 0:
+        return drive
+    return (membrane if beta == 1 else beta * membrane) + drive
+
 
 def _membranes(current: Tensor, config: NeuronConfig) -> tuple[list[Tensor], list[Tensor]]:
     """Distance from threshold before the reset, and whether the neuron fires, for each step."""
@@ -35,7 +49,7 @@ def _membranes(current: Tensor, config: NeuronConfig) -> tuple[list[Tensor], lis
     for now in current.to(wide).unbind():
         # A folded neuron has its gain in the threshold: then only the leak is left.
         driven = now if config.input_gain == 1 else config.input_gain * now
-        potential = config.beta * membrane + driven
+        potential = leaky_sum(membrane, driven, config.beta)
         distance = potential - config.threshold
         fires = distance >= 0 if config.inclusive else distance > 0
         membrane = torch.where(fires, 0.0 if config.reset == "hard" else distance, potential)

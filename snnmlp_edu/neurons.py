@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .compiled import CompilerMissing, compiled_lif
+from .compiled import CompilerMissing, compiled_lif, leaky_sum
 from .config import NetworkConfig, NeuronConfig
 from .errors import InputError
 from .surrogates import spike
@@ -34,7 +34,7 @@ class LIFState(NamedTuple):
 def _integrate(current: Tensor, state: LIFState | None, config: NeuronConfig) -> Tensor:
     # A folded neuron has its gain in the threshold: then nothing is left to multiply.
     driven = current if config.input_gain == 1 else config.input_gain * current
-    return driven if state is None else config.beta * state.membrane + driven
+    return driven if state is None else leaky_sum(state.membrane, driven, config.beta)
 
 
 def _fire(potential: Tensor, config: NeuronConfig) -> tuple[Tensor, LIFState]:

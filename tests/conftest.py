@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from snnmlp_edu import NetworkConfig
 from snnmlp_edu.mfi import events
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+BOOK = Path(__file__).parents[1] / "book"
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +45,39 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         pytest.skip("numba is not installed")
     monkeypatch.setattr(events, "HAS_NUMBA", request.param)
     return request.param
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The book, rendered strictly from the stored notebooks."""
+    import nbformat
+
+    from book.engine.render import chapters, lay_out, render
+
+    folder = tmp_path_factory.mktemp("pages")
+    stored = {
+        name: nbformat.read(BOOK / "chapters" / f"{name}.ipynb", as_version=4) for name in chapters(BOOK)
+    }
+    lay_out(BOOK, stored, "# Execution times\n", folder / "source")
+    render(folder / "source", folder / "html")
+    return folder / "html"
+
+
+@pytest.fixture(scope="session")
+def site(html: Path) -> Iterator[str]:
+    """The address at which this machine serves the book to itself."""
+    from book.engine.browser import serve
+
+    with serve(html) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium. It is closed with its module: its event loop would get in the way of others."""
+    from book.engine.browser import MISSING, find_browser, open_browser
+
+    if find_browser() is None:
+        pytest.skip(MISSING)
+    with open_browser() as opened:
+        yield opened

@@ -28,10 +28,10 @@ LEVELS = (
     ("mfi", "prediction"),
     ("cost",),
     ("benchmark", "training"),
-    ("benchmark_report",),
+    ("benchmark_report", "ledger"),
     ("arguments",),
     ("prepare_commands",),
-    ("data_commands", "train_command"),
+    ("data_commands", "ledger_commands", "train_command"),
     ("cli",),
     ("__init__", "__main__"),
 )

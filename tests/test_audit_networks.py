@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import re
+from typing import Any, get_args
 
 import pytest
 import torch
 from audited import Fires, folded, violations
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from snnmlp_edu import LIF, NetworkConfig, NeuronConfig, SpikingMLP
+from snnmlp_edu.config import (
+    Activation,
+    ChannelNorm,
+    HeadName,
+    PatchEncoding,
+    Skip,
+    SurrogateName,
+    TokenMixingName,
+    TokenNorm,
+)
 from snnmlp_edu.mfi import audit, calibrate, fold_batch_norm
+from snnmlp_edu.mfi.folded import AxisLIF
+from snnmlp_edu.mfi.operations import Kind
 
 
 def test_unfolded_network(tiny: NetworkConfig) -> None:
@@ -81,10 +97,79 @@ def test_attention_block() -> None:
     assert all("as attention does" in row[2] for row in found)
 
 
-@pytest.mark.parametrize(("beta", "passes"), [(1.0, True), (0.25, True), (0.3, False), (0.0, False)])
-def test_leak(beta: float, passes: bool) -> None:
-    neuron = LIF(NeuronConfig(beta=beta, input_gain=1.0, reset="soft"))
+@pytest.mark.parametrize("absorbing", [False, True])
+@pytest.mark.parametrize("backend", ["eager", "compiled"])
+@pytest.mark.parametrize(
+    ("beta", "kinds"),
+    [(1.0, set()), (0.25, {Kind.SHIFT}), (0.3, {Kind.MULTIPLICATION}), (0.0, set())],
+)
+def test_leak(beta: float, kinds: set[Kind], backend: str, absorbing: bool) -> None:
+    """A membrane that keeps all or nothing is not multiplied at all."""
+    config = NeuronConfig(beta=beta, input_gain=1.0, reset="soft", backend=backend)  # type: ignore[arg-type]
+    neuron = AxisLIF(config, "channel", torch.ones(8), torch.zeros(8)) if absorbing else LIF(config)
     model = nn.Sequential(nn.Linear(4, 8), neuron, nn.Linear(8, 2))
-    report = audit(model.eval(), torch.randn(3, 5, 4))
-    assert report.multiplication_free is passes
-    assert {row.path for row in report.violations} == (set() if passes else {"1"})
+    report = audit(model.eval(), torch.randn(3, 5, 1, 1, 4))
+    found = {row.kind for row in report.layers if row.name == "aten.mul"} - {Kind.CONSTANT}
+    assert found == kinds
+    assert report.multiplication_free is (Kind.MULTIPLICATION not in kinds)
+    assert {row.path for row in report.violations} <= {"1"}
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> NetworkConfig:
+    """Any field at any value that keeps the network small."""
+    stages = draw(st.integers(1, 2))
+    neuron = NeuronConfig(
+        beta=draw(st.sampled_from([0.0, 2.0**-9, 0.25, 0.5, 1.0]) | st.floats(0, 1)),
+        threshold=draw(st.floats(0.1, 4)),
+        input_gain=draw(st.floats(0.1, 4)),
+        reset=draw(st.sampled_from(["hard", "soft"])),
+        surrogate=draw(st.sampled_from(get_args(SurrogateName))),
+        inclusive=draw(st.booleans()),
+        backend=draw(st.sampled_from(["auto", "eager"])),
+    )
+    fields: dict[str, Any] = {
+        "activation": Activation,
+        "channel_norm": ChannelNorm,
+        "token_norm": TokenNorm,
+        "skip": Skip,
+        "patch_encoding": PatchEncoding,
+        "token_mixing": TokenMixingName,
+        "head": HeadName,
+    }
+    return NetworkConfig(
+        dim=draw(st.sampled_from([3, 6])),
+        depths=tuple(draw(st.lists(st.integers(1, 2), min_size=stages, max_size=stages))),
+        patch_size=draw(st.integers(1, 2)),
+        image_size=8,
+        in_channels=draw(st.integers(1, 2)),
+        num_classes=draw(st.integers(1, 4)),
+        time_steps=draw(st.integers(1, 3)),
+        expansion=draw(st.integers(1, 3)),
+        neuron=neuron,
+        **{name: draw(st.sampled_from(get_args(values))) for name, values in fields.items()},
+    )
+
+
+def in_theory(config: NetworkConfig) -> bool:
+    """Whether a network is multiplication-free for all inputs, by its configuration alone."""
+    sole_current = config.skip in ("none", "spike")  # all that the neuron behind the channel block gets
+    norms_fold = (
+        config.channel_norm != "ln"
+        and (config.channel_norm != "bn_token" or sole_current)
+        and (config.token_norm != "ln" or config.token_mixing == "none")  # the fuse keeps its batch norm
+    )
+    beta = config.neuron.beta
+    leak_shifts = beta == 0 or math.frexp(beta)[0] == 0.5 or config.time_steps == 1  # then nothing leaks
+    return config.activation == "lif" and config.skip != "spike" and norms_fold and leak_shifts
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(config=configurations(), seed=st.integers(0, 99))
+def test_the_verdict_is_what_theory_predicts(config: NetworkConfig, seed: int) -> None:
+    torch.manual_seed(seed)
+    images = torch.rand(2, config.in_channels, 8, 8)
+    network = fold_batch_norm(calibrate(SpikingMLP(config), images), strict=False)
+    report = audit(network, images)
+    proven = report.multiplication_free and all(row.holds == "all inputs" for row in report.layers)
+    assert proven == in_theory(config), report

@@ -13,7 +13,7 @@ import yaml
 from bs4 import BeautifulSoup, Tag
 from nbformat import NotebookNode
 
-from book.engine.render import chapters, lay_out, render
+from book.engine.render import chapters
 
 BOOK = Path(__file__).parents[1] / "book"
 CHAPTERS = chapters(BOOK)
@@ -54,15 +54,6 @@ def test_code_exercise_has_a_stub_a_check_and_a_solution(name: str) -> None:
     assert len(set(counts.values())) == 1, counts
     if not name.startswith("00"):
         assert counts["exercise-stub"] >= 1, "every chapter but the preface has a code exercise"
-
-
-@pytest.fixture(scope="session")
-def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The book, rendered strictly from the stored notebooks."""
-    folder = tmp_path_factory.mktemp("pages")
-    lay_out(BOOK, {name: stored(name) for name in CHAPTERS}, "# Execution times\n", folder / "source")
-    render(folder / "source", folder / "html")
-    return folder / "html"
 
 
 @cache

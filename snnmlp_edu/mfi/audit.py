@@ -5,8 +5,13 @@ call, a parametrisation or a custom autograd function does is seen as well as wh
 rests on two things, and each row says on which: on structure, where the operand is the output of a
 comparison and so in {0, 1} for every input; and on the values at the moment of use, for the inputs given.
 
-What leaves PyTorch is beyond it. That a tensor is handed to NumPy, or turned into Python numbers, is seen
-and counts as a violation; what other code does with memory that it got hold of before is not.
+Numbers are not followed into Python. That data leave PyTorch, as values or as a length that depends on
+them, is seen and refused (`snnmlp_edu.mfi.exits`). Only a yes or no may leave, to steer the run, and then the
+verdict holds for the inputs seen.
+
+The audit judges the run that it sees. Beyond it are memory that other code got hold of before, or by a
+pointer; and a model that switches PyTorch's modes off, finds out that it is watched and runs another way,
+keeps numbers from an earlier call, or provokes an error and catches it.
 """
 
 from __future__ import annotations
@@ -18,12 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..config import nearest
 from ..errors import InputError
+from .exits import Elastic, Exits, elastic_results
 from .judgement import VALUES, Call, Judgement, Operand, Stem, judge
 from .operations import MAPS, OVERWRITES, Kind, base_name
 from .origins import Origin, Origins
@@ -36,7 +41,8 @@ def audit(model: nn.Module, images: Tensor, stem: str | Sequence[str] | None = N
     It is where every linear map outside the stem meets values in {0, 1} only, and no other product,
     division or normalisation of data is left: additions, comparisons, selections, and shifts, which are
     products with powers of two. Work on constants alone is listed and allowed. An operation that is not
-    PyTorch's own, or that the audit does not know, is a violation.
+    PyTorch's own, or that the audit does not know, is a violation, and so is a number that depends on the
+    data and leaves PyTorch. Operations are counted dense, as if every spike were there.
 
     The model runs twice, once unwatched and once watched, without gradients; compiled functions run
     operation by operation then. It stays as it is.
@@ -80,7 +86,7 @@ def audit(model: nn.Module, images: Tensor, stem: str | Sequence[str] | None = N
             ) from error
         with _module_paths(model) as path, torch.compiler.set_stance("force_eager"):
             operations = _Operations(model, images, Stem(paths), path)
-            with operations, _Exits(operations):
+            with operations, operations.exits:
                 model(images)
     return AuditReport(operations.rows)
 
@@ -138,6 +144,7 @@ class _Operations(TorchDispatchMode):
         self.rows: list[AuditedOperation] = []
         self.origins = Origins()
         self.path = path
+        self.exits = Exits(self.origins, self.rows, path)
         self._stem = stem
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             self.origins.set(tensor, Origin.CONSTANT, name.rpartition(".")[0])
@@ -145,14 +152,18 @@ class _Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Judge the operation on what goes in, run it, and remember where its result comes from."""
-        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunction():  # what the audit itself asks of tensors is no exit
+            return self._run(func, args, kwargs or {})
+
+    def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         name, arguments, written = _signature(func, args, kwargs)
         read = {key: value for key, value in arguments.items() if key not in written or _reads(name, key)}
         owners = [self.origins.owner(leaf) for leaf in tree_leaves(read) if isinstance(leaf, Tensor)]
         path = _innermost(self.path(), owners)
-        judgement = self._judge(func, name, arguments, read, path)
+        judgement, elastic = self._judge(func, name, arguments, read, path)
         result = func(*args, **kwargs)
-        self._remember(result, [arguments[key] for key in written], judgement, next(filter(None, owners), ""))
+        overwritten = [arguments[key] for key in written]
+        self._remember(result, overwritten, judgement, next(filter(None, owners), ""), elastic)
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         self.rows.append(
             AuditedOperation(
@@ -171,25 +182,33 @@ class _Operations(TorchDispatchMode):
 
     def _judge(
         self, func: Any, name: str, arguments: dict[str, Any], read: dict[str, Any], path: str
-    ) -> Judgement:
+    ) -> tuple[Judgement, Elastic]:
+        """The judgement, and whether the lengths of the results depend on the data."""
         operands = []
         for key, value in read.items():
             for leaf in tree_leaves(value):
                 if isinstance(leaf, Tensor):
-                    origin = Origin.CONSTANT if name == "lift_fresh" else self.origins.get(leaf)
+                    origin, elastic = self.origins.get(leaf), self.origins.elastic(leaf)
+                    if name == "lift_fresh" and leaf.untyped_storage().resizable():
+                        origin, elastic = Origin.CONSTANT, False  # of Python's numbers, not NumPy's memory
                     if origin is None:
                         return _refuse(f"{name} meets a tensor that is no parameter, buffer, input or result")
-                    operands.append(Operand(key, leaf, origin))
+                    operands.append(Operand(key, leaf, origin, elastic))
                 elif isinstance(leaf, bool | int | float) and key in VALUES:
                     operands.append(Operand(key, leaf, Origin.CONSTANT))
         if not isinstance(func, OpOverload) or func.namespace != "aten":
             return _refuse(f"{func} is no operation of PyTorch's own")
-        return judge(Call(name, arguments, operands, path), self._stem)
+        results = elastic_results(func, name, operands, arguments)
+        if results.others and not self.exits.calls:
+            return _refuse(f"{name} has a length that depends on the data, where other code than Python runs")
+        return judge(Call(name, arguments, operands, path), self._stem), results
 
-    def _remember(self, result: Any, written: list[Any], judgement: Judgement, owner: str) -> None:
+    def _remember(
+        self, result: Any, written: list[Any], judgement: Judgement, owner: str, elastic: Elastic
+    ) -> None:
         for leaf in tree_leaves(written):
             if isinstance(leaf, Tensor):
-                self.origins.write(leaf, judgement.result)
+                self.origins.write(leaf, judgement.result, elastic.first)
         leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         for position, leaf in enumerate(leaves):
             if self.origins.get(leaf) is not None:
@@ -199,28 +218,9 @@ class _Operations(TorchDispatchMode):
                 origin = Origin.BINARY
             elif position and judgement.kind is Kind.COMPARISON:
                 origin = Origin.REAL  # where the values were found, not the values
-            self.origins.set(leaf, origin, owner if origin is Origin.CONSTANT else "")
-
-
-class _Exits(TorchFunctionMode):
-    """Sees tensors leave PyTorch as a whole, which no operation is needed for."""
-
-    LEAVING = frozenset({"numpy", "tolist", "__array__", "__dlpack__", "apply_", "map_", "map2_"})
-
-    def __init__(self, operations: _Operations) -> None:
-        super().__init__()
-        self._operations = operations
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Write a row where a tensor that depends on the data leaves."""
-        name = getattr(func, "__name__", "")
-        if name in self.LEAVING and self._operations.origins.get(args[0]) is not Origin.CONSTANT:
-            reason = f"data leave PyTorch by {name}, and no product on them can be seen from there on"
-            row = AuditedOperation(
-                self._operations.path(), f"Tensor.{name}", Kind.UNKNOWN, "data", (), 0, "all inputs", reason
-            )
-            self._operations.rows.append(row)
-        return func(*args, **(kwargs or {}))
+            from_constants = owner if origin is Origin.CONSTANT else ""
+            lengthens = elastic.others if position else elastic.first
+            self.origins.set(leaf, origin, from_constants, lengthens and leaf.ndim > 0)
 
 
 def _reads(name: str, key: str) -> bool:
@@ -234,8 +234,8 @@ def _innermost(running: str, owners: list[str]) -> str:
     return max((owner for owner in owners if owner.startswith(prefix)), key=len, default=running) or running
 
 
-def _refuse(reason: str) -> Judgement:
-    return Judgement(Kind.UNKNOWN, Origin.REAL, "unknown", reason)
+def _refuse(reason: str) -> tuple[Judgement, Elastic]:
+    return Judgement(Kind.UNKNOWN, Origin.REAL, "unknown", reason), Elastic(True, True)
 
 
 def _signature(func: Any, args: Any, kwargs: Any) -> tuple[str, dict[str, Any], list[str]]:
@@ -250,7 +250,7 @@ def _signature(func: Any, args: Any, kwargs: Any) -> tuple[str, dict[str, Any], 
 
 
 def _count(name: str, arguments: dict[str, Any], outputs: list[Tensor]) -> int:
-    """Scalar operations: values that come out, times the values that each of them sums in a map."""
+    """Scalar operations, dense: values that come out, times the values that each of them sums in a map."""
     values = outputs[0].numel() if outputs else 1
     if name not in MAPS:
         return values

@@ -27,7 +27,8 @@ class EventMap(nn.Module):
         rows: `[rows, out]`; row 0 is the bias, then one row for each input.
 
     `forward` writes into `operations[path]` how many weights it added, columns of the table times spikes
-    visited: what hardware counts as synaptic operations. Biases are not among them.
+    visited: what hardware counts as synaptic operations. Biases are not among them. Where somebody watches
+    by a dispatch mode it writes nothing: a number that depends on the data would leave PyTorch.
     """
 
     def __init__(self, rows: Tensor) -> None:
@@ -52,13 +53,14 @@ class EventMap(nn.Module):
             sums, added = self.sums(*spikes)
         except InputError as error:
             raise InputError(f"{self.path or type(self).__name__}: {error}") from error
-        self.operations[self.path] = added * self.out
+        if added is not None:
+            self.operations[self.path] = added * self.out
         return self.lay_out(sums, spikes[0])
 
-    def sums(self, *spikes: Tensor) -> tuple[Tensor, int]:
+    def sums(self, *spikes: Tensor) -> tuple[Tensor, int | None]:
         """The sums of all output places, `[places, out]`, and how many rows were added for spikes."""
         events = self.events(*spikes)
-        return self.table(events), len(events.rows) - events.bags
+        return self.table(events), None if _watched() else len(events.rows) - events.bags
 
 
 class EventLinear(EventMap):
@@ -184,7 +186,7 @@ class EventConv2d(EventMap):
         places = windows.reshape(windows.shape[:3].numel(), taps)
         return join_bags(self._by_place(spikes[0]), places, shifts)
 
-    def sums(self, *spikes: Tensor) -> tuple[Tensor, int]:
+    def sums(self, *spikes: Tensor) -> tuple[Tensor, int | None]:
         """The sums of all windows, `[windows, out]`, and how many rows were added for spikes."""
         table = self.table
         if not isinstance(table, RowTable) or not runs_compiled(spikes[0], table.rows):
@@ -224,6 +226,10 @@ class EventConv2d(EventMap):
     def extra_repr(self) -> str:
         """What `repr` shows of this layer."""
         return f"kernel_size={self.kernel_size}, stride={self.stride}, rows={self.number_of_rows}"
+
+
+def _watched() -> bool:
+    return torch._C._len_torch_dispatch_stack() > 0
 
 
 def _grid(spikes: Tensor) -> tuple[int, int, int]:

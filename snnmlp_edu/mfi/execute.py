@@ -135,7 +135,7 @@ class _Faster(Synapse):
                 self.dense, mode = None, "events"
             else:
                 self.events, mode = None, "dense"
-                map_.operations.pop(map_.path)
+                map_.operations.pop(map_.path, None)
             self.choices[map_.path] = Choice(mode, rate, events_ms, dense_ms)
         return run(self.events or self.dense)
 

@@ -18,6 +18,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from ..compiled import leaky_sum
 from ..config import NeuronConfig
 from ..errors import InputError
 from ..layout import Axis, spread_along
@@ -144,7 +145,7 @@ class AxisLIF(LIF):
         spikes, potentials = [], []
         for now in current:
             drive = torch.where(driven, now, 0) + bias
-            potential = drive if membrane is None else c.beta * membrane + drive
+            potential = drive if membrane is None else leaky_sum(membrane, drive, c.beta)
             distance = torch.where(falling, threshold - potential, potential - threshold)
             fired = spike(distance, c.surrogate, c.slope, c.inclusive)
             reset = torch.zeros_like(potential) if c.reset == "hard" else potential - threshold

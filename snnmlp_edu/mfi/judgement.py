@@ -7,6 +7,7 @@ r"""What one operation may do in multiplication-free inference, and what is know
 | any other product, division, normalisation | nowhere, unless all operands are constants |
 | addition, comparison, selection, data movement | everywhere |
 | custom or unknown operation, tensor of unknown origin | nowhere |
+| data that leave PyTorch as numbers | nowhere; a yes or no may leave |
 """
 
 from __future__ import annotations
@@ -45,11 +46,15 @@ VALUES = frozenset(
 
 
 class Operand(NamedTuple):
-    """A tensor, or a number written in Python, that goes into an operation."""
+    """A tensor, or a number written in Python, that goes into an operation.
+
+    It is elastic where its length depends on the data (`snnmlp_edu.mfi.exits`).
+    """
 
     name: str
     value: Tensor | Number
     origin: Origin
+    elastic: bool = False
 
     @property
     def varies(self) -> bool:
@@ -127,6 +132,8 @@ def judge(call: Call, stem: Stem) -> Judgement:
         return Judgement(kind, Origin.REAL, "whatever was there")
     if not any(operand.varies for operand in operands):
         return Judgement(kind if kind is Kind.MOVEMENT else Kind.CONSTANT, Origin.CONSTANT, "constant")
+    if name == "equal":  # it gives Python a yes or no
+        return Judgement(kind, Origin.BINARY, words, holds=SEEN)
     if call.arguments.get("reduce") is not None:
         return Judgement(
             Kind.UNKNOWN, Origin.REAL, words, f"{name} reduces in a way that the audit does not know"

@@ -33,7 +33,7 @@ class Origins:
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[StorageWeakRef, Origin, str]] = {}
+        self._known: dict[int, tuple[StorageWeakRef, Origin, str, bool]] = {}
 
     def get(self, tensor: Tensor) -> Origin | None:
         """The origin of a tensor, or None where it was never seen to be made."""
@@ -46,19 +46,25 @@ class Origins:
         """The path of the module whose constants a tensor holds or was made of; empty if there is none."""
         return "" if self.get(tensor) is None else self._known[tensor.untyped_storage()._cdata][2]
 
-    def set(self, tensor: Tensor, origin: Origin, owner: str = "") -> None:
-        """Remember the origin of all values in a tensor's memory."""
+    def elastic(self, tensor: Tensor) -> bool:
+        """Whether the length of a tensor depends on the data, or may, for one that was never seen."""
+        return self.get(tensor) is None or self._known[tensor.untyped_storage()._cdata][3]
+
+    def set(self, tensor: Tensor, origin: Origin, owner: str = "", elastic: bool = False) -> None:
+        """Remember the origin of all values in a tensor's memory; ones of an elastic length are data too."""
         if tensor.layout is not torch.strided:
             return
+        if elastic and origin is Origin.CONSTANT:
+            origin = Origin.REAL
         storage = tensor.untyped_storage()
-        self._known[storage._cdata] = (StorageWeakRef(storage), origin, owner)
+        self._known[storage._cdata] = (StorageWeakRef(storage), origin, owner, elastic)
 
-    def write(self, tensor: Tensor, origin: Origin) -> None:
+    def write(self, tensor: Tensor, origin: Origin, elastic: bool = False) -> None:
         """A tensor is about to be written to: what lies beside it in memory stays as it is."""
         before = self.get(tensor)
         if before not in (None, origin) and not _fills_its_memory(tensor):
             origin = join([(before or Origin.REAL, _whole_memory(tensor)), (origin, None)])
-        self.set(tensor, origin)
+        self.set(tensor, origin, elastic=elastic or (before is not None and self.elastic(tensor)))
 
 
 def join(parts: Iterable[tuple[Origin, Tensor | Number | None]]) -> Origin:

@@ -21,7 +21,9 @@ class AuditedOperation:
         kind: what hardware would have to do.
         values: what went in, in words: `{0, 1}`, `real`, `constant`, `input`.
         shape: of what came out.
-        count: scalar operations: for a linear map weights times places, dense; else values that came out.
+        count: scalar operations, dense: for a linear map weights times places, as if every spike were there;
+            for all else, and so where rows are gathered for spikes, the values that came out.
+            `snnmlp_edu.cost` counts what spikes really cause.
         holds: `all inputs` where the structure proves it, `these inputs` where it was only seen.
         violation: why this is not multiplication-free; None where it is.
         exercised: False for spikes of which none occurred.
@@ -50,7 +52,7 @@ class Group:
         row: what they have in common.
         paths: the modules.
         operations: how many there are.
-        count: scalar operations of all of them.
+        count: scalar operations of all of them, dense.
     """
 
     row: AuditedOperation

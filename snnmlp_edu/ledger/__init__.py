@@ -1,0 +1,30 @@
+"""The ledger: plans of runs, a record of each run, and what they say of the paper's claims.
+
+Reading needs the core alone. Running a plan trains, and needs the extra `[train]`.
+"""
+
+from __future__ import annotations
+
+from .claims import VERDICTS, Claim, claims, verdict_counts
+from .plans import Plan, list_plans, load_plan
+from .reading import Progress, progress, read_records
+from .record import Record
+from .statistics import Comparison, Summary, compare, summarise
+
+__all__ = [
+    "VERDICTS",
+    "Claim",
+    "Comparison",
+    "Plan",
+    "Progress",
+    "Record",
+    "Summary",
+    "claims",
+    "compare",
+    "list_plans",
+    "load_plan",
+    "progress",
+    "read_records",
+    "summarise",
+    "verdict_counts",
+]

@@ -1,0 +1,221 @@
+"""The paper's claims, and what became of each: `data/claims.yaml`, with verdicts that the records decide."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..config import nearest
+from ..data.files import path
+from ..errors import InputError
+from .plans import load_plan
+from .reading import progress, read_records
+from .statistics import compare
+
+VERDICTS = ("reproduced", "reproduced at small scale", "not reproduced", "not run")
+_FIELDS = ("claim", "source", "value", "how", "verdict", "why", "rules", "holds", "records", "note")
+_RULE = ("plan", "variant", "is", "than", "measure", "multiplication_free", "multiplies")
+_WORDS = ("higher", "lower")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What records must show for a claim to hold.
+
+    Either `variant` is higher or lower than each of `than` in `measure`, with an interval that leaves out
+    zero; or the audit calls some variants multiplication-free and others not.
+
+    Args:
+        plan: whose records.
+        variant: the one that the claim is about.
+        is_: `higher` or `lower`.
+        than: the others.
+        measure: a number of `Record`.
+        multiplication_free: variants of which no run may multiply.
+        multiplies: variants of which every run must.
+    """
+
+    plan: str
+    variant: str = ""
+    is_: str = ""
+    than: tuple[str, ...] = ()
+    measure: str = "test_accuracy"
+    multiplication_free: tuple[str, ...] = ()
+    multiplies: tuple[str, ...] = ()
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """All variants that it speaks of."""
+        named = (self.variant,) if self.variant else ()
+        return (*named, *self.than, *self.multiplication_free, *self.multiplies)
+
+    def judge(self, results: Path | None = None) -> tuple[bool | None, list[str]]:
+        """Whether it holds, None while runs are missing; and the sentences that say why.
+
+        Raises:
+            InputError: a record was changed by hand.
+        """
+        plan, records = load_plan(self.plan), read_records(self.plan, results)
+        runs = {(record.variant, record.seed) for record in records}
+        if any((variant, seed) not in runs for variant in self.variants for seed in plan.seeds):
+            return None, [str(progress(plan, results))]
+        holds, sentences = True, []
+        for other in self.than:
+            found = compare(records, self.variant, other, self.measure)
+            holds &= found.differs and (found.difference > 0) == (self.is_ == "higher")
+            sentences.append(str(found))
+        for variants, expected in ((self.multiplication_free, True), (self.multiplies, False)):
+            for variant in variants:
+                verdicts = [r.multiplication_free for r in records if r.variant == variant]
+                holds &= all(verdict is expected for verdict in verdicts)
+                word = "multiplication-free" if all(verdicts) else "not multiplication-free"
+                sentences.append(f"{self.plan} {variant}: {word} by the audit, {len(verdicts)} networks")
+        return holds, sentences
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper.
+
+    Args:
+        claim: in words.
+        source: where it is made.
+        value: the paper's number; empty where it has none.
+        how: how it was tested.
+        verdict: one of `VERDICTS`.
+        why: why it was not run; empty where it was.
+        records: the plans whose records decide, or that come closest.
+        note: what else is to be said.
+        evidence: sentences computed from the records.
+    """
+
+    claim: str
+    source: str
+    value: str
+    how: str
+    verdict: str
+    why: str
+    records: tuple[str, ...]
+    note: str
+    evidence: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.claim}: {self.verdict}{f' ({self.why})' if self.why else ''}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON holds them."""
+        return dataclasses.asdict(self)
+
+
+def claims(file: Path | None = None, results: Path | None = None) -> list[Claim]:
+    """Every claim with its verdict; where rules decide, the records do.
+
+    Args:
+        file: a YAML file of claims; by default the shipped one.
+        results: folder of the records; by default the shipped ones.
+
+    Raises:
+        InputError: the file is not as it should be, or a record was changed by hand.
+    """
+    file = path() / "claims.yaml" if file is None else file
+    try:
+        rows = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, OSError) as error:
+        raise InputError(f"{file} holds no claims: {' '.join(str(error).split())}") from error
+    if not isinstance(rows, list):
+        raise InputError(f"{file} holds no claims; write a list of them")
+    return [_claim(row, f"{file}, claim {i}", results) for i, row in enumerate(rows, start=1)]
+
+
+def verdict_counts(file: Path | None = None, results: Path | None = None) -> dict[str, int]:
+    """Verdict -> how many claims have it, for all of `VERDICTS`.
+
+    Raises:
+        InputError: as `claims`.
+    """
+    found = [claim.verdict for claim in claims(file, results)]
+    return {verdict: found.count(verdict) for verdict in VERDICTS}
+
+
+def _claim(row: Any, place: str, results: Path | None) -> Claim:
+    if not isinstance(row, dict):
+        raise InputError(f"{place} is {row!r}; write 'field: value' lines")
+    _check_names(row, _FIELDS, place)
+    for name in ("claim", "source", "how"):
+        if not isinstance(row.get(name), str):
+            raise InputError(f"{place} lacks {name}; every claim says it in words")
+    rules = [_rule(rule, place) for rule in row.get("rules", [])]
+    if bool(rules) == ("verdict" in row):
+        raise InputError(f"{place} needs either rules, by which records decide, or a verdict")
+    verdict, why, evidence = str(row.get("verdict", "")), _text(row, "why"), []
+    if rules:
+        judged = [rule.judge(results) for rule in rules]
+        evidence = list(dict.fromkeys(sentence for _, sentences in judged for sentence in sentences))
+        missing = dict.fromkeys(sentences[0] for holds, sentences in judged if holds is None)
+        if missing:
+            verdict, why = "not run", f"not to its end: {'; '.join(missing)}"
+        else:
+            verdict = str(row.get("holds", VERDICTS[1])) if all(h for h, _ in judged) else "not reproduced"
+    if verdict not in VERDICTS:
+        raise InputError(
+            f"{place}: the verdict is {verdict!r}{nearest(verdict, VERDICTS)}; choose one of"
+            f" {', '.join(VERDICTS)}"
+        )
+    if (verdict == "not run") != bool(why):
+        raise InputError(f"{place}: a claim that was not run says why, and no other does")
+    plans = [*row.get("records", []), *(rule.plan for rule in rules)]
+    for plan in plans:
+        load_plan(plan)
+    return Claim(
+        claim=row["claim"],
+        source=row["source"],
+        value=_text(row, "value"),
+        how=_text(row, "how"),
+        verdict=verdict,
+        why=why,
+        records=tuple(dict.fromkeys(plans)),
+        note=_text(row, "note"),
+        evidence=tuple(evidence),
+    )
+
+
+def _rule(values: Any, place: str) -> Rule:
+    if not isinstance(values, dict):
+        raise InputError(f"{place}: a rule is {values!r}; write {{plan: a, variant: b, is: higher, than: c}}")
+    _check_names(values, _RULE, place)
+    lists = {
+        name: tuple(str(v) for v in (value if isinstance(value, list) else [value]))
+        for name in ("than", "multiplication_free", "multiplies")
+        if (value := values.get(name)) is not None
+    }
+    rule = Rule(
+        plan=str(values.get("plan", "")),
+        variant=str(values.get("variant", "")),
+        is_=str(values.get("is", "")),
+        measure=str(values.get("measure", "test_accuracy")),
+        **lists,
+    )
+    plan = load_plan(rule.plan)
+    for variant in rule.variants:
+        plan.recipe_of(variant, seed=0)
+    if bool(rule.than) != (rule.is_ in _WORDS) or bool(rule.than) != bool(rule.variant) or not rule.variants:
+        raise InputError(
+            f"{place}: a rule says 'variant', 'is: higher' or 'is: lower', and 'than'; or else which variants"
+            " are 'multiplication_free'"
+        )
+    return rule
+
+
+def _check_names(values: Mapping[str, Any], known: Sequence[str], place: str) -> None:
+    for name in values:
+        if name not in known:
+            raise InputError(f"{place} has an unknown field {name!r}{nearest(str(name), known)}")
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    return " ".join(str(row.get(name, "")).split())

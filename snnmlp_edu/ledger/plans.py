@@ -1,0 +1,213 @@
+"""Plans: a question, and the runs that answer it: variants of one network, each with several seeds."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from ..config import NetworkConfig, nearest
+from ..data.files import path
+from ..errors import InputError
+from ..registry import create_model, get_config
+from ..training.recipe import Recipe, load_recipe
+
+SEEDS = (0, 1, 2)
+FIELDS = ("question", "preset", "recipe", "base", "seeds", "variants")
+# Recipe fields that say where things are, and do not change what is computed.
+FREE = ("data_dir", "data_md5", "save_every", "loading", "tensorboard")
+# Recipe fields that a plan says in its own way, or that mean nothing to the result.
+_APART = ("name", "source", "preset", "model", "seed", *FREE)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which networks to train, to answer one question.
+
+    Args:
+        name: of the plan, and of its file of records.
+        question: what the runs answer.
+        recipe: how all of them are trained.
+        base: name of the variant that the others are compared with.
+        seeds: each variant is trained once with each.
+        variants: name -> fields of `NetworkConfig` or of the recipe that differ from the plan's.
+
+    Raises:
+        InputError: a variant changes an unknown field or gives one a value that is not allowed.
+    """
+
+    name: str
+    question: str
+    recipe: Recipe
+    base: str
+    seeds: tuple[int, ...]
+    variants: Mapping[str, Mapping[str, Any]]
+
+    def __post_init__(self) -> None:
+        for variant in self.variants:
+            try:
+                self.config(variant)
+            except InputError as error:
+                raise InputError(f"plan {self.name}, variant {variant}: {error}") from error
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """Variant and seed of every run: all variants with the first seed, then with the next."""
+        return [(variant, seed) for seed in self.seeds for variant in self.variants]
+
+    def recipe_of(self, variant: str, seed: int) -> Recipe:
+        """The complete recipe of one run.
+
+        Raises:
+            InputError: the plan has no such variant.
+        """
+        if variant not in self.variants:
+            raise InputError(
+                f"the plan {self.name} has no variant {variant!r}{nearest(variant, self.variants)}"
+                f" (variants: {', '.join(self.variants)})"
+            )
+        return self.recipe.replace(**self.variants[variant], seed=seed)
+
+    def config(self, variant: str) -> NetworkConfig:
+        """The configuration of a variant's network."""
+        recipe = self.recipe_of(variant, seed=0)
+        return get_config(str(recipe.preset), **recipe.model)
+
+    def key(self, variant: str, seed: int) -> str:
+        """What decides the outcome of a run, as one word; equal for runs that are the same in two plans."""
+        recipe = self.recipe_of(variant, seed)
+        network = network_class(str(recipe.preset))
+        return run_key(network, self.config(variant), recipe_sha256(recipe), seed)
+
+
+def run_key(network: str, config: NetworkConfig, recipe: str, seed: int) -> str:
+    """SHA-256 over what decides a run: the class of the network, its configuration, recipe and seed."""
+    values = config.to_dict()
+    values["neuron"] = {name: value for name, value in values["neuron"].items() if name != "backend"}
+    return _sha256([network, values, recipe, seed])
+
+
+def recipe_fields(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe says of the training itself, without the fields that are at their default.
+
+    A field that is added later, with a default that changes nothing, leaves this as it is.
+
+    >>> recipe_fields(load_recipe("fashion_smoke").replace(seed=3, epochs=2, data_dir="here"))["epochs"]
+    2
+    """
+    plain = Recipe(name="", source="", epochs=1, learning_rate=1.0).to_dict()
+    required = ("epochs", "learning_rate")
+    return {
+        name: value
+        for name, value in recipe.to_dict().items()
+        if name not in _APART and (name in required or value != plain[name])
+    }
+
+
+def recipe_sha256(recipe: Recipe) -> str:
+    """SHA-256 over `recipe_fields`: equal recipes have it in common, whatever they are called."""
+    return _sha256(recipe_fields(recipe))
+
+
+@functools.cache
+def network_class(preset: str) -> str:
+    """Name of the class that a preset builds: networks of two classes may have one configuration."""
+    with torch.device("meta"):
+        return type(create_model(preset)).__name__
+
+
+def plans_folder() -> Path:
+    """Where the shipped plans are."""
+    return path() / "plans"
+
+
+def list_plans() -> list[str]:
+    """Names of the shipped plans."""
+    return sorted(file.stem for file in plans_folder().glob("*.yaml"))
+
+
+def load_plan(name: str | Path) -> Plan:
+    """Read a plan by its name, or from a YAML file of your own.
+
+    Args:
+        name: one of `list_plans()`, or a path that ends in `.yaml`. A recipe that such a file names by a
+            path is looked for beside it.
+
+    Raises:
+        InputError: there is no such plan, or the file does not hold one; the message says what is wrong.
+    """
+    file = Path(name) if Path(name).suffix in (".yaml", ".yml") else plans_folder() / f"{name}.yaml"
+    if not file.is_file():
+        known = list_plans()
+        raise InputError(
+            f"there is no plan {str(name)!r}{nearest(str(name), known)} (plans: {', '.join(known)}; or the"
+            " path of a .yaml file)"
+        )
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{file} holds no plan; write one 'field: value' a line")
+    for field in values:
+        if field not in FIELDS:
+            raise InputError(
+                f"{file} has an unknown field {field!r}{nearest(str(field), FIELDS)} (fields:"
+                f" {', '.join(FIELDS)})"
+            )
+    missing = [field for field in ("question", "recipe", "variants") if not values.get(field)]
+    if missing:
+        raise InputError(f"{file} lacks {', '.join(missing)}; every plan needs them")
+    variants = dict(_variants(file, values["variants"]))
+    base = str(values.get("base", next(iter(variants))))
+    if base not in variants:
+        raise InputError(
+            f"{file}: base is {base!r}{nearest(base, variants)}; it must be one of the variants,"
+            f" {', '.join(variants)}"
+        )
+    place = Path(str(values["recipe"]))
+    recipe = load_recipe(file.parent / place if place.suffix in (".yaml", ".yml") else str(place))
+    if "preset" in values:
+        recipe = recipe.replace(preset=values["preset"])
+    return Plan(
+        name=file.stem,
+        question=" ".join(str(values["question"]).split()),
+        recipe=recipe,
+        base=base,
+        seeds=_seeds(file, values.get("seeds", list(SEEDS))),
+        variants=variants,
+    )
+
+
+def _variants(file: Path, values: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    if not isinstance(values, dict):
+        raise InputError(f"{file}: variants is {values!r}; write one 'name: {{field: value}}' a line")
+    for key, overrides in values.items():
+        name = str(key)  # YAML reads 4 and 0.25 as numbers
+        if isinstance(key, bool) or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            raise InputError(f"{file}: {key!r} cannot name a variant; use letters, digits, _ . and -")
+        if not isinstance(overrides, dict | None):
+            raise InputError(f"{file}: variant {name} is {overrides!r}; write {{field: value}}, or {{}}")
+        for field in overrides or {}:
+            if field in _APART and field != "preset":
+                raise InputError(f"{file}: variant {name} sets {field}, which a variant cannot; leave it out")
+        yield name, overrides or {}
+
+
+def _seeds(file: Path, values: Any) -> tuple[int, ...]:
+    whole = isinstance(values, list) and all(type(seed) is int and seed >= 0 for seed in values)
+    if not whole or not values or len(set(values)) < len(values):
+        raise InputError(f"{file}: seeds is {values!r}; give different whole numbers, such as [0, 1, 2]")
+    return tuple(values)
+
+
+def _sha256(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

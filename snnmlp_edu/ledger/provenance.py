@@ -1,0 +1,68 @@
+"""Where a record comes from: the code, the machine, the versions, the data."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+from .. import __version__
+from ..data.datasets import LabelledImages
+
+# What a run depends on: a change elsewhere, such as the record that it adds, is none of the code.
+_CODE = ("snnmlp_edu", "data/plans", "data/fashion_mnist", "pyproject.toml", "constraints.txt")
+_PACKAGES = ("torch", "lightning", "numpy", "snntorch")
+
+
+def commit(checkout: Path | None = None) -> str:
+    """The commit of the code, with `+changed` where its files differ from it; empty outside a checkout.
+
+    Args:
+        checkout: the folder above the package; by default this one's.
+    """
+    folder = Path(__file__).resolve().parents[2] if checkout is None else checkout
+    if not (folder / ".git").exists():
+        return ""  # an installed package, perhaps in an environment inside another repository
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--", *_CODE)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head + ("+changed" if changed else "")
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Of Python, of this package and of those that compute."""
+    found = {"python": platform.python_version(), "snnmlp-edu": __version__}
+    for name in _PACKAGES:
+        found[name] = importlib.metadata.version(name).partition("+")[0]
+    return found
+
+
+def device() -> str:
+    """What trains: `cpu`, or the name of the GPU."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def machine() -> str:
+    """Kind of processor, and the instructions that PyTorch uses: both decide how sums are rounded."""
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def dataset_sha256(*parts: LabelledImages) -> str:
+    """SHA-256 over shapes, images and labels, however the files are compressed."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for tensor in part:
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,301 @@
+"""Running a plan: train what is missing, measure it, and add its record, one run after another."""
+
+from __future__ import annotations
+
+import datetime
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoints import hash_tensors, load_checkpoint
+from ..data.datasets import train_validation_split
+from ..data.sources import open_source
+from ..errors import InputError
+from ..training import describe_accuracy, fit
+from ..training.recipe import Recipe, load_recipe
+from ..training.resume import CHECKPOINT, RECIPE, SavedRun, differences
+from . import measurement, provenance
+from .plans import FREE, Plan, load_plan, recipe_fields, recipe_sha256
+from .reading import read_records
+from .record import Record
+from .store import append, latest, locked, results_folder
+
+OUTPUT = Path("runs") / "ledger"
+
+
+def run_plan(
+    plan: Plan | str | Path,
+    *,
+    variant: str | None = None,
+    seed: int | None = None,
+    results: Path | None = None,
+    output: Path = OUTPUT,
+    announce: Callable[[str], None] = print,
+    progress: bool = False,
+    **places: Any,
+) -> Iterator[Record]:
+    """Train what is missing of a plan, and yield each new record once it is written.
+
+    A run that another plan shares is not trained again. A run that was cut goes on where it stopped.
+
+    Args:
+        plan: the plan, its name, or the path of a YAML file.
+        variant: run this one alone.
+        seed: run this one alone.
+        results: folder of the records.
+        output: folder in which each run has a folder, `<plan>/<variant>-<seed>`.
+        announce: takes one line for each run.
+        progress: show a progress bar, and a line for each epoch.
+        places: where the data are: `data_dir`, `data_md5`; or how they are loaded and saved.
+
+    Raises:
+        InputError: another process runs this plan; or as `load_plan` and `fit`.
+        Preempted: the process received SIGTERM; the state is saved.
+    """
+    plan = plan if isinstance(plan, Plan) else load_plan(plan)
+    runs = _chosen(plan, variant, seed)
+    _check_places(places)
+    code = provenance.commit()
+    results = results_folder() if results is None else results
+    results.mkdir(parents=True, exist_ok=True)
+    file = results / f"{plan.name}.jsonl"
+    with locked(file):
+        for number, (variant, seed) in enumerate(runs, start=1):
+            name = f"{plan.name} {variant}, seed {seed} ({number} of {len(runs)})"
+            known = latest(results).get(plan.key(variant, seed))  # another plan may have added it meanwhile
+            if known is not None:
+                announce(f"{name}: known from {known.plan} {known.variant}")
+                continue
+            recipe = plan.recipe_of(variant, seed).replace(**places)
+            checkpoint = train(recipe, output / plan.name / f"{variant}-{seed}", progress=progress)
+            record = measure(plan, variant, recipe, checkpoint, code)
+            append(file, record)
+            accuracy = describe_accuracy(record.test_correct, record.test_total)
+            announce(f"{name}: {accuracy}, {record.seconds:.0f} s")
+            yield record
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A run that was done again, beside its record.
+
+    Args:
+        record: as it stands in the ledger.
+        correct: test images that the network of now classifies correctly.
+        same_weights: whether all its weights are those of then, bit by bit.
+        otherwise: what is not as it was then, such as the kind of processor.
+    """
+
+    record: Record
+    correct: int
+    same_weights: bool
+    otherwise: tuple[str, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the accuracy is the same, to the image."""
+        return self.correct == self.record.test_correct
+
+    def __str__(self) -> str:
+        now, then = (
+            describe_accuracy(correct, self.record.test_total)
+            for correct in (self.correct, self.record.test_correct)
+        )
+        weights = "the same weights, bit by bit" if self.same_weights else "other weights"
+        return "; ".join([f"{now} now and {then} in {self.record.place}", weights, *self.otherwise])
+
+
+def run_again(
+    plan: Plan | str | Path,
+    variant: str,
+    seed: int,
+    *,
+    results: Path | None = None,
+    progress: bool = False,
+    **places: Any,
+) -> Repeated:
+    """Train one recorded run anew, with as many threads as then, and compare; nothing is recorded.
+
+    Args:
+        plan: the plan, its name, or the path of a YAML file.
+        variant: of the plan.
+        seed: of the plan.
+        results: folder of the records.
+        progress: show a progress bar, and a line for each epoch.
+        places: as in `run_plan`.
+
+    Raises:
+        InputError: there is no such record; or as `run_plan`.
+    """
+    plan = plan if isinstance(plan, Plan) else load_plan(plan)
+    _check_places(places)
+    ((variant, seed),) = _chosen(plan, variant, seed)
+    records = read_records(plan, results)
+    record = next((r for r in records if (r.variant, r.seed) == (variant, seed)), None)
+    if record is None:
+        raise InputError(
+            f"{plan.name} {variant}, seed {seed} is not recorded yet; leave out --again to run it"
+        )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(record.threads)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            recipe = plan.recipe_of(variant, seed).replace(**places)
+            checkpoint = load_checkpoint(train(recipe, Path(folder) / "again", progress=progress))
+    finally:
+        torch.set_num_threads(threads)
+    now = {"machine": provenance.machine(), "device": provenance.device(), **provenance.versions()}
+    then = {"machine": record.machine, "device": record.device, **record.versions}
+    return Repeated(
+        record=record,
+        correct=checkpoint.metrics["test_correct"],
+        same_weights=hash_tensors(checkpoint.model.state_dict()) == record.tensors_sha256,
+        otherwise=tuple(
+            f"{name} was {then.get(name)} and is {now[name]}" for name in now if now[name] != then.get(name)
+        ),
+    )
+
+
+def _chosen(plan: Plan, variant: str | None, seed: int | None) -> list[tuple[str, int]]:
+    """The runs of a plan, or those of one variant or seed.
+
+    Raises:
+        InputError: the plan has no such variant or seed.
+    """
+    if variant is not None:
+        plan.recipe_of(variant, seed=0)
+    if seed is not None and seed not in plan.seeds:
+        raise InputError(
+            f"the plan {plan.name} has no seed {seed} (seeds: {', '.join(map(str, plan.seeds))})"
+        )
+    return [run for run in plan.runs if run[0] == (variant or run[0]) and seed in (None, run[1])]
+
+
+def _check_places(places: dict[str, Any]) -> None:
+    """Refuse what would make another run than the plan says.
+
+    Raises:
+        InputError: a field that decides the outcome.
+    """
+    for name in places:
+        if name not in FREE:
+            raise InputError(
+                f"{name} would make other runs than the plan says; write it into a plan, and give here only"
+                f" {', '.join(FREE)}"
+            )
+
+
+def train(recipe: Recipe, folder: Path, *, progress: bool) -> Path:
+    """The checkpoint of a run in this folder: a finished one, one that goes on, or a new one.
+
+    Raises:
+        InputError: as `fit`.
+        Preempted: the process received SIGTERM; the state is saved.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = None
+    for run in sorted(folder.glob(f"{recipe.name}-{recipe.seed}-*")):
+        if not _same(run, recipe):
+            continue
+        if _finished(run):
+            return run / CHECKPOINT
+        unfinished = run if _whole(run) else unfinished
+    if unfinished is not None:
+        return fit(None, recipe, resume=unfinished, progress=progress).checkpoint
+    return fit(None, recipe, output=folder, progress=progress).checkpoint
+
+
+def _same(run: Path, recipe: Recipe) -> bool:
+    try:
+        stored = load_recipe(run / RECIPE)
+    except InputError:
+        return False
+    return not list(differences({"recipe": stored.to_dict()}, {"recipe": recipe.to_dict()}))
+
+
+def _finished(run: Path) -> bool:
+    try:
+        return "test_correct" in load_checkpoint(run / CHECKPOINT).metrics
+    except InputError:
+        return False
+
+
+def _whole(run: Path) -> bool:
+    try:
+        SavedRun.open(run)
+    except InputError:
+        return False
+    return True
+
+
+def measure(plan: Plan, variant: str, recipe: Recipe, file: Path, code: str) -> Record:
+    """The record of a finished run.
+
+    Raises:
+        InputError: the checkpoint does not classify as many test images correctly as training reported.
+    """
+    checkpoint = load_checkpoint(file)
+    source = open_source(recipe.dataset, recipe.data_dir, recipe.data_md5)
+    train, test = source.load("train"), source.load("test")
+    parts = train_validation_split(train.labels, recipe.validation_fraction, recipe.seed)
+    test_loss, correct = measurement.loss_and_hits(checkpoint, test)
+    metrics, config = checkpoint.metrics, checkpoint.model.config
+    if correct != metrics["test_correct"]:
+        raise InputError(
+            f"{file} classifies {correct} test images correctly and training reported"
+            f" {metrics['test_correct']}; was it trained on another machine? Train it again"
+        )
+    accuracy = correct / len(test.labels)
+    batch = checkpoint.preprocessing(train.images[: measurement.GRADIENT_IMAGES])
+    labels = train.labels[: measurement.GRADIENT_IMAGES]
+    at_start = measurement.untrained(recipe, source.class_names)
+    violations = measurement.multiplications(checkpoint, test)
+    at_steps = (
+        measurement.accuracy_at_steps(file, test, config.time_steps, accuracy)
+        if config.activation == "lif"
+        else {}
+    )
+    return Record(
+        plan=plan.name,
+        variant=variant,
+        preset=str(recipe.preset),
+        overrides=dict(recipe.model),
+        network=type(checkpoint.model).__name__,
+        config=config.to_dict(),
+        recipe=recipe.name,
+        recipe_fields=recipe_fields(recipe),
+        recipe_sha256=recipe_sha256(recipe),
+        seed=recipe.seed,
+        dataset=recipe.dataset,
+        dataset_sha256=provenance.dataset_sha256(train, test),
+        splits={"train": len(parts[0]), "validation": len(parts[1]), "test": len(test.labels)},
+        commit=code,
+        versions=provenance.versions(),
+        device=provenance.device(),
+        machine=provenance.machine(),
+        threads=torch.get_num_threads(),
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        seconds=round(metrics["seconds"], 1),
+        best_epoch=metrics["epoch"],
+        validation_accuracy=metrics["validation_accuracy"],
+        test_accuracy=accuracy,
+        test_correct=correct,
+        test_total=len(test.labels),
+        test_loss=test_loss,
+        embedded_correct=measurement.embedded_hits(checkpoint, recipe.dataset, correct),
+        accuracy_at_steps=at_steps,
+        gradient_norms={
+            "start": measurement.gradient_norms(at_start, batch, labels),
+            "end": measurement.gradient_norms(checkpoint.model, batch, labels),
+        },
+        gradient_images=len(labels),
+        parameters=measurement.parameters(checkpoint.model),
+        multiplication_free=not violations,
+        violations=violations,
+        tensors_sha256=hash_tensors(checkpoint.model.state_dict()),
+        **measurement.cost(checkpoint, test),
+    )

@@ -1,0 +1,212 @@
+r"""Means over seeds, and whether two variants differ.
+
+Two variants are compared seed by seed, since a seed draws the same split, order and augmentation for both.
+With differences :math:`d_1 \dots d_n`, mean :math:`\bar d` and sample standard deviation :math:`s`, the 95 %
+interval is :math:`\bar d \pm t_{0.975,\,n-1}\, s / \sqrt n`. They *differ* where it leaves out zero.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..config import nearest
+from ..errors import InputError
+from .record import Record
+
+PERCENT = ("test_accuracy", "validation_accuracy", "mean_firing_rate")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One measure of one variant, over its seeds.
+
+    Args:
+        variant: its name.
+        measure: name of the measure.
+        seeds: in ascending order.
+        values: one for each seed.
+    """
+
+    variant: str
+    measure: str
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds."""
+        return statistics.fmean(self.values)
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation over the seeds; NaN of a single one."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+
+    def __str__(self) -> str:
+        return f"{self.variant}: {spread(self.mean, self.std, self.measure)}, {_seeds(self.seeds)}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two variants, seed by seed.
+
+    Args:
+        variant: the one.
+        base: the other.
+        measure: what is compared.
+        seeds: those that both were run with.
+        differences: variant less base, for each seed.
+    """
+
+    variant: str
+    base: str
+    measure: str
+    seeds: tuple[int, ...]
+    differences: tuple[float, ...]
+
+    @property
+    def difference(self) -> float:
+        """Mean of the differences."""
+        return statistics.fmean(self.differences)
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 95 % interval; minus infinity of a single seed."""
+        return self.difference - self._half_width
+
+    @property
+    def high(self) -> float:
+        """Upper end of the 95 % interval; infinity of a single seed."""
+        return self.difference + self._half_width
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+    @property
+    def _half_width(self) -> float:
+        count = len(self.differences)
+        if count < 2:
+            return math.inf
+        return t_quantile(0.975, count - 1) * statistics.stdev(self.differences) / math.sqrt(count)
+
+    def __str__(self) -> str:
+        size, unit = _scaled(self.measure)
+        measure = self.measure.replace("_", " ")
+        if len(self.seeds) < 2:
+            gap = f"{size * self.difference:+.2f}{unit}"
+            return f"{self.variant} against {self.base}: {gap} {measure} with one seed, which says nothing"
+        interval = f"95 % interval {size * self.low:+.2f} to {size * self.high:+.2f}, {_seeds(self.seeds)}"
+        gap = f"{abs(size * self.difference):.2f}{unit}"
+        if not self.differs:
+            return (
+                f"the seeds do not separate {self.variant} from {self.base}: {measure} differs by"
+                f" {size * self.difference:+.2f}{unit} ({interval})"
+            )
+        word = "higher" if self.difference > 0 else "lower"
+        return f"{self.variant} has a {measure} {gap} {word} than {self.base} ({interval})"
+
+
+def summarise(records: Iterable[Record], measure: str) -> list[Summary]:
+    """One measure over the seeds of each variant, in the order of the records.
+
+    Args:
+        records: of one plan, as `read_records` gives them.
+        measure: a number of `Record`, such as `test_accuracy`, or `operations.accumulates`.
+
+    Raises:
+        InputError: a record has no such number.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for record in records:
+        found.setdefault(record.variant, {})[record.seed] = _value(record, measure)
+    return [
+        Summary(variant, measure, tuple(sorted(values)), tuple(values[seed] for seed in sorted(values)))
+        for variant, values in found.items()
+    ]
+
+
+def compare(records: Iterable[Record], variant: str, base: str, measure: str = "test_accuracy") -> Comparison:
+    """Two variants of a plan, by the seeds that both were run with.
+
+    Raises:
+        InputError: there is no record of one of them, or no seed in common.
+    """
+    records = list(records)
+    values: dict[str, dict[int, float]] = {}
+    for name in (variant, base):
+        values[name] = {r.seed: _value(r, measure) for r in records if r.variant == name}
+        if not values[name]:
+            known = list(dict.fromkeys(record.variant for record in records))
+            raise InputError(
+                f"there is no record of a variant {name!r}{nearest(name, known)} (there are:"
+                f" {', '.join(known) or 'none'})"
+            )
+    seeds = sorted(values[variant].keys() & values[base].keys())
+    if not seeds:
+        raise InputError(f"{variant} and {base} were run with no seed in common; run the plan to its end")
+    differences = tuple(values[variant][seed] - values[base][seed] for seed in seeds)
+    return Comparison(variant, base, measure, tuple(seeds), differences)
+
+
+def t_quantile(probability: float, freedom: int) -> float:
+    """Quantile of Student's t distribution with a whole number of degrees of freedom, above its median.
+
+    Source: M. Abramowitz and I. Stegun, Handbook of Mathematical Functions (1964), 26.7.3 and 26.7.4.
+
+    >>> round(t_quantile(0.975, 2), 3)
+    4.303
+    """
+    low, high = 0.0, 1.0
+    while _within(high, freedom) < 2 * probability - 1:
+        high *= 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, freedom) < 2 * probability - 1 else (low, middle)
+    return high
+
+
+def _within(t: float, freedom: int) -> float:
+    """Probability that a value lies between -t and t."""
+    angle = math.atan(t / math.sqrt(freedom))
+    odd = freedom % 2
+    term = math.cos(angle) if odd else 1.0
+    series = term if freedom > 1 else 0.0
+    for k in range(1 + odd, freedom - 2, 2):
+        term *= k / (k + 1) * math.cos(angle) ** 2
+        series += term
+    return 2 / math.pi * (angle + math.sin(angle) * series) if odd else math.sin(angle) * series
+
+
+def spread(mean: float, std: float, measure: str) -> str:
+    """Mean and standard deviation in words.
+
+    >>> spread(0.8431, 0.0062, "test_accuracy"), spread(0.5, math.nan, "test_loss")
+    ('84.31 ± 0.62 %', '0.50')
+    """
+    size, unit = _scaled(measure)
+    deviation = "" if math.isnan(std) else f" ± {size * std:.2f}"
+    return f"{size * mean:.2f}{deviation}{' %' if unit else ''}"
+
+
+def _scaled(measure: str) -> tuple[float, str]:
+    return (100.0, " points") if measure in PERCENT else (1.0, "")
+
+
+def _seeds(seeds: tuple[int, ...]) -> str:
+    return f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+
+
+def _value(record: Record, measure: str) -> float:
+    name, _, part = measure.partition(".")
+    value = getattr(record, name, None)
+    value = value.get(part) if part and isinstance(value, Mapping) else value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(
+            f"a record has no number {measure!r}; take one such as test_accuracy or operations.accumulates"
+        )
+    return float(value)

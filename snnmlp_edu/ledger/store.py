@@ -1,0 +1,82 @@
+"""The files of records: reading all of them, adding a line, and keeping a second process out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..data.files import path, write_atomically
+from ..errors import InputError
+from .record import Record
+
+
+def results_folder() -> Path:
+    """Where the shipped records are."""
+    return path() / "results"
+
+
+def read_file(file: Path) -> list[Record]:
+    """All records of a file, oldest first.
+
+    Raises:
+        InputError: a line was changed, is not whole, or is none of ours; the message names it.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is no text; restore it with git") from error
+    return [Record.from_line(line, f"{file}, line {i}") for i, line in enumerate(lines, start=1) if line]
+
+
+def read_all(folder: Path) -> list[Record]:
+    """All records of all plans in a folder, oldest first.
+
+    Raises:
+        InputError: as `read_file`.
+    """
+    records = [record for file in sorted(folder.glob("*.jsonl")) for record in read_file(file)]
+    return sorted(records, key=lambda record: record.finished)
+
+
+def latest(folder: Path) -> dict[str, Record]:
+    """Key of a run -> its record; of a run that was repeated, the last."""
+    return {record.key: record for record in read_all(folder)}
+
+
+def append(file: Path, record: Record) -> None:
+    """Add a record to the end of a file: the whole line is there afterwards, or none of it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    before = file.read_bytes() if file.is_file() else b""
+    write_atomically(file, before + record.to_line().encode() + b"\n")
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Keep other processes from adding to a file of records.
+
+    The lock is the operating system's: it ends with the process, however that ends.
+
+    Raises:
+        InputError: another process has the lock.
+        OSError: the folder cannot be written.
+    """
+    import fcntl  # not on Windows, where records can be read but not added
+
+    with open(file.with_name(f".{file.stem}.lock"), "a+", encoding="utf-8") as holder:
+        try:
+            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder.seek(0)
+            raise InputError(
+                f"the plan {file.stem} is being run by process {holder.read().strip()}; wait until it has"
+                " finished, or run another plan"
+            ) from error
+        holder.truncate(0)
+        holder.write(str(os.getpid()))
+        holder.flush()
+        yield

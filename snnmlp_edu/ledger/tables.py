@@ -1,0 +1,228 @@
+"""Tables of the ledger: plain values, cells of text, and Markdown."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.files import write_atomically
+from ..errors import InputError
+from .plans import Plan, list_plans, load_plan
+from .reading import Progress, progress, read_records
+from .record import Record
+from .statistics import Comparison, Summary, compare, spread, summarise
+
+START, END = "<!-- snnmlp ledger table --markdown -->", "<!-- end -->"
+Cells = list[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A plan's variants side by side.
+
+    Args:
+        plan: what was asked.
+        progress: how many of its runs are in.
+        accuracies: test accuracy of each variant, in the plan's order.
+        comparisons: variant -> how it stands against the base, where both were run.
+        records: of all runs that are in.
+    """
+
+    plan: Plan
+    progress: Progress
+    accuracies: Sequence[Summary]
+    comparisons: dict[str, Comparison]
+    records: Sequence[Record]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Headings of `cells`."""
+        counted = ("spikes a neuron", "parameters", "additions", "energy", "multiplication-free")
+        return ("variant", "seeds", "test accuracy", f"against {self.plan.base}", "separated", *counted)
+
+    def of(self, variant: str) -> list[Record]:
+        """The records of one variant."""
+        return [record for record in self.records if record.variant == variant]
+
+    def cells(self) -> Cells:
+        """One row of text a variant."""
+        return [self._row(summary) for summary in self.accuracies]
+
+    def _row(self, summary: Summary) -> tuple[str, ...]:
+        records, against = self.of(summary.variant), self.comparisons.get(summary.variant)
+        gap = separated = ""
+        if against is not None:
+            gap, separated = _gap(against), "yes" if against.differs else "no"
+        return (
+            summary.variant,
+            str(len(summary.seeds)),
+            spread(summary.mean, summary.std, summary.measure),
+            gap,
+            separated,
+            _rate(records),
+            f"{records[0].parameters:,}",
+            f"{_mean(r.operations['accumulates'] for r in records):,.0f}",
+            f"{1e6 * _mean(r.energy_joules for r in records):.2f} µJ",
+            "yes" if all(r.multiplication_free for r in records) else "no",
+        )
+
+    def at_steps(self) -> tuple[tuple[str, ...], Cells]:
+        """Headings and rows of the accuracy with other T than in training; empty if all have one T."""
+        trained = {r.config["time_steps"] for r in self.records if r.accuracy_at_steps}
+        steps = list(dict.fromkeys(t for record in self.records for t in record.accuracy_at_steps))
+        if len(trained) < 2:
+            return (), []
+        rows: Cells = []
+        for summary in self.accuracies:
+            values = [[r.accuracy_at_steps[t] for r in self.of(summary.variant)] for t in steps]
+            rows.append((summary.variant, *(spread(*_mean_and_std(v), "test_accuracy") for v in values)))
+        return ("trained with T", *(f"tested with {t}" for t in steps)), rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of this as plain values, as JSON holds them."""
+        rows = []
+        for summary in self.accuracies:
+            records, against = self.of(summary.variant), self.comparisons.get(summary.variant)
+            rows.append(
+                {
+                    "variant": summary.variant,
+                    "seeds": list(summary.seeds),
+                    "test_accuracy": _statistics(summary),
+                    "against_base": None if against is None else _differences(against),
+                    "firing_rates": _by_layer([r.firing_rates for r in records]),
+                    "gradient_norms": {
+                        when: _by_layer([r.gradient_norms[when] for r in records])
+                        for when in ("start", "end")
+                    },
+                    "accuracy_at_steps": _by_layer([r.accuracy_at_steps for r in records]),
+                    "parameters": records[0].parameters,
+                    "operations": _by_layer([r.operations for r in records]),
+                    "energy_joules": _mean(r.energy_joules for r in records),
+                    "multiplication_free": all(r.multiplication_free for r in records),
+                    "violations": list(dict.fromkeys(line for r in records for line in r.violations)),
+                    "records": [record.place for record in records],
+                }
+            )
+        return {
+            "plan": self.plan.name,
+            "question": self.plan.question,
+            "recipe": self.plan.recipe.name,
+            "base": self.plan.base,
+            "runs": dataclasses.asdict(self.progress),
+            "rows": rows,
+        }
+
+
+def table(plan: Plan | str | Path, results: Path | None = None) -> Table:
+    """What is known of a plan.
+
+    Raises:
+        InputError: as `read_records`.
+    """
+    plan = plan if isinstance(plan, Plan) else load_plan(plan)
+    records = read_records(plan, results)
+    accuracies = summarise(records, "test_accuracy")
+    comparisons = {}
+    for summary in accuracies:
+        if summary.variant != plan.base:
+            try:
+                comparisons[summary.variant] = compare(records, summary.variant, plan.base)
+            except InputError:
+                continue  # the base has no seed in common with it yet
+    return Table(plan, progress(plan, results), accuracies, comparisons, records)
+
+
+HEADLINE = ("question", "runs", "base", "test accuracy", "higher", "lower", "not separated")
+
+
+def headline(results: Path | None = None) -> Cells:
+    """One row under `HEADLINE` for each plan of which anything was run."""
+    rows: Cells = []
+    for name in list_plans():
+        found = table(name, results)
+        base = next((s for s in found.accuracies if s.variant == found.plan.base), None)
+        if base is None:
+            continue
+        groups: dict[str, list[str]] = {"higher": [], "lower": [], "not separated": []}
+        for variant, against in found.comparisons.items():
+            word = "not separated" if not against.differs else "higher" if against.difference > 0 else "lower"
+            groups[word].append(f"{variant} {100 * against.difference:+.2f}")
+        runs = f"{found.progress.done} of {found.progress.total}"
+        accuracy = spread(base.mean, base.std, base.measure)
+        rows.append((found.plan.question, runs, base.variant, accuracy, *map(", ".join, groups.values())))
+    return rows
+
+
+def markdown(columns: Sequence[str], rows: Cells) -> str:
+    """A table in Markdown; columns of numbers stand to the right.
+
+    >>> print(markdown(("a", "b"), [("x", "1")]))
+    | a | b |
+    |---|---|
+    | x | 1 |
+    """
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("|" + "|".join(c if c == "---" else f" {c} " for c in line) + "|" for line in lines)
+
+
+def headline_markdown(results: Path | None = None) -> str:
+    """The README's table."""
+    rows = headline(results)
+    return markdown(HEADLINE, rows) if rows else "No run is in yet."
+
+
+def write_into(file: Path, text: str) -> None:
+    """Replace what stands in a file between the marks of the ledger's table.
+
+    Raises:
+        InputError: the file has no such marks.
+    """
+    content = file.read_text(encoding="utf-8")
+    before, start, rest = content.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise InputError(f"{file} has no place for the table; write the lines '{START}' and '{END}' into it")
+    write_atomically(file, f"{before}{START}\n\n{text}\n\n{END}{after}".encode())
+
+
+def _gap(against: Comparison) -> str:
+    gap = f"{100 * against.difference:+.2f}"
+    if math.isinf(against.low):
+        return f"{gap} (one seed)"
+    return f"{gap} ({100 * against.low:+.2f} to {100 * against.high:+.2f})"
+
+
+def _rate(records: Sequence[Record]) -> str:
+    rates = [record.mean_firing_rate for record in records]
+    return "" if any(map(math.isnan, rates)) else f"{_mean(rates):.3f}"
+
+
+def _statistics(summary: Summary) -> dict[str, Any]:
+    return {"mean": summary.mean, "std": _finite(summary.std), "values": list(summary.values)}
+
+
+def _differences(against: Comparison) -> dict[str, Any]:
+    low, high = _finite(against.low), _finite(against.high)
+    return {"difference": against.difference, "low": low, "high": high, "differs": against.differs}
+
+
+def _by_layer(mappings: Sequence[Any]) -> dict[str, float]:
+    names = dict.fromkeys(name for mapping in mappings for name in mapping)
+    return {name: _mean(m[name] for m in mappings if m.get(name) is not None) for name in names}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _mean(values: Any) -> float:
+    return statistics.fmean(values)
+
+
+def _mean_and_std(values: Sequence[float]) -> tuple[float, float]:
+    return _mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
