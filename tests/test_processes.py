@@ -39,6 +39,8 @@ PROGRAM = """
 import os, signal, sys
 import torch
 from snnmlp_edu.cli import main
+from snnmlp_edu.network import SpikingNetwork
+from snnmlp_edu.training import callbacks, fitting, processes
 from snnmlp_edu.training.module import TrainingModule
 
 rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", 0))))
@@ -58,6 +60,12 @@ def forbidden(*arguments):
 TrainingModule.training_step = suffering
 if rank > 0:
     os.fsync = forbidden  # every file of a run is written through to the disk
+if "DOUBLE" in os.environ:  # no recipe has it: the network in 64 bit, and no test in 32
+    processes.PRECISION["fp32"] = "64-true"
+    fitting._finish = lambda *_: (1, 1, 0.0)
+    callbacks.KeepBest._firing_rates = lambda *_: {}
+    forward = SpikingNetwork.forward_steps
+    SpikingNetwork.forward_steps = lambda self, images: forward(self, images.double())
 main()
 """
 
@@ -124,44 +132,38 @@ def two(folder: Path) -> Path:
     return folder / "two" / "shared-0-1"
 
 
-def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, Tensor]) -> None:
-    """The same way from the start, within what rounding does to it."""
-    for name, tensor in expected.items():
-        way = (tensor - start[name]).float().norm().item()
-        assert (found[name] - tensor).float().norm().item() <= 1e-3 * way + 1e-6, name
+def test_two_processes_train_as_one_with_the_same_batch(folder: Path, tmp_path: Path) -> None:
+    # Order, augmentation and the statistics of batch norm are those of the whole batch. In 64 bit, since a
+    # potential that rounding moves over a threshold, by chance, is a spike more or less. Under torchrun.
+    (tmp_path / "shared.yaml").write_text(
+        RECIPE.replace(accumulate=2, batch_size=900, ema_decay=0.5, gradient_clip=0.5, loss="tet").to_yaml()
+    )
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    words = command(folder, "--recipe", tmp_path / "shared.yaml", "--output")
+    two = run([*torchrun, *words, str(tmp_path / "two")], DOUBLE=1)
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("test accuracy") == 1
+    one = run([*words, str(tmp_path / "one")], DOUBLE=1)
+    assert one.returncode == 0, one.stderr
+    expected, found = (
+        read_tensors((tmp_path / name / "shared-0-1" / "last.safetensors").read_bytes(), name)[0]
+        for name in ("one", "two")
+    )
+    compared = [
+        name for name in expected if name.startswith(("state.state_dict.", "state.optimizer_states."))
+    ]
+    for name in compared:  # weights, averages, statistics, and gradients as the momentum has summed them
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-10, msg=name)
+    assert any("averaged.module.stages.0" in name for name in compared)
+    assert any("momentum_buffer" in name for name in compared)
+    weight = expected["state.state_dict.model.head.linear.weight"]
+    assert weight.dtype == torch.float64
 
 
-def start_weights(recipe: Recipe) -> dict[str, Tensor]:
-    from lightning.pytorch import seed_everything
-
-    from snnmlp_edu.registry import create_model
-
-    seed_everything(recipe.seed, verbose=False)
-    assert recipe.preset is not None
-    return create_model(recipe.preset, **recipe.model).state_dict()
-
-
-def test_two_processes_train_as_one_with_the_same_batch(two: Path, tmp_path: Path) -> None:
-    # Order, augmentation and the statistics of batch norm are those of the whole batch.
-    one = fit(None, RECIPE, output=tmp_path, accelerator="cpu", progress=False)
-    assert_close(weights(two), weights(one.folder), start_weights(RECIPE))
+def test_a_run_of_two_processes_says_so(two: Path) -> None:
     kept = load_checkpoint(two / "checkpoint.safetensors")
     assert (kept.metrics["processes"], kept.metrics["global_batch"]) == (2, 1800)
-    assert kept.metrics["train_loss"] == pytest.approx(load_checkpoint(one.checkpoint).metrics["train_loss"])
-
-
-def test_torchrun_and_a_network_without_spikes(folder: Path, tmp_path: Path) -> None:
-    # Without thresholds nothing enlarges what rounding does; accumulated, averaged and clipped this time.
-    changes = {"accumulate": 2, "batch_size": 900, "ema_decay": 0.5, "gradient_clip": 0.5}
-    recipe = RECIPE.replace(preset="relu_mlp_spe_nano", **changes)
-    (tmp_path / "shared.yaml").write_text(recipe.to_yaml())
-    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
-    words = ["--recipe", tmp_path / "shared.yaml", "--output", tmp_path / "two"]
-    done = run([*torchrun, *command(folder, *words)])
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("test accuracy") == 1
-    one = fit(None, recipe, output=tmp_path / "one", accelerator="cpu", progress=False)
-    assert_close(weights(tmp_path / "two" / "shared-0-1"), weights(one.folder), start_weights(recipe))
+    assert kept.metrics["test_total"] == 1000
 
 
 def test_a_signal_to_one_process_stops_all_and_slurm_goes_on(folder: Path, two: Path, tmp_path: Path) -> None:

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Generator, Tensor, randperm
-from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset
 
 from ..data.augmenting import training_transform
-from ..data.batches import PictureBatches, in_order, load_batches, sound
+from ..data.batches import Draw, PictureBatches, in_order, load_batches, sound
 from ..data.datasets import LabelledImages
 from ..data.picture_sets import PictureSet, listing_digest
 from ..data.settings import cores
 from ..data.transforms import Preprocessing, check_finite, flip_and_shift
+from ..errors import InputError
 from .evaluation import BATCH_SIZE
 from .optimisation import Plan
 from .orders import EpochBatches, own_share
@@ -75,7 +76,7 @@ class ShuffledBatches(Sampler[list[int]]):
 class DataModule(LightningDataModule):
     """Training and validation batches, stored pixels until they are on the device.
 
-    With several processes, each takes its share of every training batch, and sees all validation images.
+    With several processes, each takes its share of every training batch and of the validation images.
 
     Args:
         preprocessing: from the stored pixels to the network's input.
@@ -109,6 +110,21 @@ class DataModule(LightningDataModule):
             self.batches.share = own_share(
                 self.recipe.batch_size, self.trainer.global_rank, self.trainer.world_size
             )
+
+    def own_validation(self, count: int) -> range:
+        """Which of so many validation images this process looks at.
+
+        Raises:
+            InputError: there are fewer than processes.
+        """
+        rank, processes = (
+            (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        )
+        if count < processes:
+            raise InputError(
+                f"there are {count} validation images for {processes} processes; raise validation_fraction"
+            )
+        return range(rank, count, processes)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the order and the augmentation are: after an epoch, in its midst, or in its validation."""
@@ -154,9 +170,10 @@ class ImageDataModule(DataModule):
         return _loader(TensorDataset(*self.train_images), self.batches)
 
     def val_dataloader(self) -> DataLoader:
-        """All validation images in order."""
-        dataset = TensorDataset(*self.validation_images)
-        return _loader(dataset, BatchSampler(SequentialSampler(dataset), BATCH_SIZE, drop_last=False))
+        """All validation images in order, shared out among the processes."""
+        own = self.own_validation(len(self.validation_images.labels))
+        batches = BatchSampler(own, BATCH_SIZE, drop_last=False)
+        return _loader(TensorDataset(*self.validation_images), batches)
 
     def validation_sample(self, count: int) -> Tensor:
         """The first validation images as network input."""
@@ -212,8 +229,9 @@ class PictureDataModule(DataModule):
         return load_batches(self.train_pictures, self.batches, self._loading(), keep_workers=True)
 
     def val_dataloader(self) -> DataLoader:
-        """All validation pictures in order."""
-        order = in_order(len(self.validation_pictures), BATCH_SIZE)
+        """All validation pictures in order, shared out among the processes."""
+        own = self.own_validation(len(self.validation_pictures))
+        order = [[Draw(0, index) for index in batch] for batch in BatchSampler(own, BATCH_SIZE, False)]
         return load_batches(self.validation_pictures, order, self._loading())
 
     def validation_sample(self, count: int) -> Tensor:

@@ -230,7 +230,8 @@ def generator_states() -> dict[str, Any]:
     name, keys, *rest = np.random.get_state()  # noqa: NPY002  (the shared one is what is meant)
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        # Of this process's own GPU: asking for all would occupy memory on each of them.
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
         "numpy": (name, torch.from_numpy(np.asarray(keys, np.int64)), *rest),
         "python": random.getstate(),
     }
@@ -239,8 +240,8 @@ def generator_states() -> dict[str, Any]:
 def restore_generators(states: Mapping[str, Any]) -> None:
     """Set the generators to what `generator_states` returned."""
     torch.set_rng_state(states["torch"])
-    if len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"][0])
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     random.setstate(states["python"])
