@@ -23,7 +23,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from rich.progress import track
 from torch import Tensor
 
 from ..errors import InputError
@@ -34,7 +33,7 @@ from .idx_folder import CLASS_FILE
 from .picture_sets import PictureSet, Texts, describe_file
 from .pictures import decode_picture
 from .settings import Verification, cores
-from .workers import in_workers
+from .workers import in_workers, shown
 
 LABEL = "cls"
 OPEN_FILES = 64
@@ -141,9 +140,9 @@ def index_shards(files: Sequence[Path], announce: bool = False) -> ShardIndex:
                 names, *numbers = (arrays[name] for name in ShardIndex._fields)
             return ShardIndex(os.fsdecode(names.tobytes()).split("\0")[:-1], *numbers)
         parts = in_workers(_indexed, files, cores() if len(files) > 8 else 0)
-        shown = track(parts, "reading the shards' headers", len(files), transient=True, disable=not announce)
+        every = shown(parts, "reading the shards' headers", len(files), announce)
         columns: list[ShardIndex] = []
-        for number, part in enumerate(shown):
+        for number, part in enumerate(every):
             if isinstance(part, InputError):
                 raise part
             columns.append(part._replace(shards=np.full(len(part.names), number, np.int64)))
