@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from typing import Any
@@ -18,7 +19,7 @@ from snnmlp_edu.data import LabelledImages, Preprocessing, flip_and_shift
 from snnmlp_edu.data.augmenting import training_transform
 from snnmlp_edu.data.batches import Draw, PictureBatches, load_batches, mixed_seed, seeded
 from snnmlp_edu.data.picture_sets import MemoryPictures, Texts, evenly_spaced
-from snnmlp_edu.data.resizing import to_pixels, to_picture
+from snnmlp_edu.data.resizing import to_picture, to_pixels
 from snnmlp_edu.data.settings import Augmentation, Loading, settings_from
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.training import Recipe, load_recipe
@@ -352,4 +353,4 @@ def test_evenly_spaced_numbers(count: int, most: int) -> None:
     chosen = evenly_spaced(count, most).tolist()
     assert len(set(chosen)) == len(chosen) == min(count, most)
     assert all(0 <= number < count for number in chosen)
-    assert {b - a for a, b in zip(chosen, chosen[1:], strict=False)} <= {count // most, -(-count // most), 1}
+    assert {b - a for a, b in itertools.pairwise(chosen)} <= {count // most, -(-count // most), 1}
