@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from test_resume import PowerCut, at_step, cut_power, outcome
 from snnmlp_edu.checkpoints import load_checkpoint
 from snnmlp_edu.data.pictures import fit_picture, read_picture, read_pictures
 from snnmlp_edu.data.sources import open_source
-from snnmlp_edu.errors import InputError
+from snnmlp_edu.errors import InputError, Preempted
 from snnmlp_edu.training import Recipe, TrainingResult, evaluate_source, fit, own_source
 from snnmlp_edu.training.callbacks import KeepBest
 from snnmlp_edu.training.feeding import IMAGENET_MEAN, IMAGENET_STD
@@ -107,6 +110,22 @@ def test_a_cut_run_over_files_goes_on_bit_by_bit_with_other_workers(
 def test_workers_do_not_change_the_weights(photos: Path, undisturbed: TrainingResult, tmp_path: Path) -> None:
     assert outcome(train(photos, tmp_path, **workers(2))) == outcome(undisturbed)
     assert outcome(train(photos, tmp_path, **workers(0), seed=1)) != outcome(undisturbed)
+
+
+def test_a_scheduler_that_stops_the_workers_too_does_not_cost_a_step(
+    photos: Path, undisturbed: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terminate_all() -> None:
+        children = multiprocessing.active_children()
+        assert children
+        for process in (*(child.pid for child in children), os.getpid()):
+            assert process is not None
+            os.kill(process, signal.SIGTERM)
+
+    at_step(2, TrainingModule, "training_step", terminate_all, monkeypatch)
+    with pytest.raises(Preempted, match="stopped at step 3; go on with: snnmlp train --resume"):
+        train(photos, tmp_path, save_every=100, **workers(1))
+    assert outcome(fit(resume=tmp_path / "photos-0-1", progress=False, **workers(0))) == outcome(undisturbed)
 
 
 def test_other_files_are_not_gone_on_with(

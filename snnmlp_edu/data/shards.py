@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
-from io import BytesIO, FileIO
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,7 +80,7 @@ class ShardPictures:
         file, size = self.files[self.index.shards[index]], int(self.index.sizes[index])
         try:
             # By position: processes that share the open file do not move each other's.
-            content = os.pread(_opened(file).fileno(), size, int(self.index.offsets[index]))
+            content = os.pread(_opened(file).descriptor, size, int(self.index.offsets[index]))
         except OSError as error:
             raise InputError(f"{file} cannot be read ({error.strerror}); put it back") from error
         if len(content) < size:
@@ -247,6 +247,15 @@ def _indexed(file: Path) -> ShardIndex | InputError:
         return error
 
 
-@lru_cache(OPEN_FILES)
-def _opened(file: Path) -> FileIO:
-    return open(file, "rb", buffering=0)
+class _Opened:
+    """An open file; closed when nobody holds it any more."""
+
+    def __init__(self, file: Path) -> None:
+        self.descriptor = os.open(file, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+_opened = lru_cache(OPEN_FILES)(_Opened)
