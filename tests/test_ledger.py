@@ -443,7 +443,10 @@ def test_a_data_set_that_is_missing_says_how_to_get_it(tmp_path: Path) -> None:
     recipe = RECIPE | {"dataset": "fashion_mnist"}
     write(tmp_path)
     (tmp_path / "quick.yaml").write_text(yaml.safe_dump(recipe))
-    assert_wrong_usage(run(tmp_path), "data_dir=PATH")
+    assert_wrong_usage(run(tmp_path), r"data_dir=PATH \(Debian's package dataset-fashion-mnist")
+    answer = run(tmp_path, "tiny", f"data_dir={tmp_path}")
+    assert_wrong_usage(answer, "must hold one idx file of train images")
+    assert not (tmp_path / "runs").exists(), "it is noticed before anything is trained"
 
 
 # --- where it comes from -----------------------------------------------------------------------------------

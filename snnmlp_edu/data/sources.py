@@ -32,6 +32,10 @@ Dataset = Literal[
     "webdataset",
 ]
 SHIPPED = ("embedded", "digits")
+_SOURCES = {
+    "fashion_mnist": "Debian's package dataset-fashion-mnist puts them into"
+    " /usr/share/datasets/fashion-mnist; elsewhere: python data/make_fashion_mnist.py --download"
+}
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,10 @@ def open_source(
             return ImageSource("embedded", CLASS_NAMES, load_embedded)
         return ImageSource("digits", DIGIT_NAMES, load_digits)
     if data_dir is None:
-        raise InputError(f"the data set {dataset} is read from files; say where they are with data_dir=PATH")
+        source = f" ({_SOURCES[dataset]})" if dataset in _SOURCES else ""
+        raise InputError(
+            f"the data set {dataset} is read from files; say where they are with data_dir=PATH{source}"
+        )
     place = Path(data_dir)
     if dataset in ("idx", "fashion_mnist"):
         names = CLASS_NAMES if dataset == "fashion_mnist" else idx_class_names(place)

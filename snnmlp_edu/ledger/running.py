@@ -58,9 +58,11 @@ def run_plan(
     runs = chosen_runs(plan, variant, seed)
     check_places(places)
     _check_networks(plan)
-    _check_data(plan.recipe.replace(**places))
     code = provenance.commit()
     results = results_folder() if results is None else results
+    recorded = latest(results)
+    if any(plan.key(*run) not in recorded for run in runs):
+        _check_data(plan.recipe.replace(**places))
     results.mkdir(parents=True, exist_ok=True)
     file = results / f"{plan.name}.jsonl"
     with locked(file):
@@ -110,10 +112,10 @@ def _check_networks(plan: Plan) -> None:
 
 
 def _check_data(recipe: Recipe) -> None:
-    """Find the data, before anything is trained.
+    """Read the data once, before anything is trained: a test set that is missing would be noticed last.
 
     Raises:
-        InputError: they are missing, or stay in files.
+        InputError: they are missing or damaged, or stay in files.
     """
     source = open_source(recipe.dataset, recipe.data_dir, recipe.data_md5)
     if source.load is None:
@@ -121,6 +123,7 @@ def _check_data(recipe: Recipe) -> None:
             f"the images of {recipe.dataset} stay in files and a plan needs all of them in memory; take a"
             " smaller data set, or train with snnmlp train"
         )
+    source.load("train"), source.load("test")
 
 
 def check_places(places: dict[str, Any]) -> None:
