@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from test_resume import PowerCut, at_step, cut_power, outcome
 from snnmlp_edu.checkpoints import load_checkpoint
 from snnmlp_edu.data.pictures import fit_picture, read_picture, read_pictures
 from snnmlp_edu.data.sources import open_source
-from snnmlp_edu.errors import InputError
+from snnmlp_edu.errors import InputError, Preempted
 from snnmlp_edu.training import Recipe, TrainingResult, evaluate_source, fit, own_source
 from snnmlp_edu.training.callbacks import KeepBest
 from snnmlp_edu.training.feeding import IMAGENET_MEAN, IMAGENET_STD
@@ -107,6 +110,22 @@ def test_a_cut_run_over_files_goes_on_bit_by_bit_with_other_workers(
 def test_workers_do_not_change_the_weights(photos: Path, undisturbed: TrainingResult, tmp_path: Path) -> None:
     assert outcome(train(photos, tmp_path, **workers(2))) == outcome(undisturbed)
     assert outcome(train(photos, tmp_path, **workers(0), seed=1)) != outcome(undisturbed)
+
+
+def test_a_scheduler_that_stops_the_workers_too_does_not_cost_a_step(
+    photos: Path, undisturbed: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terminate_all() -> None:
+        children = multiprocessing.active_children()
+        assert children
+        for process in (*(child.pid for child in children), os.getpid()):
+            assert process is not None
+            os.kill(process, signal.SIGTERM)
+
+    at_step(2, TrainingModule, "training_step", terminate_all, monkeypatch)
+    with pytest.raises(Preempted, match="stopped at step 3; go on with: snnmlp train --resume"):
+        train(photos, tmp_path, save_every=100, **workers(1))
+    assert outcome(fit(resume=tmp_path / "photos-0-1", progress=False, **workers(0))) == outcome(undisturbed)
 
 
 def test_other_files_are_not_gone_on_with(
@@ -237,15 +256,29 @@ def test_images_in_memory_can_be_treated_one_by_one(tmp_path: Path) -> None:
 
 # --- what is wrong -----------------------------------------------------------------------------------
 
-SMALL = ["dim=6", "depths=[1]", "patch_size=8", "in_channels=3", "time_steps=1", "neuron.backend=eager"]
-WORDS = ["train", "--recipe", "fashion_smoke", *SMALL, "batch_size=8", "loading.workers=0", "max_steps=1"]
+WORDS = {
+    "dim": "6",
+    "depths": "[1]",
+    "patch_size": "8",
+    "in_channels": "3",
+    "time_steps": "1",
+    "neuron.backend": "eager",
+    "num_classes": "3",
+    "batch_size": "8",
+    "loading.workers": "0",
+    "max_steps": "1",
+    "dataset": "image_folder",
+}
 
 
 def of_folder(folder: Path, *words: str) -> tuple[int, str, str]:
-    runs = folder.parent / "runs"
-    return call(
-        *WORDS, "--output", runs, "dataset=image_folder", f"data_dir={folder}", "num_classes=3", *words
-    )
+    """A short training on a folder; a word changes one of `WORDS`, or is an option."""
+    options = [word for word in words if word.startswith("--")]
+    changes = dict(word.split("=", 1) for word in words if word not in options)
+    fields = {**WORDS, "data_dir": str(folder)} | changes
+    overrides = [f"{name}={value}" for name, value in fields.items()]
+    output = folder.parent / "runs"
+    return call("train", "--recipe", "fashion_smoke", "--output", output, *options, *overrides)
 
 
 def spoil(folder: Path, how: str) -> str:
@@ -351,7 +384,10 @@ def test_pictures_of_every_kind_are_trained_on(tmp_path: Path) -> None:
         (["in_channels=2"], "the network takes 2 channels and files give 1 or 3; set in_channels=3"),
         (["num_classes=4"], "the network has 4 classes and the data set 3; set num_classes=3"),
         (["validation_fraction=0.01"], "validation_fraction 0.01 of the 16 images of class 0 is 0"),
-        (["augmentation.randaugment=rand-m9-tnone"], "timm knows no RandAugment policy rand-m9-tnone"),
+        (
+            ["augmentation.randaugment=m9"],
+            "augmentation.randaugment is 'm9'; it must be a policy such as rand-m9-mstd0.5, or null",
+        ),
         (["loading.worker=2"], "loading has no field 'worker'; did you mean 'workers'"),
         (["augmentation=5"], "recipe field augmentation is 5; it must be a mapping of its fields"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -20,6 +21,8 @@ from .resizing import to_pixels
 from .settings import Loading
 from .transforms import Preprocessing
 from .workers import as_it_is
+
+GRACE = 30  # seconds from SIGTERM to the end of a worker, if the training has not ended it before
 
 
 class Draw(NamedTuple):
@@ -118,6 +121,11 @@ def in_order(count: int, batch_size: int) -> list[list[Draw]]:
     return [draws[start : start + batch_size] for start in range(0, count, batch_size)]
 
 
+def _outlive_sigterm(_: int) -> None:
+    """A scheduler's SIGTERM reaches every process: to end its step and save, a training needs its workers."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+
+
 def load_batches(
     batches: PictureBatches,
     order: Sequence[list[Draw]] | object,
@@ -142,5 +150,6 @@ def load_batches(
         prefetch_factor=loading.prefetch if workers else None,
         persistent_workers=keep_workers and workers > 0,
         collate_fn=as_it_is,
+        worker_init_fn=_outlive_sigterm,
         generator=Generator(),  # without one of its own a loader draws from the shared one
     )

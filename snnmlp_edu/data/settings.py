@@ -15,7 +15,7 @@ from ..errors import InputError
 
 Interpolation = Literal["bilinear", "bicubic"]
 Verification = Literal["decode", "header", "none"]
-RANDAUGMENT = re.compile(r"rand(-(m|n|p|mstd|mmax|inc)\d+(\.\d+)?|-t[a-z0-9]+)*")
+RANDAUGMENT = re.compile(r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?|-t(weights|3aw?))*")
 MOST_WORKERS = 16
 
 Kind = TypeVar("Kind", bound="Augmentation | Loading")

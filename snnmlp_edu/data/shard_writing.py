@@ -11,7 +11,6 @@ from io import BytesIO
 from pathlib import Path
 
 import torch
-from rich.progress import track
 from torch import Generator
 
 from ..errors import InputError
@@ -23,7 +22,7 @@ from .idx_folder import CLASS_FILE
 from .picture_sets import PictureSet, listing_digest
 from .settings import cores
 from .shards import LABEL, endings
-from .workers import in_workers
+from .workers import in_workers, shown
 
 DONE = "prepared.json"
 PER_SHARD = 1000
@@ -80,7 +79,7 @@ def write_shards(
         workers = cores() if len(jobs) > 1 and announce else 0
         results = in_workers(partial(_write_shard, part), jobs, workers)
         title = f"writing {NAMES[split]} shards"
-        for mistake in track(results, title, len(jobs), transient=True, disable=not announce):
+        for mistake in shown(results, title, len(jobs), announce):
             if mistake is not None:
                 raise mistake
     names = "".join(f"{name}\n" for name in source.class_names)

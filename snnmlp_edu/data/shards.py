@@ -16,14 +16,13 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
-from io import BytesIO, FileIO
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from rich.progress import track
 from torch import Tensor
 
 from ..errors import InputError
@@ -34,7 +33,7 @@ from .idx_folder import CLASS_FILE
 from .picture_sets import PictureSet, Texts, describe_file
 from .pictures import decode_picture
 from .settings import Verification, cores
-from .workers import in_workers
+from .workers import in_workers, shown
 
 LABEL = "cls"
 OPEN_FILES = 64
@@ -81,7 +80,7 @@ class ShardPictures:
         file, size = self.files[self.index.shards[index]], int(self.index.sizes[index])
         try:
             # By position: processes that share the open file do not move each other's.
-            content = os.pread(_opened(file).fileno(), size, int(self.index.offsets[index]))
+            content = os.pread(_opened(file).descriptor, size, int(self.index.offsets[index]))
         except OSError as error:
             raise InputError(f"{file} cannot be read ({error.strerror}); put it back") from error
         if len(content) < size:
@@ -141,9 +140,9 @@ def index_shards(files: Sequence[Path], announce: bool = False) -> ShardIndex:
                 names, *numbers = (arrays[name] for name in ShardIndex._fields)
             return ShardIndex(os.fsdecode(names.tobytes()).split("\0")[:-1], *numbers)
         parts = in_workers(_indexed, files, cores() if len(files) > 8 else 0)
-        shown = track(parts, "reading the shards' headers", len(files), transient=True, disable=not announce)
+        every = shown(parts, "reading the shards' headers", len(files), announce)
         columns: list[ShardIndex] = []
-        for number, part in enumerate(shown):
+        for number, part in enumerate(every):
             if isinstance(part, InputError):
                 raise part
             columns.append(part._replace(shards=np.full(len(part.names), number, np.int64)))
@@ -248,6 +247,15 @@ def _indexed(file: Path) -> ShardIndex | InputError:
         return error
 
 
-@lru_cache(OPEN_FILES)
-def _opened(file: Path) -> FileIO:
-    return open(file, "rb", buffering=0)
+class _Opened:
+    """An open file; closed when nobody holds it any more."""
+
+    def __init__(self, file: Path) -> None:
+        self.descriptor = os.open(file, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+_opened = lru_cache(OPEN_FILES)(_Opened)

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from rich.progress import track
 
 from ..errors import InputError
 from .files import remembered, write_atomically
 from .picture_sets import PictureSet
 from .pictures import decode_picture
 from .settings import Verification, cores
-from .workers import in_workers
+from .workers import in_workers, shown
 
 CHUNK = 32
 FEW = 256  # so many are read sooner than workers are started
@@ -51,8 +50,8 @@ def find_damage(
         chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
         workers = cores() if count > FEW else 0
         results = in_workers(partial(_damaged, pictures, how), chunks, workers)
-        shown = track(results, "reading every image once", len(chunks), transient=True, disable=not announce)
-        found = {index: problem for damaged in shown for index, problem in damaged}
+        every = shown(results, "reading every image once", len(chunks), announce)
+        found = {index: problem for damaged in every for index, problem in damaged}
         with suppress(OSError):  # then it is not remembered
             write_atomically(stamp, json.dumps(found).encode())
     return found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from rich.console import Console
+from rich.progress import track
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
@@ -34,6 +36,14 @@ def in_workers(
         collate_fn=as_it_is,
         generator=Generator(),  # else it draws from the shared one
     )
+
+
+def shown(items: Iterable[Result], title: str, total: int, announce: bool) -> Iterable[Result]:
+    """The items, with a bar of how far they are where somebody looks on."""
+    console = Console(stderr=True)
+    if not announce or not console.is_terminal:
+        return items
+    return track(items, title, total, console=console, transient=True)
 
 
 def as_it_is(value: Any) -> Any:

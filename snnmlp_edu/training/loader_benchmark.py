@@ -60,7 +60,7 @@ class LoaderBenchmark:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.ratio:.2f} images loaded for each one trained on: the {self.bottleneck} is the bottleneck",
+            f"{self.ratio:.2f} loaded for each image trained on: the bottleneck is the {self.bottleneck}",
             f"loader {self.loader:,.0f} images/s, {self.workers} workers, batches of {self.batch_size}",
             f"network {self.network:,.0f} images/s on {self.device}",
         ]

@@ -46,19 +46,19 @@ class EpochBatches(Sampler[list[Draw]]):
     def __len__(self) -> int:
         return self.count // (self.batch_size * self.accumulate) * self.accumulate
 
-    def order(self, epoch: int) -> list[Draw]:
-        """All draws of an epoch."""
+    def order(self, epoch: int) -> Tensor:
+        """The numbers of an epoch's pictures in their order, repetitions behind each other, int64 `[N]`."""
         order = shuffled(self.count, Generator().manual_seed(mixed_seed(self.seed, epoch)), self.shards)
-        indices = order.repeat_interleave(self.repeats)[: self.count].tolist()
-        return [Draw(epoch, index, place % self.repeats) for place, index in enumerate(indices)]
+        return order.repeat_interleave(self.repeats)[: self.count]
 
     def __iter__(self) -> Iterator[list[Draw]]:
         # A loader may ask for an iterator more than once an epoch: nothing is counted here.
         skip = self.skip if self.epoch == self.begun_epoch else 0
-        draws = self.order(self.epoch)
+        epoch, order = self.epoch, self.order(self.epoch)
         first, step = self.share
         starts = range(skip * self.batch_size, len(self) * self.batch_size, self.batch_size)
-        return (draws[start + first : start + self.batch_size : step] for start in starts)
+        places = (range(start + first, start + self.batch_size, step) for start in starts)
+        return ([Draw(epoch, int(order[at]), at % self.repeats) for at in batch] for batch in places)
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning says which epoch begins, as it says to PyTorch's distributed sampler."""
