@@ -24,7 +24,7 @@ notebooks: setup  ## refresh the committed notebooks beside their sources
 	@$(BIN)/python -m book.engine notebooks
 
 test: setup  ## the tests, then every committed notebook against its stored outputs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env book/chapters
 
 lint: setup  ## style, formatting and types

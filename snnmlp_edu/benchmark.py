@@ -7,6 +7,7 @@ contestant, so that a disturbance meets all of them, and the median of the round
 from __future__ import annotations
 
 import importlib.util
+import math
 import multiprocessing
 import statistics
 import time
@@ -21,12 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .config import NeuronConfig
-from .mfi import fold_batch_norm
+from .mfi import crossover, fold_batch_norm
 from .neurons import LIF
 from .peers import NorseLIF, SpikingJellyMLP, spikingjelly_lif
 from .registry import create_model, get_config
 
 NEURON_SHAPE = (4, 16, 16, 16, 96)
+EVENT_RATES = (0.02, 0.05, 0.15, 0.3)  # spikes a neuron and step
 CLEAR_REFS = Path("/proc/self/clear_refs")  # writing 5 to it resets the peak of resident memory
 Action = Callable[[], Any]
 
@@ -177,6 +179,21 @@ def race_networks(
     return [training, race(f"{size}, inference", runs, rounds, warm_up)]
 
 
+def race_events(preset: str = "mlp_spe_micro", batch: int = 16, rounds: int = 5) -> list[Measurement]:
+    """One network on its events alone, beside its dense folded form, with every layer at a firing rate."""
+    config = get_config(preset)
+    images = torch.rand(batch, config.in_channels, config.image_size, config.image_size)
+    timings = crossover(create_model(preset).eval(), images, EVENT_RATES, rounds, layers=False)
+    size = f"{preset} at {config.image_size} px, T {config.time_steps}, batch {batch}"
+    return [
+        Measurement(
+            f"{size}, on events, {each.rate:.0%} fire",
+            {"ours": each.events_ms, "ours, dense": each.dense_ms, "ours, auto": each.auto_ms or math.nan},
+        )
+        for each in timings
+    ]
+
+
 def _step_in_child(name: str, preset: str, batch: int, queue: Any) -> None:
     torch.manual_seed(0)
     model, config = networks(preset)[name], get_config(preset)
@@ -260,6 +277,7 @@ def run(quick: bool = False, large: bool = False) -> tuple[list[Measurement], li
     measurements = race_neurons()
     for batch in (16, 64):
         measurements += race_networks("mlp_spe_micro", batch)
+    measurements += race_events()
     for batch in (1, 8) if large else ():
         measurements += race_networks("mlp_spe_t", batch, rounds=1, warm_up=0)  # each call takes seconds
     return measurements, [] if quick else [*sweep_networks(), sweep_rates()]

@@ -30,6 +30,7 @@ from .surrogates import surrogate_derivative
 # Where a CUDA compiler is installed and no GPU, PyTorch would warn of it whenever it compiles for the CPU.
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
+
 def leaky_sum(membrane: Tensor, drive: Tensor, beta: float) -> Tensor:
     r"""The membrane potential :math:`\beta v + x`, without a product where beta is 0 or 1.
 

@@ -45,7 +45,8 @@ def run(
     ] = None,
 ) -> None:
     """Train what is missing of a plan, and add a record after each run; a run that was cut goes on."""
-    from .ledger.running import run_again, run_plan  # they need the extra [train], and seconds to import
+    from .ledger.repeating import run_again  # these need the extra [train], and seconds to import
+    from .ledger.running import run_plan
 
     given = parse_overrides(places or [])
     if again:

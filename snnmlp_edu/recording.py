@@ -27,7 +27,8 @@ class Traces(dict[str, Tensor]):
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, and every module in its own mode again afterwards."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -61,7 +62,7 @@ def record(model: nn.Module, images: Tensor, membranes: bool = False) -> Traces:
     """
     traces = Traces()
     with ExitStack() as stack:
-        stack.enter_context(_evaluating(model))
+        stack.enter_context(evaluating(model))
         stack.enter_context(torch.no_grad())
         for path, module in model.named_modules():
             if isinstance(module, LIF | nn.ReLU):

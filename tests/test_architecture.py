@@ -15,6 +15,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "shipped" not in path.p
 # A file imports only from lower levels; inside a subpackage imports must not form a circle.
 LEVELS = (
     ("errors", "layout", "plots", "recomputing", "surrogates"),
+    ("field_plots",),
     ("config",),
     ("compiled", "data", "normalisation"),
     ("neurons",),
@@ -26,7 +27,7 @@ LEVELS = (
     ("baselines", "presets"),
     ("checkpoints", "peers", "recording", "regions", "transfer"),
     ("mfi", "prediction"),
-    ("cost",),
+    ("cost", "receptive_fields"),
     ("benchmark", "training"),
     ("benchmark_report", "ledger"),
     ("arguments",),

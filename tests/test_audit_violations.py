@@ -113,7 +113,11 @@ BETWEEN: dict[str, tuple[Callable[[Tensor], Tensor], list[tuple[str, str]]]] = {
     ),
     "NumPy": (
         lambda s: torch.from_numpy(np.where(s.numpy() > 0, 0.7, 0.0).astype(np.float32)),
-        [("Tensor.numpy", "data leave PyTorch by numpy"), *3 * [("aten.*", "no parameter, buffer, input")]],
+        [
+            ("Tensor.numpy", "data leave PyTorch by numpy"),
+            ("aten.lift_fresh", "no parameter, buffer, input or result"),
+            ("aten.addmm", "meets"),
+        ],
     ),
     "list": (lambda s: torch.tensor(s.tolist()), [("Tensor.tolist", "data leave PyTorch by tolist")]),
     "function of Python": (

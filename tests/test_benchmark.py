@@ -56,6 +56,12 @@ def test_inference_is_raced_folded_too() -> None:
 
 
 @pytest.mark.skipif(not benchmark.CLEAR_REFS.exists(), reason="only Linux tells a process its peak memory")
+def test_events_are_raced_with_the_dense_form_at_each_rate() -> None:
+    races = benchmark.race_events("mlp_spe_nano", batch=2, rounds=1)
+    assert [race.task.rpartition(", ")[2] for race in races] == ["2% fire", "5% fire", "15% fire", "30% fire"]
+    assert all(set(race.ratios) == {"ours, dense", "ours, auto"} for race in races)
+
+
 def test_memory_is_that_of_the_step_alone() -> None:
     filler = torch.zeros(2**27)  # 512 MiB here must not hide what the children take
     peaks = benchmark.peak_memory("mlp_spe_nano", batch=32)

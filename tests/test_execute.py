@@ -137,10 +137,25 @@ def test_an_empty_batch_gives_no_logits(tiny: NetworkConfig, kernels: bool) -> N
     assert event_driven(folded)(images[:0]).shape == (0, 5)
 
 
-def test_passes_the_audit(tiny: NetworkConfig) -> None:
-    folded, images = folded_network(tiny, torch.float32)
-    report = audit(event_driven(folded), images)
+@pytest.mark.parametrize(
+    ("overrides", "weights"),
+    [
+        ({}, "float"),
+        ({"head": "figure", "token_mixing": "full", "channel_norm": "tebn", "skip": "spike_bn"}, "float"),
+        ({"patch_encoding": "conv"}, "int8"),
+    ],
+    ids=str,
+)
+def test_passes_the_audit(tiny: NetworkConfig, overrides: dict[str, Any], weights: Any) -> None:
+    folded, images = folded_network(tiny.replace(**overrides), torch.float32)
+    fast = event_driven(folded, weights=weights)
+    report = audit(fast, images)
     assert report.multiplication_free, report.violations
+    # The counts of spikes are numbers, and none may leave while the audit watches: they are an earlier run's.
+    counted = dict(fast.synaptic_operations)
+    fast(images)
+    assert counted == fast.synaptic_operations
+    assert all(counted.values())
 
 
 @pytest.mark.parametrize("name", ["spiking_resnet34", "spiking_vgg16"])
@@ -192,6 +207,12 @@ class TestAuto:
 
 
 class TestBadInput:
+    def test_a_norm_of_another_kind(self, tiny: NetworkConfig) -> None:
+        folded, _ = folded_network(tiny)
+        folded.stages[0].blocks[0].channel.up.norm = nn.GroupNorm(1, 18).eval()
+        with pytest.raises(InputError, match=r"channel\.up\.norm normalises real values"):
+            event_driven(folded)
+
     def test_not_folded(self, tiny: NetworkConfig) -> None:
         with pytest.raises(InputError, match=r"stages\.0\.embedding\.embed\.norm .*fold_batch_norm"):
             event_driven(SpikingMLP(tiny).eval())

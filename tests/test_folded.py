@@ -136,6 +136,19 @@ def test_an_axis_neuron_is_the_neuron_behind_its_affine_map(reset: str, inclusiv
     assert not torch.equal(spikes, LIF(other)(drive))  # there are ties
 
 
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+def test_an_axis_neuron_that_keeps_nothing_or_all(beta: float, reset: str) -> None:
+    config = NeuronConfig(beta=beta, threshold=2.0, input_gain=1.0, reset=reset)
+    current = torch.randint(-4, 5, (6, 1, 1, 64, 2)).float()
+    spikes = AxisLIF(config, "channel", torch.tensor([2.0, -1.0]), torch.tensor([1.0, 0.0]))(current)
+    membrane = torch.zeros(64, 2)
+    for now, fired in zip(current[:, 0, 0], spikes[:, 0, 0], strict=True):
+        membrane = beta * membrane + torch.tensor([2.0, -1.0]) * now + torch.tensor([1.0, 0.0])
+        assert torch.equal(fired, (membrane >= 2).float())
+        membrane = torch.where(fired > 0, 0.0 if reset == "hard" else membrane - 2, membrane)
+
+
 @pytest.mark.parametrize("axis", ["channel", "width", "height", "token"])
 def test_an_axis_neuron_knows_its_axis(axis: str) -> None:
     features = {"channel": 5, "width": 4, "height": 3, "token": 12}[axis]

@@ -16,6 +16,7 @@ from .digits import DIGIT_NAMES, load_digits
 from .embedded import CLASS_NAMES, load_embedded
 from .file_source import FileSource, open_folder
 from .idx_folder import idx_class_names, load_idx
+from .photographs import ROTATION_NAMES, load_photographs
 from .picture_sets import MemoryPictures, PictureSet
 from .settings import Verification
 from .shards import open_shards
@@ -23,6 +24,7 @@ from .shards import open_shards
 Dataset = Literal[
     "embedded",
     "digits",
+    "photographs",
     "fashion_mnist",
     "idx",
     "cifar10",
@@ -31,7 +33,7 @@ Dataset = Literal[
     "image_folder",
     "webdataset",
 ]
-SHIPPED = ("embedded", "digits")
+SHIPPED = ("embedded", "digits", "photographs")
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def open_source(
     |---|---|---|
     | `embedded` | 7,000 of Fashion-MNIST, 28 x 28 | this package |
     | `digits` | 1,797 handwritten digits, enlarged to 32 x 32 | scikit-learn |
+    | `photographs` | 13,000 patches of eight photographs, turned, 32 x 32 | this package |
     | `fashion_mnist` | all 70,000 of Fashion-MNIST, 28 x 28 | its four idx files in `data_dir` |
     | `idx` | any data set in four idx files, such as MNIST | `data_dir` |
     | `cifar10`, `cifar100` | 60,000, in colour, 32 x 32 | the published archive in `data_dir` |
@@ -106,6 +109,8 @@ def open_source(
             raise InputError(f"the data set {dataset} is shipped; leave out data_dir ({data_dir})")
         if dataset == "embedded":
             return ImageSource("embedded", CLASS_NAMES, load_embedded)
+        if dataset == "photographs":
+            return ImageSource("photographs", ROTATION_NAMES, load_photographs)
         return ImageSource("digits", DIGIT_NAMES, load_digits)
     if data_dir is None:
         raise InputError(f"the data set {dataset} is read from files; say where they are with data_dir=PATH")

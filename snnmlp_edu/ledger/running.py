@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,12 @@ from ..checkpoints import hash_tensors, load_checkpoint
 from ..data.datasets import train_validation_split
 from ..data.sources import open_source
 from ..errors import InputError
+from ..registry import create_model
 from ..training import describe_accuracy, fit
 from ..training.recipe import Recipe, load_recipe
 from ..training.resume import CHECKPOINT, RECIPE, SavedRun, differences
 from . import measurement, provenance
 from .plans import FREE, Plan, load_plan, recipe_fields, recipe_sha256
-from .reading import read_records
 from .record import Record
 from .store import append, latest, locked, results_folder
 
@@ -57,8 +55,9 @@ def run_plan(
         Preempted: the process received SIGTERM; the state is saved.
     """
     plan = plan if isinstance(plan, Plan) else load_plan(plan)
-    runs = _chosen(plan, variant, seed)
-    _check_places(places)
+    runs = chosen_runs(plan, variant, seed)
+    check_places(places)
+    check_networks(plan)
     code = provenance.commit()
     results = results_folder() if results is None else results
     results.mkdir(parents=True, exist_ok=True)
@@ -79,88 +78,7 @@ def run_plan(
             yield record
 
 
-@dataclass(frozen=True)
-class Repeated:
-    """A run that was done again, beside its record.
-
-    Args:
-        record: as it stands in the ledger.
-        correct: test images that the network of now classifies correctly.
-        same_weights: whether all its weights are those of then, bit by bit.
-        otherwise: what is not as it was then, such as the kind of processor.
-    """
-
-    record: Record
-    correct: int
-    same_weights: bool
-    otherwise: tuple[str, ...]
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the accuracy is the same, to the image."""
-        return self.correct == self.record.test_correct
-
-    def __str__(self) -> str:
-        now, then = (
-            describe_accuracy(correct, self.record.test_total)
-            for correct in (self.correct, self.record.test_correct)
-        )
-        weights = "the same weights, bit by bit" if self.same_weights else "other weights"
-        return "; ".join([f"{now} now and {then} in {self.record.place}", weights, *self.otherwise])
-
-
-def run_again(
-    plan: Plan | str | Path,
-    variant: str,
-    seed: int,
-    *,
-    results: Path | None = None,
-    progress: bool = False,
-    **places: Any,
-) -> Repeated:
-    """Train one recorded run anew, with as many threads as then, and compare; nothing is recorded.
-
-    Args:
-        plan: the plan, its name, or the path of a YAML file.
-        variant: of the plan.
-        seed: of the plan.
-        results: folder of the records.
-        progress: show a progress bar, and a line for each epoch.
-        places: as in `run_plan`.
-
-    Raises:
-        InputError: there is no such record; or as `run_plan`.
-    """
-    plan = plan if isinstance(plan, Plan) else load_plan(plan)
-    _check_places(places)
-    ((variant, seed),) = _chosen(plan, variant, seed)
-    records = read_records(plan, results)
-    record = next((r for r in records if (r.variant, r.seed) == (variant, seed)), None)
-    if record is None:
-        raise InputError(
-            f"{plan.name} {variant}, seed {seed} is not recorded yet; leave out --again to run it"
-        )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(record.threads)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            recipe = plan.recipe_of(variant, seed).replace(**places)
-            checkpoint = load_checkpoint(train(recipe, Path(folder) / "again", progress=progress))
-    finally:
-        torch.set_num_threads(threads)
-    now = {"machine": provenance.machine(), "device": provenance.device(), **provenance.versions()}
-    then = {"machine": record.machine, "device": record.device, **record.versions}
-    return Repeated(
-        record=record,
-        correct=checkpoint.metrics["test_correct"],
-        same_weights=hash_tensors(checkpoint.model.state_dict()) == record.tensors_sha256,
-        otherwise=tuple(
-            f"{name} was {then.get(name)} and is {now[name]}" for name in now if now[name] != then.get(name)
-        ),
-    )
-
-
-def _chosen(plan: Plan, variant: str | None, seed: int | None) -> list[tuple[str, int]]:
+def chosen_runs(plan: Plan, variant: str | None, seed: int | None) -> list[tuple[str, int]]:
     """The runs of a plan, or those of one variant or seed.
 
     Raises:
@@ -175,7 +93,22 @@ def _chosen(plan: Plan, variant: str | None, seed: int | None) -> list[tuple[str
     return [run for run in plan.runs if run[0] == (variant or run[0]) and seed in (None, run[1])]
 
 
-def _check_places(places: dict[str, Any]) -> None:
+def check_networks(plan: Plan) -> None:
+    """Build every network without its weights: what cannot be built is noticed before anything is trained.
+
+    Raises:
+        InputError: names the variant and what is wrong with it.
+    """
+    for variant in plan.variants:
+        recipe = plan.recipe_of(variant, seed=0)
+        try:
+            with torch.device("meta"):
+                create_model(str(recipe.preset), **recipe.model)
+        except InputError as error:
+            raise InputError(f"plan {plan.name}, variant {variant}: {error}") from error
+
+
+def check_places(places: dict[str, Any]) -> None:
     """Refuse what would make another run than the plan says.
 
     Raises:

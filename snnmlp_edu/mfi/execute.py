@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..normalisation import BatchNorm, LayerNorm
 from ..patches import Stem
 from ..synapses import Synapse
 from .event_forms import FOLDED, EventSynapse, event_form
 from .event_layers import EventMap
+from .fold import NORMS
 from .integer import to_integers
 
 Mode = Literal["events", "auto", "dense"]
@@ -29,8 +29,6 @@ Weights = Literal["float", "int8"]
 # A map runs on events where that was faster by at least this much, since no timing is exact.
 MARGIN = 0.9
 REPETITIONS = 5
-
-_NORMS = (BatchNorm, LayerNorm, nn.LayerNorm, nn.modules.batchnorm._NormBase)
 
 
 class Choice(NamedTuple):
@@ -171,7 +169,7 @@ def _check(network: nn.Module) -> None:
         where = path or type(network).__name__
         if module.training:
             raise InputError(f"{where} is in training mode; call eval() and fold_batch_norm first")
-        if isinstance(module, _NORMS):
+        if isinstance(module, NORMS):
             raise InputError(
                 f"{where} normalises real values, which events cannot carry: fold the network first, by"
                 " snnmlp_edu.mfi.fold_batch_norm"

@@ -93,14 +93,15 @@ def _strays(network: nn.Module, listed: Sequence[NotFolded]) -> list[NotFolded]:
     strays: list[NotFolded] = []
     for path, module in network.named_modules():
         seen = any(path.startswith(f"{other.path}.") for other in (*listed, *strays))
-        if isinstance(module, _NORMS) and not seen:
+        if isinstance(module, NORMS) and not seen:
             axis = getattr(module, "axis", "channel")
             strays.append(NotFolded(path, axis, "it stands behind no linear map that fold_batch_norm knows"))
     return strays
 
 
 _OWN = (Synapse, ConvNorm, LIF, BatchNorm, LayerNorm, Head)
-_NORMS = (BatchNorm, LayerNorm, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+# Whatever normalises.
+NORMS = (BatchNorm, LayerNorm, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 def _check(model: nn.Module) -> None:

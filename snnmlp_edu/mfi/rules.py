@@ -53,7 +53,6 @@ _SOLE_CURRENTS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
     NoSkipBlock: (("token.fuse", "token_neuron"), ("channel.down", "channel_neuron")),
 }
 
-
 _STATIC = (BatchNorm, ThresholdBatchNorm)  # the same constants at every step
 
 

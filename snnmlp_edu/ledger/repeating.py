@@ -1,0 +1,100 @@
+"""One recorded run, done again: is the accuracy what the ledger says?"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoints import hash_tensors, load_checkpoint
+from ..errors import InputError
+from ..training import describe_accuracy
+from . import provenance
+from .plans import Plan, load_plan
+from .reading import read_records
+from .record import Record
+from .running import check_places, chosen_runs, train
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A run that was done again, beside its record.
+
+    Args:
+        record: as it stands in the ledger.
+        correct: test images that the network of now classifies correctly.
+        same_weights: whether all its weights are those of then, bit by bit.
+        otherwise: what is not as it was then, such as the kind of processor.
+    """
+
+    record: Record
+    correct: int
+    same_weights: bool
+    otherwise: tuple[str, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the accuracy is the same, to the image."""
+        return self.correct == self.record.test_correct
+
+    def __str__(self) -> str:
+        now, then = (
+            describe_accuracy(correct, self.record.test_total)
+            for correct in (self.correct, self.record.test_correct)
+        )
+        weights = "the same weights, bit by bit" if self.same_weights else "other weights"
+        return "; ".join([f"{now} now and {then} in {self.record.place}", weights, *self.otherwise])
+
+
+def run_again(
+    plan: Plan | str | Path,
+    variant: str,
+    seed: int,
+    *,
+    results: Path | None = None,
+    progress: bool = False,
+    **places: Any,
+) -> Repeated:
+    """Train one recorded run anew, with as many threads as then, and compare; nothing is recorded.
+
+    Args:
+        plan: the plan, its name, or the path of a YAML file.
+        variant: of the plan.
+        seed: of the plan.
+        results: folder of the records.
+        progress: show a progress bar, and a line for each epoch.
+        places: as in `run_plan`.
+
+    Raises:
+        InputError: there is no such record; or as `run_plan`.
+    """
+    plan = plan if isinstance(plan, Plan) else load_plan(plan)
+    check_places(places)
+    ((variant, seed),) = chosen_runs(plan, variant, seed)
+    records = read_records(plan, results)
+    record = next((r for r in records if (r.variant, r.seed) == (variant, seed)), None)
+    if record is None:
+        raise InputError(
+            f"{plan.name} {variant}, seed {seed} is not recorded yet; leave out --again to run it"
+        )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(record.threads)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            recipe = plan.recipe_of(variant, seed).replace(**places)
+            checkpoint = load_checkpoint(train(recipe, Path(folder) / "again", progress=progress))
+    finally:
+        torch.set_num_threads(threads)
+    now = {"machine": provenance.machine(), "device": provenance.device(), **provenance.versions()}
+    then = {"machine": record.machine, "device": record.device, **record.versions}
+    return Repeated(
+        record=record,
+        correct=checkpoint.metrics["test_correct"],
+        same_weights=hash_tensors(checkpoint.model.state_dict()) == record.tensors_sha256,
+        otherwise=tuple(
+            f"{name} was {then.get(name)} and is {now[name]}" for name in now if now[name] != then.get(name)
+        ),
+    )
