@@ -11,10 +11,30 @@ compute what one would with all the images, but for the order in which numbers a
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lightning.pytorch.plugins import LayerSync
-from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch import Tensor, distributed, nn
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes. Each summand has a part in what every process makes of the sum, so its
+    gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, summand: Tensor) -> Tensor:
+        return _summed(summand)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient)
+
+
+def _summed(tensor: Tensor) -> Tensor:
+    total = tensor.clone(memory_format=torch.contiguous_format)
+    distributed.all_reduce(total)
+    return total
 
 
 class SharedBatchNorm(nn.BatchNorm1d):
@@ -36,10 +56,10 @@ class SharedBatchNorm(nn.BatchNorm1d):
             return super().forward(x)
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
-        count = torch.distributed.get_world_size() * x.numel() // self.num_features
-        mean = all_reduce(x.sum(axes)) / count
+        count = distributed.get_world_size() * x.numel() // self.num_features
+        mean = _Sum.apply(x.sum(axes)) / count
         centred = x - mean.view(shape)
-        variance = all_reduce(centred.square().sum(axes)) / count
+        variance = _Sum.apply(centred.square().sum(axes)) / count
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
