@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,17 @@ def test_counts_are_of_all_claims() -> None:
     assert sum(counts.values()) == len(ledger.claims())
 
 
-def test_the_command_prints_all(tmp_path: Path) -> None:
+def test_reading_needs_nothing_of_the_extra_for_training() -> None:
+    program = (
+        "import sys; "
+        "sys.modules.update(dict.fromkeys(('lightning', 'timm', 'torchvision', 'sklearn', 'webdataset'))); "
+        "from snnmlp_edu import ledger; print(sum(ledger.verdict_counts().values()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == len(ledger.claims())
+
+
+def test_the_command_prints_all() -> None:
     code, out, err = call("ledger", "claims", "--json")
     assert (code, err) == (0, "")
     assert [row["claim"] for row in json.loads(out)] == [claim.claim for claim in ledger.claims()]
