@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -24,10 +23,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 CHAPTERS = Path(__file__).parents[1] / "book" / "chapters"
-PATIENCE = 300_000  # milliseconds: machines that test are busy
+PATIENCE = 60_000  # milliseconds: machines that test are busy
 
 # Sets controls by their Bokeh models and returns what a named source or model holds afterwards.
-SET_AND_READ = """([settings, wanted]) => {
+SET_AND_READ = """async ([settings, wanted]) => {
   const [doc] = Bokeh.documents;
   const models = [...doc._all_models.values()];
   const find = title => models.find(each => each.title === title || each.name === title);
@@ -35,6 +34,8 @@ SET_AND_READ = """([settings, wanted]) => {
     const model = find(title);
     if (title === "inputs") model.active = value; else model.value = value;
   }
+  // A change calls the script by and by. Called once more, and waited for, it has surely run.
+  await models.find(each => each.type === "CustomJS" && each.name).execute(null);
   const data = find(wanted).data;
   return Object.fromEntries(Object.entries(data).map(([key, column]) => [key, Array.from(column)]));
 }"""
@@ -78,9 +79,10 @@ def show(browser: Browser, pages: str) -> Iterator[Any]:
     assert trouble == []
 
 
-def text_of(page: Page) -> str:
-    """What the explorer says, as a screen reader announces it."""
-    return page.locator(".explorer [role=status]").first.inner_text()
+def says(page: Page, words: str) -> bool:
+    """Wait until the sentence that a screen reader announces contains these words."""
+    page.locator(".explorer [role=status]", has_text=words).wait_for()
+    return True
 
 
 # The playground
@@ -106,52 +108,51 @@ NEURONS = [
 INPUTS = [("constant", 1.5, 3), ("constant", 3.95, 3), ("train", 2.85, 3), ("train", 1.0, 1)]
 
 
-@pytest.mark.parametrize(("fields", "given"), list(itertools.product(NEURONS, INPUTS)))
-def test_playground_and_library_agree_bit_for_bit(
-    fields: dict[str, Any], given: tuple[str, float, int], show: Any
-) -> None:
+@pytest.mark.parametrize("fields", NEURONS)
+def test_playground_and_library_agree_bit_for_bit(fields: dict[str, Any], show: Any) -> None:
     config = NeuronConfig(**fields)
-    kind, strength, every = given
-    settings = {
-        "leak": config.beta,
-        "threshold": config.threshold,
-        "gain": config.input_gain,
-        "reset": config.reset,
-        "input": kind,
-        "strength": strength,
-        "period": every,
-    }
     page = show("lif_playground")
-    shown = page.evaluate(SET_AND_READ, [settings, "steps"])
-    currents = [strength if kind == "constant" or t % every == 0 else 0.0 for t in range(1, 25)]
-    assert shown["current"] == currents
-    expected = traced(currents, config)
-    assert shown["spikes"] == expected["spikes"]
-    assert shown["after"] == expected["after"]
-    number = int(sum(expected["spikes"]))
-    assert text_of(page).startswith(f"{number} spike{'s' if number != 1 else ''} in 24 steps")
+    for kind, strength, every in INPUTS:
+        settings = {
+            "leak": config.beta,
+            "threshold": config.threshold,
+            "gain": config.input_gain,
+            "reset": config.reset,
+            "input": kind,
+            "strength": strength,
+            "period": every,
+        }
+        shown = page.evaluate(SET_AND_READ, [settings, "steps"])
+        currents = [strength if kind == "constant" or t % every == 0 else 0.0 for t in range(1, 25)]
+        assert shown["current"] == currents
+        expected = traced(currents, config)
+        assert shown["spikes"] == expected["spikes"]
+        assert shown["after"] == expected["after"]
+        number = int(sum(expected["spikes"]))
+        assert says(page, f"{number} spike{'s' if number != 1 else ''} in 24 steps")
 
 
 def test_playground_answers_the_keyboard(show: Any) -> None:
     page = show("lif_playground")
-    assert text_of(page).startswith("12 spikes")
+    assert says(page, "12 spikes in")
     handle = page.get_by_role("slider", name="leak β")
     handle.focus()
     page.keyboard.press("Home")
-    assert text_of(page).startswith("0 spikes"), "without a memory 0.75 never reaches 1"
+    assert says(page, "0 spikes in"), "without a memory 0.75 never reaches 1"
     for _ in range(7):
         page.keyboard.press("ArrowRight")
-    assert handle.get_attribute("aria-valuenow") == "0.35"
-    assert text_of(page).startswith("12 spikes")
-    page.get_by_label("reset").select_option("soft")
-    assert not text_of(page).startswith("12 spikes"), "the surplus is kept"
+    assert handle.get_attribute("aria-valuetext") == "0.35"
+    assert says(page, "12 spikes in")
+    page.keyboard.press("End")
+    page.get_by_label("reset", exact=True).select_option("soft")
+    assert says(page, "18 spikes in"), "without a leak nothing is lost: 24 times 0.75"
 
 
 def test_period_shows_where_it_matters(show: Any) -> None:
     page = show("lif_playground")
     period = page.get_by_role("slider", name="steps between input spikes")
     assert not period.is_visible()
-    page.get_by_label("input", exact=True).select_option("train")
+    page.get_by_label("input", exact=True).select_option("train of spikes")
     period.wait_for()
 
 
@@ -159,8 +160,9 @@ def test_period_shows_where_it_matters(show: Any) -> None:
 
 
 @pytest.mark.parametrize("axis", ["channel", "token"])
-@pytest.mark.parametrize(("gamma", "variance"), [(1.5, 0.25), (-1.2, 3.05)])
-@pytest.mark.parametrize("inputs", [[], [1], [0, 2]])
+@pytest.mark.parametrize(
+    ("gamma", "variance", "inputs"), [(1.5, 0.25, [0, 2]), (-1.2, 3.05, [1]), (0.0, 1.0, [])]
+)
 def test_every_step_of_the_folding_gives_the_same_currents(
     axis: str, gamma: float, variance: float, inputs: list[int], show: Any
 ) -> None:
@@ -187,7 +189,7 @@ def test_every_step_of_the_folding_gives_the_same_currents(
         shown = page.evaluate(SET_AND_READ, [settings | {"step": step}, "result"])
         torch.testing.assert_close(torch.tensor(shown["shown"], dtype=torch.float64), expected)
     verdict = "It would take a copy of W" if axis == "token" else "nothing behind W multiplies"
-    assert verdict in text_of(page)
+    assert says(page, verdict)
 
 
 def test_stepper_goes_on_and_back_by_its_buttons(show: Any) -> None:
@@ -196,10 +198,10 @@ def test_stepper_goes_on_and_back_by_its_buttons(show: Any) -> None:
     assert back.is_disabled()
     for step in (2, 3, 4):
         forth.press("Enter")
-        assert text_of(page).startswith(f"Step {step}")
+        assert says(page, f"Step {step}")
     assert forth.is_disabled()
     back.press("Enter")
-    assert text_of(page).startswith("Step 3")
+    assert says(page, "Step 3")
 
 
 # The reach
@@ -221,36 +223,35 @@ def reached_in_the_library(mixing: str, blocks: int, row: int, column: int) -> t
         return wanted.sum(-1)[0, 0] > 0
     layer = TokenMixing((8, 8, 3), config).eval()
     for weights in layer.parameters():
-        torch.nn.init.uniform_(weights, 0.5, 1)  # all positive: no two ways cancel
+        torch.nn.init.uniform_(weights, 0.01, 0.02)  # all positive: no two ways cancel
     seen = wanted
     for _ in range(blocks):
         spikes = torch.rand(1, 1, 8, 8, 3, requires_grad=True)
         (back,) = torch.autograd.grad(layer(spikes), spikes, seen)
-        seen = (back.abs() > 0).float()
+        seen = (back > 0).float()
     return seen.sum(-1)[0, 0] > 0
 
 
 @pytest.mark.parametrize("mixing", ["axial", "full", "none"])
-@pytest.mark.parametrize("blocks", [0, 1, 2, 3])
-def test_reach_is_that_of_the_library(mixing: str, blocks: int, show: Any) -> None:
+def test_reach_is_that_of_the_library(mixing: str, show: Any) -> None:
     page = show("reach_explorer")
-    settings = {"token mixing": mixing, "blocks": blocks, "row": 2, "column": 7}
-    shown = page.evaluate(SET_AND_READ, [settings, "tokens"])
-    ways = torch.tensor(shown["ways"]).reshape(8, 8)
-    assert torch.equal(ways > 0, reached_in_the_library(mixing, blocks, 1, 6))
-    streams = {"axial": 17, "full": 65, "none": 1}[mixing]  # what one token hears: itself, and its lines
-    assert int(ways.sum()) == streams**blocks
-    assert f"{int((ways > 0).sum())} of 64 tokens" in text_of(page)
+    for blocks in range(4):
+        settings = {"token mixing": mixing, "blocks": blocks, "row": 2, "column": 7}
+        shown = page.evaluate(SET_AND_READ, [settings, "tokens"])
+        ways = torch.tensor(shown["ways"]).reshape(8, 8)
+        assert torch.equal(ways > 0, reached_in_the_library(mixing, blocks, 1, 6))
+        streams = {"axial": 17, "full": 65, "none": 1}[mixing]  # what one token hears: itself, its lines
+        assert int(ways.sum()) == streams**blocks
+        assert says(page, f"{int((ways > 0).sum())} of 64 tokens")
 
 
 # The bill
 
 
 @pytest.mark.parametrize("name", ["mlp_spe_t", "spiking_resnet34", "spiking_vgg16"])
-@pytest.mark.parametrize("number", [0, 3])
-def test_bill_is_that_of_the_counted_networks(name: str, number: int, show: Any) -> None:
+def test_bill_is_that_of_the_counted_networks(name: str, show: Any) -> None:
     row = json.loads((path() / "cost_at_224.json").read_text(encoding="utf-8"))[name]
-    run = row["runs"][number]
+    number, run = 3, row["runs"][3]
     page = show("energy_explorer")
     settings = {"network": name, "steps": row["time_steps"], "mac": 4.6, "add": 0.9, "neuron": 0}
     dots = page.evaluate(SET_AND_READ, [settings, "dots"])
@@ -266,12 +267,12 @@ def test_bill_is_that_of_the_counted_networks(name: str, number: int, show: Any)
 
 def test_bill_knows_when_the_twin_wins(show: Any) -> None:
     page = show("energy_explorer")
-    assert "No rate is high enough" in text_of(page)
+    assert says(page, "No rate is high enough")
     page.get_by_role("slider", name="time steps T").focus()
     page.keyboard.press("End")
-    assert "Above a rate of 0.3" in text_of(page)
+    assert says(page, "Above a rate of 0.3")
     page.evaluate(SET_AND_READ, [{"neuron": 10, "mac": 0.2}, "here"])
-    assert "even if no neuron fires" in text_of(page)
+    assert says(page, "even if no neuron fires")
 
 
 # Embedding

@@ -9,7 +9,7 @@ window.showExplorer ??= async (name, item) => {
   figure.classList.add("explored");
   // Draw once what the controls say, so that page and script agree from the start.
   const shown = Bokeh.documents.find(each => each.get_model_by_name(name));
-  shown.get_model_by_name(name).execute(null);
+  await shown.get_model_by_name(name).execute(null);
 
   // Bokeh writes a slider's title above it, but does not tell a screen reader.
   const nameSliders = root => {

@@ -10,8 +10,8 @@ const shift = groups.map((g, f) => g.delta - scale[f] * g.mean);
 
 // One row for each current: which row of W makes it, and whose constants normalise it.
 const currents = tokens
-  ? [0, 1].flatMap(token => [0, 1].map(output => ({output, feature: token, name: `token ${token + 1}, output ${output + 1}`})))
-  : [0, 1].map(output => ({output, feature: output, name: `output ${output + 1}`}));
+  ? [0, 1].flatMap(token => [0, 1].map(output => ({output, feature: token, name: `tok ${token + 1}, out ${output + 1}`})))
+  : [0, 1].map(output => ({output, feature: output, name: `out ${output + 1}`}));
 
 const trained = ({output, feature}) => {
   const g = groups[feature];

@@ -55,7 +55,7 @@ def build() -> Column:
     plot = panel(230, x_range=Range1d(-0.5, 8.5), y_range=Range1d(2.6, -0.5))
     plot.rect("x", "y", 0.94, 0.86, fill_color="fill", line_color=None, source=cells)
     plot.text(
-        "x", "y", "text", text_align="center", text_baseline="middle", text_font_size="13px", source=cells
+        "x", "y", "text", text_align="center", text_baseline="middle", text_font_size="12px", source=cells
     )
     plot.grid.grid_line_color = None
     plot.xaxis.visible = False
