@@ -91,14 +91,15 @@ def table(
         print(json.dumps([each.to_dict() for each in found], indent=2))
         return
     for each in found:
+        title = f"{each.plan.name}: {each.plan.question} {str(each.progress).capitalize()}."
+        parts = [part for part in (each.accuracy(), each.cost(), each.at_steps()) if part[1]]
         if as_markdown:
-            print(tables.markdown(each.columns, each.cells()))
+            print("\n\n".join([title, *(tables.markdown(*part) for part in parts), tables.LEGEND]))
             continue
-        _show(f"{each.plan.name}: {each.plan.question}", each.columns, each.cells())
-        columns, rows = each.at_steps()
-        if rows:
-            _show("test accuracy of the same weights with other time steps", columns, rows)
-        print(f"{each.progress}; means over seeds ± standard deviation, intervals of 95 %\n")
+        print(title)
+        for part in parts:
+            _show(*part)
+        print(f"{tables.LEGEND}\n" if parts else "")
 
 
 @ledger_app.command(epilog="Example: snnmlp ledger claims --json")
@@ -111,7 +112,7 @@ def claims(as_json: Json = False, results: Results = None) -> None:
     rows = [
         (claim.claim, claim.value, claim.verdict, claim.why or "; ".join(claim.evidence)) for claim in found
     ]
-    _show("", ("claim", "paper", "verdict", "because"), rows)
+    _show(("claim", "paper", "verdict", "because"), rows)
     counts = ledger.verdict_counts(results=results)
     print(", ".join(f"{verdict}: {count}" for verdict, count in counts.items()))
 
@@ -135,13 +136,12 @@ def verify(
         raise typer.Exit(1)
 
 
-def _show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+_WORDS = ("paper", "verdict", "because")
+
+
+def _show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     first, *others = columns
-    numbers = (Column(name, justify="left" if name in _WORDS else "right") for name in others)
-    shown = Shown(first, *numbers, title=title or None, title_justify="left")
+    shown = Shown(first, *(Column(name, justify="left" if name in _WORDS else "right") for name in others))
     for row in rows:
         shown.add_row(*row)
     Console().print(shown)
-
-
-_WORDS = ("paper", "verdict", "because")

@@ -159,6 +159,35 @@ def plot_learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def plot_comparison(
+    values: Mapping[str, Sequence[float]],
+    xlabel: str,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+    reference: float | None = None,
+) -> Figure:
+    """Variants below one another: a dot a seed, a line at the mean, and where given an interval.
+
+    Args:
+        values: variant -> one value for each seed.
+        xlabel: what the values are.
+        intervals: variant -> lower and upper end; an infinite one is left out.
+        reference: where a dashed line stands, such as the mean of the base.
+    """
+    figure = Figure(figsize=(7, 0.55 * len(values) + 1.1), layout="constrained")
+    ax = figure.subplots()
+    for row, (variant, each) in enumerate(values.items()):
+        low, high = (intervals or {}).get(variant, (np.nan, np.nan))
+        if np.isfinite([low, high]).all():
+            ax.plot([low, high], [row, row], color=MEMBRANE, linewidth=6, alpha=0.25, solid_capstyle="butt")
+        ax.plot([np.mean(each)] * 2, [row - 0.3, row + 0.3], color=MEMBRANE)
+        ax.plot(each, [row] * len(each), "o", color=SPIKE, markersize=5, alpha=0.85)
+    if reference is not None:
+        ax.axvline(reference, color=REFERENCE, linestyle="--", linewidth=1, zorder=0)
+    ax.set(xlabel=xlabel, ylim=(len(values) - 0.5, -0.5))
+    ax.set_yticks(range(len(values)), list(values))
+    return figure
+
+
 def plot_sweeps(sweeps: Sequence[Mapping[str, Any]]) -> Figure:
     """Time of each contestant over the variable of each sweep, as `snnmlp bench --json` prints them.
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from image_sets import write_image_folder
 from test_cli import assert_wrong_usage, call
 
 from snnmlp_edu import ledger
@@ -37,11 +38,12 @@ RECIPE: dict[str, Any] = {
     "model": {
         "dim": 6,
         "depths": [1, 1],
-        "patch_size": 4,
+        "patch_size": 8,
         "time_steps": 2,
         "neuron": {"backend": "eager"},  # nothing to compile
     },
 }
+STEPS = (1, 2)  # to evaluate with; the ledger's own are more, and take longer
 PLAN: dict[str, Any] = {
     "question": "Does it run?",
     "recipe": "quick.yaml",
@@ -66,7 +68,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("ledger")
     results, output = folder / "results", folder / "runs"
-    new = list(running.run_plan(write(folder), results=results, output=output, announce=lambda line: None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measurement, "STEPS", STEPS)
+        new = list(running.run_plan(write(folder), results=results, output=output, announce=str))
     assert [(record.variant, record.seed) for record in new] == [
         ("axial", 0),
         ("full", 0),
@@ -74,6 +78,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("full", 1),
     ]
     return folder
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measurement, "STEPS", STEPS)
 
 
 @pytest.fixture
@@ -127,7 +136,7 @@ def test_a_record_says_what_an_image_costs(done: Path) -> None:
     assert record.counted_images == 100
     assert "stages.0.neuron" in record.firing_rates
     assert all(0 <= rate <= 1 for rate in record.firing_rates.values())
-    assert record.operations["stem_macs"] == 4 * 4 * 8 * 8 * 6  # kernel x grid x channels
+    assert record.operations["stem_macs"] == 8 * 8 * 4 * 4 * 6  # kernel x grid x channels
     joules = 4.6e-12 * record.operations["macs"] + 0.9e-12 * record.operations["accumulates"]
     assert record.energy_joules == pytest.approx(joules)
     assert record.multiplication_free
@@ -136,7 +145,7 @@ def test_a_record_says_what_an_image_costs(done: Path) -> None:
 
 def test_accuracy_is_measured_at_other_time_steps(done: Path) -> None:
     record = ledger.read_records(done / "tiny.yaml", done / "results")[0]
-    assert list(record.accuracy_at_steps) == ["1", "2", "4", "6", "8"]
+    assert list(record.accuracy_at_steps) == ["1", "2"]
     assert record.accuracy_at_steps["2"] == record.test_accuracy
 
 
@@ -222,6 +231,42 @@ def test_a_run_that_was_repeated_counts_as_it_was_last(copied: Path) -> None:
     again = ledger.read_records(copied / "tiny.yaml", results)
     assert again[0].test_correct == 7
     assert len(again) == 4
+
+
+def test_one_variant_or_one_seed_can_be_run_alone(tmp_path: Path) -> None:
+    write(tmp_path)
+    code, out, _ = run(tmp_path, "tiny", "--variant", "full", "--seed", "1")
+    assert code == 0
+    assert out.splitlines()[0].startswith("tiny full, seed 1 (1 of 1): ")
+    assert str(ledger.progress(tmp_path / "tiny.yaml", tmp_path / "results")).startswith("1 of the 4 runs")
+    assert_wrong_usage(run(tmp_path, "tiny", "--variant", "ful"), "no variant 'ful'; did you mean 'full'")
+    assert_wrong_usage(run(tmp_path, "tiny", "--seed", "7"), "has no seed 7")
+
+
+def test_a_recorded_run_that_is_done_again_gives_the_same_weights(copied: Path) -> None:
+    before = (copied / "results" / "tiny.jsonl").read_bytes()
+    code, out, err = run(copied, "tiny", "--variant", "full", "--seed", "1", "--again")
+    assert (code, err) == (0, "")
+    assert "tiny.jsonl, line 4; the same weights, bit by bit" in out
+    assert (copied / "results" / "tiny.jsonl").read_bytes() == before, "nothing is recorded"
+
+
+def test_a_run_that_comes_out_otherwise_says_what_is_not_as_it_was(copied: Path) -> None:
+    results = copied / "results"
+    record = ledger.read_records(copied / "tiny.yaml", results)[0]
+    other = dataclasses.replace(record, test_correct=7, machine="another", finished="9999")
+    store.append(results / "tiny.jsonl", other)
+    code, out, _ = run(copied, "tiny", "--variant", "axial", "--seed", "0", "--again")
+    assert code == 1
+    assert "0.70 % (7 of 1000) in" in out
+    assert f"machine was another and is {provenance.machine()}" in out
+
+
+def test_only_a_recorded_run_can_be_done_again(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert_wrong_usage(run(tmp_path, "tiny", "--again"), "name it by --variant and --seed")
+    answer = run(tmp_path, "tiny", "--again", "--variant", "full", "--seed", "1")
+    assert_wrong_usage(answer, "is not recorded yet; leave out --again")
 
 
 # --- an interrupted plan -----------------------------------------------------------------------------------
@@ -380,11 +425,28 @@ def test_what_decides_the_outcome_stands_in_the_plan(copied: Path) -> None:
     assert_wrong_usage(run(copied, "tiny", "epochs=9"), "epochs would make other runs than the plan says")
 
 
+def test_a_network_that_cannot_be_built_is_named_before_anything_is_trained(tmp_path: Path) -> None:
+    write(tmp_path, variants={"axial": {}, "vgg": {"preset": "spiking_vgg16"}})
+    assert_wrong_usage(run(tmp_path), "plan tiny, variant vgg: spiking_vgg16 has nothing that")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_images_that_stay_in_files_are_for_another_command(tmp_path: Path) -> None:
+    write(tmp_path)
+    write_image_folder(tmp_path / "photos")
+    recipe = RECIPE | {"dataset": "image_folder", "data_dir": str(tmp_path / "photos")}
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(recipe))
+    assert_wrong_usage(run(tmp_path), "image_folder stay in files")
+
+
 def test_a_data_set_that_is_missing_says_how_to_get_it(tmp_path: Path) -> None:
     recipe = RECIPE | {"dataset": "fashion_mnist"}
     write(tmp_path)
     (tmp_path / "quick.yaml").write_text(yaml.safe_dump(recipe))
-    assert_wrong_usage(run(tmp_path), "data_dir=PATH")
+    assert_wrong_usage(run(tmp_path), r"data_dir=PATH \(Debian's package dataset-fashion-mnist")
+    answer = run(tmp_path, "tiny", f"data_dir={tmp_path}")
+    assert_wrong_usage(answer, "must hold one idx file of train images")
+    assert not (tmp_path / "runs").exists(), "it is noticed before anything is trained"
 
 
 # --- where it comes from -----------------------------------------------------------------------------------

@@ -75,6 +75,25 @@ def test_the_paired_test_is_scipys(pairs: list[tuple[float, float]]) -> None:
     assert mirrored.differs == found.differs
 
 
+def test_counts_and_energies_have_their_own_words() -> None:
+    @dataclass
+    class Counted:
+        variant: str
+        seed: int
+        parameters: int
+        energy_joules: float
+
+    both = [Counted("a", s, 78_000, 3e-7 + s * 1e-9) for s in range(3)]
+    both += [Counted("b", s, 80_688, 3e-7) for s in range(3)]
+    found: Any = both
+    assert str(compare(found, "a", "b", "parameters")) == (
+        "a has a number of parameters 2,688 lower than b (95 % interval -2,688 to -2,688, 3 seeds)"
+    )
+    assert str(compare(found, "a", "b", "energy_joules")).startswith(
+        "the seeds do not separate a from b: energy differs by +0.00 µJ"
+    )
+
+
 def test_only_seeds_that_both_have_are_compared() -> None:
     found = compare(runs(a=[0.5, 0.6, 0.7], b=[0.4, 0.5]), "a", "b")
     assert found.seeds == (0, 1)

@@ -10,7 +10,14 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from snnmlp_edu.plots import SPIKE, plot_confusion, plot_learning_curves, plot_raster, plot_stages
+from snnmlp_edu.plots import (
+    SPIKE,
+    plot_comparison,
+    plot_confusion,
+    plot_learning_curves,
+    plot_raster,
+    plot_stages,
+)
 
 DRAW = """
 from snnmlp_edu.plots import plot_confusion, use_book_style
@@ -67,3 +74,15 @@ def test_learning_curves_show_every_epoch() -> None:
     assert drawn[1][1] == [row["validation_accuracy"] for row in history]
     assert np.isnan(drawn[2][0][1])
     assert list(panels[0].lines[0].get_xdata()) == [1, 2, 3]
+
+
+def test_a_comparison_shows_every_seed_the_mean_and_the_interval() -> None:
+    values = {"stage": [0.7, 0.8], "none": [0.1, 0.3], "one": [0.5]}
+    intervals = {"none": (0.0, 0.4), "one": (-np.inf, np.inf)}
+    (ax,) = plot_comparison(values, "accuracy", intervals, reference=0.75).axes
+    lines = [(list(line.get_xdata()), line.get_marker()) for line in ax.lines]
+    assert [x for x, marker in lines if marker == "o"] == [[0.7, 0.8], [0.1, 0.3], [0.5]]
+    bars = [pytest.approx(x) for x, marker in lines if marker != "o"]
+    assert bars == [[0.75, 0.75], [0.0, 0.4], [0.2, 0.2], [0.5, 0.5], [0.75, 0.75]]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["stage", "none", "one"]
+    assert ax.get_ylim() == (2.5, -0.5)  # the first on top

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from snnmlp_edu import count_parameters, load_checkpoint
 from snnmlp_edu.benchmark_report import load_report, markdown
 from snnmlp_edu.cli import app
+from snnmlp_edu.ledger import tables
 from snnmlp_edu.training import describe_accuracy, list_recipes
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,11 @@ def test_the_figures_of_the_shipped_network_are_those_of_its_checkpoint() -> Non
 def test_the_table_of_speed_is_what_the_benchmark_wrote() -> None:
     table = markdown(load_report(ROOT / "data" / "benchmark.json"))
     assert f"--markdown -->\n\n{table}\n\n<!-- end -->" in README
+
+
+def test_the_table_of_results_is_what_the_ledger_has() -> None:
+    made = "run: snnmlp ledger table --markdown --into README.md"
+    assert f"{tables.START}\n\n{tables.headline_markdown()}\n\n{tables.END}" in README, made
 
 
 def test_every_link_within_the_repository_leads_somewhere() -> None:

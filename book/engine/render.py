@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.metadata
 import importlib.resources
@@ -16,6 +17,8 @@ from typing import Any
 import yaml
 from nbconvert.filters import strip_ansi
 from nbformat import NotebookNode
+
+from book.interactive.embed import add_explorers, write_explorers
 
 from .cache import notebook_text, tree_hash, write_if_changed
 
@@ -53,18 +56,24 @@ def chapters(book: Path) -> list[str]:
 
 
 def lay_out(book: Path, notebooks: Mapping[str, NotebookNode], times: str, source: Path) -> None:
-    """Write the tree that the renderer reads: the book's own pages, the executed chapters, MathJax.
+    """Write the tree that the renderer reads: the book's own pages, the executed chapters, their scripts.
 
     `times` is the page of execution times; it becomes the book's last page.
     """
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(
-        book, source, ignore=shutil.ignore_patterns("_build", "engine", "chapters", "__pycache__")
+        book,
+        source,
+        ignore=shutil.ignore_patterns("_build", "engine", "interactive", "chapters", "__pycache__"),
     )
     for pictures in (book / "chapters").glob("*.[ps][nv]g"):
         shutil.copy2(pictures, source / "chapters" / pictures.name)
+    explorers = []
     for name, notebook in notebooks.items():
-        write_if_changed(source / "chapters" / f"{name}.ipynb", notebook_text(notebook))
+        page = copy.deepcopy(notebook)
+        explorers += add_explorers(page)
+        write_if_changed(source / "chapters" / f"{name}.ipynb", notebook_text(page))
+    write_explorers(explorers, source / "_extra")
     write_if_changed(source / "execution_times.md", times)
     toc = _read_yaml(book / "_toc.yml")
     toc["chapters"].append({"file": "execution_times"})

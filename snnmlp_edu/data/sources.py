@@ -117,7 +117,11 @@ def open_source(
             return ImageSource("photographs", ROTATION_NAMES, load_photographs)
         return ImageSource("digits", DIGIT_NAMES, load_digits)
     if data_dir is None:
-        raise InputError(f"the data set {dataset} is read from files; say where they are with data_dir=PATH")
+        fetched = dataset in ("fashion_mnist", "cifar10", "cifar100")
+        source = f"; `snnmlp data prepare {dataset} PATH` fetches them" if fetched else ""
+        raise InputError(
+            f"the data set {dataset} is read from files; say where they are with data_dir=PATH{source}"
+        )
     place = Path(data_dir)
     if dataset in ("idx", "fashion_mnist"):
         names = CLASS_NAMES if dataset == "fashion_mnist" else idx_class_names(place)

@@ -41,7 +41,7 @@ def untrained(recipe: Recipe, class_names: tuple[str, ...]) -> nn.Module:
     return model
 
 
-def gradient_norms(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
+def gradient_norms(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float | None]:
     """Norm of the gradient of each map's weights, by depth: what the loss tells each layer to change.
 
     The network is in training mode, on one batch; the one given stays as it is.

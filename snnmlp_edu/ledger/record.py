@@ -95,7 +95,7 @@ class Record:
     embedded_correct: int | None
     accuracy_at_steps: Mapping[str, float]
     firing_rates: Mapping[str, float]
-    gradient_norms: Mapping[str, Mapping[str, float]]
+    gradient_norms: Mapping[str, Mapping[str, float | None]]
     counted_images: int
     gradient_images: int
     parameters: int

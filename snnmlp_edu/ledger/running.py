@@ -57,9 +57,12 @@ def run_plan(
     plan = plan if isinstance(plan, Plan) else load_plan(plan)
     runs = chosen_runs(plan, variant, seed)
     check_places(places)
-    check_networks(plan)
+    _check_networks(plan)
     code = provenance.commit()
     results = results_folder() if results is None else results
+    recorded = latest(results)
+    if any(plan.key(*run) not in recorded for run in runs):
+        _check_data(plan.recipe.replace(**places))
     results.mkdir(parents=True, exist_ok=True)
     file = results / f"{plan.name}.jsonl"
     with locked(file):
@@ -93,7 +96,7 @@ def chosen_runs(plan: Plan, variant: str | None, seed: int | None) -> list[tuple
     return [run for run in plan.runs if run[0] == (variant or run[0]) and seed in (None, run[1])]
 
 
-def check_networks(plan: Plan) -> None:
+def _check_networks(plan: Plan) -> None:
     """Build every network without its weights: what cannot be built is noticed before anything is trained.
 
     Raises:
@@ -106,6 +109,21 @@ def check_networks(plan: Plan) -> None:
                 create_model(str(recipe.preset), **recipe.model)
         except InputError as error:
             raise InputError(f"plan {plan.name}, variant {variant}: {error}") from error
+
+
+def _check_data(recipe: Recipe) -> None:
+    """Read the data once, before anything is trained: a test set that is missing would be noticed last.
+
+    Raises:
+        InputError: they are missing or damaged, or stay in files.
+    """
+    source = open_source(recipe.dataset, recipe.data_dir, recipe.data_md5)
+    if source.load is None:
+        raise InputError(
+            f"the images of {recipe.dataset} stay in files and a plan needs all of them in memory; take a"
+            " smaller data set, or train with snnmlp train"
+        )
+    source.load("train"), source.load("test")
 
 
 def check_places(places: dict[str, Any]) -> None:
@@ -173,6 +191,7 @@ def measure(plan: Plan, variant: str, recipe: Recipe, file: Path, code: str) -> 
     """
     checkpoint = load_checkpoint(file)
     source = open_source(recipe.dataset, recipe.data_dir, recipe.data_md5)
+    assert source.load is not None  # the plan was checked before anything was trained
     train, test = source.load("train"), source.load("test")
     parts = train_validation_split(train.labels, recipe.validation_fraction, recipe.seed)
     test_loss, correct = measurement.loss_and_hits(checkpoint, test)

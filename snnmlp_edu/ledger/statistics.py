@@ -16,7 +16,15 @@ from ..config import nearest
 from ..errors import InputError
 from .record import Record
 
-PERCENT = ("test_accuracy", "validation_accuracy", "mean_firing_rate")
+# Measure -> its name, the factor in which it is shown, and the unit of a difference.
+_SHOWN = {
+    "test_accuracy": ("test accuracy", 100.0, " points"),
+    "validation_accuracy": ("validation accuracy", 100.0, " points"),
+    "mean_firing_rate": ("mean firing rate", 100.0, " points"),
+    "parameters": ("number of parameters", 1.0, ""),
+    "operations.accumulates": ("number of additions", 1.0, ""),
+    "energy_joules": ("energy", 1e6, " µJ"),
+}
 
 
 @dataclass(frozen=True)
@@ -95,20 +103,22 @@ class Comparison:
         return t_quantile(0.975, count - 1) * statistics.stdev(self.differences) / math.sqrt(count)
 
     def __str__(self) -> str:
-        size, unit = _scaled(self.measure)
-        measure = self.measure.replace("_", " ")
+        name, size, unit = _shown(self.measure)
+        gap = size * self.difference
         if len(self.seeds) < 2:
-            gap = f"{size * self.difference:+.2f}{unit}"
-            return f"{self.variant} against {self.base}: {gap} {measure} with one seed, which says nothing"
-        interval = f"95 % interval {size * self.low:+.2f} to {size * self.high:+.2f}, {_seeds(self.seeds)}"
-        gap = f"{abs(size * self.difference):.2f}{unit}"
+            return (
+                f"{self.variant} against {self.base}: {_number(gap, '+')}{unit} {name} with one seed, which"
+                " says nothing"
+            )
+        low, high = (_number(size * end, "+") for end in (self.low, self.high))
+        interval = f"95 % interval {low} to {high}, {_seeds(self.seeds)}"
         if not self.differs:
             return (
-                f"the seeds do not separate {self.variant} from {self.base}: {measure} differs by"
-                f" {size * self.difference:+.2f}{unit} ({interval})"
+                f"the seeds do not separate {self.variant} from {self.base}: {name} differs by"
+                f" {_number(gap, '+')}{unit} ({interval})"
             )
-        word = "higher" if self.difference > 0 else "lower"
-        return f"{self.variant} has a {measure} {gap} {word} than {self.base} ({interval})"
+        word = "higher" if gap > 0 else "lower"
+        return f"{self.variant} has a {name} {_number(abs(gap))}{unit} {word} than {self.base} ({interval})"
 
 
 def summarise(records: Iterable[Record], measure: str) -> list[Summary]:
@@ -188,13 +198,17 @@ def spread(mean: float, std: float, measure: str) -> str:
     >>> spread(0.8431, 0.0062, "test_accuracy"), spread(0.5, math.nan, "test_loss")
     ('84.31 ± 0.62 %', '0.50')
     """
-    size, unit = _scaled(measure)
-    deviation = "" if math.isnan(std) else f" ± {size * std:.2f}"
-    return f"{size * mean:.2f}{deviation}{' %' if unit else ''}"
+    _, size, unit = _shown(measure)
+    deviation = "" if math.isnan(std) else f" ± {_number(size * std)}"
+    return f"{_number(size * mean)}{deviation}{' %' if unit == ' points' else unit}"
 
 
-def _scaled(measure: str) -> tuple[float, str]:
-    return (100.0, " points") if measure in PERCENT else (1.0, "")
+def _shown(measure: str) -> tuple[str, float, str]:
+    return _SHOWN.get(measure, (measure.replace("_", " "), 1.0, ""))
+
+
+def _number(value: float, sign: str = "") -> str:
+    return f"{value:{sign},.0f}" if abs(value) >= 100 and math.isfinite(value) else f"{value:{sign}.2f}"
 
 
 def _seeds(seeds: tuple[int, ...]) -> str:

@@ -17,8 +17,10 @@ from .reading import Progress, progress, read_records
 from .record import Record
 from .statistics import Comparison, Summary, compare, spread, summarise
 
+LEGEND = "means over seeds ± standard deviation; intervals of 95 %; * leaves out zero"
 START, END = "<!-- snnmlp ledger table --markdown -->", "<!-- end -->"
 Cells = list[tuple[str, ...]]
+Part = tuple[tuple[str, ...], Cells]
 
 
 @dataclass(frozen=True)
@@ -39,40 +41,34 @@ class Table:
     comparisons: dict[str, Comparison]
     records: Sequence[Record]
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Headings of `cells`."""
-        counted = ("spikes a neuron", "parameters", "additions", "energy", "multiplication-free")
-        return ("variant", "seeds", "test accuracy", f"against {self.plan.base}", "separated", *counted)
-
     def of(self, variant: str) -> list[Record]:
         """The records of one variant."""
         return [record for record in self.records if record.variant == variant]
 
-    def cells(self) -> Cells:
-        """One row of text a variant."""
-        return [self._row(summary) for summary in self.accuracies]
+    def accuracy(self) -> Part:
+        """Headings, and a row of text a variant: its accuracy, and how it stands against the base."""
+        rows: Cells = []
+        for each in self.accuracies:
+            against = self.comparisons.get(each.variant)
+            gap = "" if against is None else _gap(against)
+            rows.append((each.variant, str(len(each.seeds)), spread(each.mean, each.std, each.measure), gap))
+        return ("variant", "seeds", "test accuracy", f"against {self.plan.base}, points"), rows
 
-    def _row(self, summary: Summary) -> tuple[str, ...]:
-        records, against = self.of(summary.variant), self.comparisons.get(summary.variant)
-        gap = separated = ""
-        if against is not None:
-            gap, separated = _gap(against), "yes" if against.differs else "no"
-        return (
-            summary.variant,
-            str(len(summary.seeds)),
-            spread(summary.mean, summary.std, summary.measure),
-            gap,
-            separated,
-            _rate(records),
-            f"{records[0].parameters:,}",
-            f"{_mean(r.operations['accumulates'] for r in records):,.0f}",
-            f"{1e6 * _mean(r.energy_joules for r in records):.2f} µJ",
-            "yes" if all(r.multiplication_free for r in records) else "no",
-        )
+    def cost(self) -> Part:
+        """Headings, and a row of text a variant: what an image costs, and whether anything multiplies."""
+        rows: Cells = []
+        for each in self.accuracies:
+            records = self.of(each.variant)
+            additions = _mean(record.operations["accumulates"] for record in records)
+            joules = _mean(record.energy_joules for record in records)
+            free = all(record.multiplication_free for record in records)
+            counts = (f"{records[0].parameters:,}", f"{additions:,.0f}", f"{1e6 * joules:.2f} µJ")
+            rows.append((each.variant, _rate(records), *counts, "no" if free else "yes"))
+        columns = ("firing rate", "parameters", "additions", "energy", "multiplies")
+        return ("variant", *columns), rows
 
-    def at_steps(self) -> tuple[tuple[str, ...], Cells]:
-        """Headings and rows of the accuracy with other T than in training; empty if all have one T."""
+    def at_steps(self) -> Part:
+        """Headings and rows: accuracy with other T than in training; empty if all were trained with one T."""
         trained = {r.config["time_steps"] for r in self.records if r.accuracy_at_steps}
         steps = list(dict.fromkeys(t for record in self.records for t in record.accuracy_at_steps))
         if len(trained) < 2:
@@ -141,33 +137,34 @@ HEADLINE = ("question", "runs", "base", "test accuracy", "higher", "lower", "not
 
 
 def headline(results: Path | None = None) -> Cells:
-    """One row under `HEADLINE` for each plan of which anything was run."""
+    """One row under `HEADLINE` for each plan of which more than the base was run, if it has more."""
     rows: Cells = []
     for name in list_plans():
         found = table(name, results)
         base = next((s for s in found.accuracies if s.variant == found.plan.base), None)
-        if base is None:
+        if base is None or (not found.comparisons and len(found.plan.variants) > 1):
             continue
         groups: dict[str, list[str]] = {"higher": [], "lower": [], "not separated": []}
         for variant, against in found.comparisons.items():
             word = "not separated" if not against.differs else "higher" if against.difference > 0 else "lower"
-            groups[word].append(f"{variant} {100 * against.difference:+.2f}")
+            groups[word].append(f"`{variant}` {100 * against.difference:+.2f}")
         runs = f"{found.progress.done} of {found.progress.total}"
         accuracy = spread(base.mean, base.std, base.measure)
-        rows.append((found.plan.question, runs, base.variant, accuracy, *map(", ".join, groups.values())))
+        words = map(", ".join, groups.values())
+        rows.append((found.plan.question, runs, f"`{base.variant}`", accuracy, *words))
     return rows
 
 
 def markdown(columns: Sequence[str], rows: Cells) -> str:
-    """A table in Markdown; columns of numbers stand to the right.
+    """A table in Markdown.
 
     >>> print(markdown(("a", "b"), [("x", "1")]))
     | a | b |
     |---|---|
     | x | 1 |
     """
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("|" + "|".join(c if c == "---" else f" {c} " for c in line) + "|" for line in lines)
+    lines = [f"| {' | '.join(line)} |" for line in (columns, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(columns), *lines[1:]])
 
 
 def headline_markdown(results: Path | None = None) -> str:
@@ -194,7 +191,8 @@ def _gap(against: Comparison) -> str:
     gap = f"{100 * against.difference:+.2f}"
     if math.isinf(against.low):
         return f"{gap} (one seed)"
-    return f"{gap} ({100 * against.low:+.2f} to {100 * against.high:+.2f})"
+    separated = " *" if against.differs else ""
+    return f"{gap} ({100 * against.low:+.2f} to {100 * against.high:+.2f}){separated}"
 
 
 def _rate(records: Sequence[Record]) -> str:

@@ -221,7 +221,7 @@ def _in_units(path: str, layer: nn.Module, scale: float) -> nn.Module:
     match layer:
         case EventMap():
             assert isinstance(layer.table, RowTable)
-            layer.table = IntegerTable(layer.table.rows, layer.steps, scale)
+            layer.table = IntegerTable(layer.table.rows, layer.steps, scale).eval()
             return layer
         case LIF() if type(layer) is LIF:
             return IntegerLIF(layer.config, scale).eval()

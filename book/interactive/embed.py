@@ -1,0 +1,102 @@
+"""From a Bokeh layout to a part of a page that loads nothing from another machine."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import bokeh
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
+
+from snnmlp_edu.errors import InputError
+
+FOLDER = Path(__file__).parent
+BOKEH = Path(bokeh.__file__).parent
+SCRIPTS = ("bokeh.min.js", "bokeh-widgets.min.js")
+
+
+class Explorer(NamedTuple):
+    """An interactive figure: the module that builds it, and what a screen reader calls it."""
+
+    module: str
+    label: str
+
+
+EXPLORERS = {
+    "lif_playground": Explorer("lif_playground", "A neuron to play with: leak, threshold, reset and input"),
+    "folding_stepper": Explorer("folding_stepper", "A batch norm that is folded away, step by step"),
+    "reach_explorer": Explorer("reach_explorer", "Which pixels reach a token after some blocks"),
+    "energy_explorer": Explorer("energy_explorer", "Energy against firing rate, steps and prices"),
+}
+
+
+def add_explorers(notebook: NotebookNode) -> list[str]:
+    """Put the markup of an explorer behind each cell that asks for one; returns their names.
+
+    Raises:
+        InputError: a cell asks for an explorer that does not exist, or its figure has no name.
+    """
+    cells: list[NotebookNode] = []
+    names = []
+    for cell in notebook.cells:
+        cells.append(cell)
+        name = cell.metadata.get("interactive")
+        if name is None:
+            continue
+        if name not in EXPLORERS:
+            raise InputError(f"a cell asks for {name!r}: choose one of {', '.join(EXPLORERS)}")
+        figure = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
+        if figure is None:
+            raise InputError(f"the cell of {name} has no figure to take the place of: name it in `mystnb`")
+        text = f"```{{raw}} html\n{markup(name, figure)}\n```"
+        cells.append(new_markdown_cell(text, id=f"explorer-{name.replace('_', '-')}"))
+        names.append(name)
+    notebook.cells = cells
+    return names
+
+
+def markup(name: str, figure: str) -> str:
+    """The HTML of an explorer that takes the place of a figure's picture."""
+    scripts = [f"bokeh/{each}" for each in SCRIPTS] + ["interactive/embed.js", f"interactive/{name}.js"]
+    return "\n".join(
+        [
+            f'<div class="explorer" id="explorer-{name}" data-figure="{figure}" role="group"',
+            f'  aria-label="{EXPLORERS[name].label}" hidden></div>',
+            *(f'<script defer src="../{each}"></script>' for each in scripts),
+        ]
+    )
+
+
+def write_explorers(names: list[str], extra: Path) -> None:
+    """Write the scripts of some explorers, and what they need of Bokeh, below a folder of the site."""
+    if not names:
+        return
+    for folder in ("bokeh", "interactive"):
+        (extra / folder).mkdir(parents=True, exist_ok=True)
+    for each in SCRIPTS:
+        shutil.copy2(BOKEH / "server" / "static" / "js" / each, extra / "bokeh")
+    shutil.copy2(BOKEH / "LICENSE.txt", extra / "bokeh")
+    shutil.copy2(FOLDER / "embed.js", extra / "interactive")
+    for name in names:
+        (extra / "interactive" / f"{name}.js").write_text(script(name), encoding="utf-8")
+
+
+def script(name: str) -> str:
+    """The script that shows an explorer: its Bokeh document, and a call that puts it on the page."""
+    item = json.dumps(document(name), ensure_ascii=False, separators=(",", ":"))
+    return f'showExplorer("{name}", {item});\n'
+
+
+def document(name: str) -> Any:
+    """An explorer's Bokeh document, the same one each time: Bokeh numbers models as they are made."""
+    from bokeh.embed import json_item
+
+    build = importlib.import_module(f".{EXPLORERS[name].module}", __package__).build
+    text = json.dumps(json_item(build(), f"explorer-{name}"))
+    numbers: dict[str, str] = {}
+    return json.loads(re.sub(r'"p\d+"', lambda m: numbers.setdefault(m[0], f'"m{len(numbers)}"'), text))

@@ -1,0 +1,76 @@
+"""One look for all explorers: the book's colours, letters that can be read on a phone, nothing to drag."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bokeh.layouts import column, row
+from bokeh.models import Button, Column, CustomJS, Div, InlineStyleSheet, Row, Select, Slider
+from bokeh.plotting import figure
+
+from .embed import FOLDER
+
+STRETCH = {"sizing_mode": "stretch_width"}
+WIDGET = {"min_width": 145, "margin": (6, 12, 6, 12), **STRETCH}
+LETTERS = ".bk-slider-title, label, .bk-btn { font-size: 14px; white-space: normal; }"
+
+
+def panel(height: int, **options: Any) -> figure:
+    """A plot as wide as its column. It has no tools: a finger that meets it scrolls the page."""
+    plot = figure(height=height, toolbar_location=None, tools="", min_border_right=12, **STRETCH, **options)
+    plot.background_fill_color = plot.border_fill_color = "white"
+    plot.outline_line_color = None
+    plot.grid.grid_line_color = "#E5E5E5"
+    for axis in plot.axis:
+        axis.axis_label_text_font_style = "normal"
+        axis.axis_label_text_font_size = axis.major_label_text_font_size = "13px"
+        axis.axis_label_text_color = axis.major_label_text_color = "#222222"
+        axis.minor_tick_line_color = None
+    return plot
+
+
+def slider(title: str, start: float, end: float, step: float, value: float, **options: Any) -> Slider:
+    """A slider with room for a finger."""
+    return Slider(
+        title=title,
+        start=start,
+        end=end,
+        step=step,
+        value=value,
+        stylesheets=[InlineStyleSheet(css=LETTERS)],
+        **WIDGET,
+        **options,
+    )
+
+
+def select(title: str, options: list[str] | list[tuple[str, str]], value: str) -> Select:
+    """A drop-down list."""
+    sheet = InlineStyleSheet(css=LETTERS)
+    return Select(title=title, options=options, value=value, stylesheets=[sheet], **WIDGET)
+
+
+def spoken() -> Div:
+    """A line of text that screen readers announce when it changes."""
+    return Div(html_attributes={"role": "status"}, styles={"font-size": "15px"}, min_height=44, **STRETCH)
+
+
+def controls(*widgets: Any) -> Row:
+    """Controls side by side where there is room, and below each other on a phone."""
+    return row(*widgets, styles={"flex-wrap": "wrap"}, **STRETCH)
+
+
+def wire(script: str, widgets: list[Any], parts: dict[str, Any]) -> CustomJS:
+    """Run the script of this name when the page is ready, and whenever one of the widgets changes."""
+    code = (FOLDER / f"{script}.js").read_text(encoding="utf-8")
+    callback = CustomJS(args=parts, code=code, name=script)
+    for widget in widgets:
+        if isinstance(widget, Button):
+            widget.js_on_event("button_click", callback)
+        else:
+            widget.js_on_change("active" if hasattr(widget, "active") else "value", callback)
+    return callback
+
+
+def stack(*parts: Any) -> Column:
+    """Everything below each other."""
+    return column(*parts, **STRETCH)
