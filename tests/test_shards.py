@@ -59,6 +59,7 @@ def write_by_webdataset(file: Path, samples: list[dict[str, Any]]) -> None:
 # --- the format --------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # by the package, which closes none
 def test_what_is_written_is_read_by_the_package_webdataset(photos: Path, shards: Path) -> None:
     by_name = {}
     for file in sorted(shards.glob("*.tar")):

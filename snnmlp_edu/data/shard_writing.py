@@ -66,12 +66,12 @@ def write_shards(
         if json.loads(done.read_text()) != facts:
             raise InputError(f"{folder} holds shards of other images, or other ones of these; choose another")
         return everything
-    if folder.is_dir() and any(folder.glob("*.tar")) and not any(folder.glob(".*.tar.*")):
-        known = {file.name for file in everything}
-        strange = sorted(file.name for file in folder.glob("*.tar") if file.name not in known)
-        if strange:
-            raise InputError(f"{folder} already holds {strange[0]}; choose an empty folder")
+    strange = sorted(set(folder.glob("*.tar")) - set(everything))
+    if strange:
+        raise InputError(f"{folder} already holds {strange[0].name}; choose an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
+    for remains in folder.glob(".*.tar.*"):  # of a call that was cut off
+        remains.unlink()
     for split, part in parts.items():
         order = _order(len(part.labels), seed)
         chunks = [order[start : start + per_shard] for start in range(0, len(order), per_shard)]
