@@ -91,7 +91,7 @@ def plot_unexplained(groups: Mapping[str, ArrayLike], threshold: float, xlabel: 
         share = np.arange(1, len(known) + 1) / max(1, len(values))
         ax.step(
             np.r_[0, known, 1],
-            np.r_[0, share, share[-1:] if len(share) else 0],
+            np.r_[0, share, len(known) / max(1, len(values))],
             where="post",
             color=_color(place),
             linestyle=styles[place % len(styles)],

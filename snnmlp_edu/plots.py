@@ -173,7 +173,8 @@ def plot_comparison(
         intervals: variant -> lower and upper end; an infinite one is left out.
         reference: where a dashed line stands, such as the mean of the base.
     """
-    figure = Figure(figsize=(7, 0.55 * len(values) + 1.1), layout="constrained")
+    height = 0.55 if len(values) <= 8 else 0.3
+    figure = Figure(figsize=(7, height * len(values) + 1.1), layout="constrained")
     ax = figure.subplots()
     for row, (variant, each) in enumerate(values.items()):
         low, high = (intervals or {}).get(variant, (np.nan, np.nan))

@@ -42,7 +42,7 @@ TWO_IMAGES = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 3, 1, 2, 3, 4, 
 # --- idx ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", [TWO_IMAGES, gzip.compress(TWO_IMAGES)], ids=["plain", "gzip"])
+@pytest.mark.parametrize("content", [TWO_IMAGES, gzip.compress(TWO_IMAGES, mtime=0)], ids=["plain", "gzip"])
 def test_idx_of_hand_written_bytes(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "images").write_bytes(content)
     assert read_idx(tmp_path / "images").tolist() == [[[1, 2, 3]], [[4, 5, 255]]]
@@ -64,8 +64,8 @@ def test_format_and_parse_are_inverse(shape: list[int]) -> None:
         (bytes([0, 0, 8, 0, 1]), "ends inside its idx header"),
         (TWO_IMAGES[:-1], r"holds 5 values and its header says \(2, 1, 3\)"),
         (TWO_IMAGES + b"\0", r"holds 7 values and its header says \(2, 1, 3\)"),
-        (gzip.compress(TWO_IMAGES)[:-9], "is a damaged gzip file"),
-        (gzip.compress(TWO_IMAGES)[:12] + b"\xff" * 20, "is a damaged gzip file"),
+        (gzip.compress(TWO_IMAGES, mtime=0)[:-9], "is a damaged gzip file"),
+        (gzip.compress(TWO_IMAGES, mtime=0)[:12] + b"\xff" * 20, "is a damaged gzip file"),
     ],
 )
 def test_bad_idx_is_named(content: bytes, message: str, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_download_checks_what_came(
 
 def test_script_refuses_other_originals(tmp_path: Path) -> None:
     for prefix in ("train", "t10k"):
-        (tmp_path / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(TWO_IMAGES))
+        (tmp_path / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(TWO_IMAGES, mtime=0))
         (tmp_path / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(
             gzip.compress(format_idx(np.array([1], np.uint8)))
         )

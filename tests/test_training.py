@@ -456,10 +456,27 @@ def test_a_run_that_does_not_repeat_is_not_shipped(recipe: Recipe, tmp_path: Pat
     assert not (tmp_path / "data").exists()
 
 
-def test_shipped_network_comes_from_the_shipped_recipe() -> None:
-    checkpoint = load_checkpoint("mlp_spe_nano")
+@pytest.mark.parametrize(
+    ("name", "recipe_name"), [("mlp_spe_nano", "fashion_embedded"), ("mlp_spe_nano_rotation", "rotation")]
+)
+def test_shipped_networks_come_from_shipped_recipes(name: str, recipe_name: str) -> None:
+    checkpoint = load_checkpoint(name)
     # Fields that recipes got later have their defaults.
-    assert Recipe(**checkpoint.recipe) == load_recipe("fashion_embedded")
-    assert checkpoint.model.config == get_config("mlp_spe_nano")
-    card = (data.path() / "checkpoints" / "mlp_spe_nano.md").read_text(encoding="utf-8")
-    assert card == load_script("ship_checkpoint").model_card("mlp_spe_nano", checkpoint)
+    recipe = Recipe(**checkpoint.recipe)
+    assert recipe == load_recipe(recipe_name)
+    assert checkpoint.model.config == get_config("mlp_spe_nano").replace(**recipe.model)
+    card = (data.path() / "checkpoints" / f"{name}.md").read_text(encoding="utf-8")
+    assert card == load_script("ship_checkpoint").model_card(name, checkpoint)
+
+
+def test_a_network_of_another_data_set_is_not_shipped(recipe: Recipe, tmp_path: Path) -> None:
+    old = load_checkpoint("mlp_spe_nano")
+    (tmp_path / "run").mkdir()
+    save_checkpoint(
+        tmp_path / "run" / "checkpoint.safetensors",
+        old.model,
+        old.preprocessing,
+        recipe={**old.recipe, "dataset": "digits"},
+    )
+    with pytest.raises(InputError, match="trained on digits; write about that data set in ship_checkpoint"):
+        load_script("ship_checkpoint").ship(tmp_path / "run", "small", tmp_path / "data")

@@ -32,6 +32,7 @@ MATHJAX_FILES = (
     "sre/mathmaps/en.json",
     "sre/mathmaps/nemeth.json",
 )
+CHANGELOG = "CHANGELOG.md"  # stands at the root, where people look for it, and is a page of the book as well
 RENDERERS = ("jupyter-book", "Sphinx", "myst-nb", "sphinx-book-theme", "sphinx-exercise", "sphinx-proof")
 
 
@@ -78,6 +79,8 @@ def lay_out(book: Path, notebooks: Mapping[str, NotebookNode], times: str, sourc
     toc = _read_yaml(book / "_toc.yml")
     toc["chapters"].append({"file": "execution_times"})
     write_if_changed(source / "_toc.yml", yaml.safe_dump(toc, sort_keys=False))
+    if (book.parent / CHANGELOG).is_file():
+        shutil.copy2(book.parent / CHANGELOG, source / "changelog.md")
     config = with_buttons(_read_yaml(book / "_config.yml"))
     write_if_changed(source / "_config.yml", yaml.safe_dump(config, sort_keys=False))
     _copy_mathjax(source / "_extra" / "mathjax")

@@ -118,7 +118,6 @@ def _inspect_source(place: str, kind: str, md5: str | None) -> Inspection:
     except InputError as error:
         return Inspection(place, kind, {}, problems=(str(error),))
     for part in PARTS:
-        assert source.load is not None
         try:
             images, labels = source.load(part)
         except InputError as error:

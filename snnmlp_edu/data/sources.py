@@ -36,6 +36,12 @@ Dataset = Literal[
 SHIPPED = ("embedded", "digits", "photographs")
 
 
+def _not_at_once(split: Split) -> LabelledImages:
+    raise InputError(
+        f"the {split} images stay in files of many sizes; this needs a data set that fits in memory"
+    )
+
+
 @dataclass(frozen=True)
 class ImageSource:
     """A data set: its images are read when they are asked for.
@@ -43,14 +49,13 @@ class ImageSource:
     Args:
         name: what messages call it.
         class_names: what each label stands for.
-        load: reads the training or the test images, uint8 `[N, C, H, W]`, with their labels; None where
-            they stay in files.
-        files: where they do.
+        load: reads the training or the test images, uint8 `[N, C, H, W]`, with their labels.
+        files: the images, where they stay in files and are read one by one; else None.
     """
 
     name: str
     class_names: tuple[str, ...]
-    load: Callable[[Split], LabelledImages] | None = None
+    load: Callable[[Split], LabelledImages] = _not_at_once
     files: FileSource | None = None
 
     def pictures(self, split: Split) -> PictureSet:
@@ -61,7 +66,6 @@ class ImageSource:
         """
         if self.files is not None:
             return self.files.open(split)
-        assert self.load is not None
         return MemoryPictures(self.load(split), f"{self.name} ({split})")
 
 

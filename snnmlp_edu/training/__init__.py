@@ -14,8 +14,7 @@ from .evaluation import describe_accuracy, evaluate, evaluate_embedded, evaluate
 
 if TYPE_CHECKING:
     from .fitting import TrainingResult, fit
-    from .recipe import Recipe
-    from .recipe_files import list_recipes, load_recipe
+    from .recipe import Recipe, list_recipes, load_recipe
 
 __all__ = [
     "Recipe",

@@ -106,7 +106,7 @@ def evaluate_source(
             f" {source.name} images show {', '.join(source.class_names)}; use one that was trained on them"
         )
     model, preprocessing = checkpoint.model, checkpoint.preprocessing
-    if source.load is not None and preprocessing.resize is None:
+    if source.files is None and preprocessing.resize is None:
         return evaluate(model, preprocessing, *source.load("test"))
     return evaluate_pictures(model, preprocessing, source.pictures("test"), loading)
 

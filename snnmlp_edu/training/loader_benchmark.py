@@ -20,8 +20,7 @@ from .feeding import feed, open_recipe_source
 from .fitting import make_network
 from .losses import make_loss
 from .optimisation import make_optimizer
-from .recipe import Recipe
-from .recipe_files import load_recipe
+from .recipe import Recipe, load_recipe
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
