@@ -120,9 +120,7 @@ def test_the_audit_decides_what_multiplies(tmp_path: Path) -> None:
     claim = judged(tmp_path, rule)
     assert claim.verdict == "reproduced at small scale"
     (sentence,) = claim.evidence
-    assert sentence == (
-        "patch_encoding: multiplication-free by the audit of every network: spiking; not: conv"
-    )
+    assert sentence == ("patch_encoding: multiplication-free by the audit: spiking; not: conv")
     late = {"multiplication_free": True, "finished": "2027"}
     write_records(results, "patch_encoding", {"conv": [1]}, **late)
     assert judged(tmp_path, rule).verdict == "not reproduced", "one of three is enough"

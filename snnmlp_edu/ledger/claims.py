@@ -80,7 +80,7 @@ class Rule:
             free = [variant for variant, verdict in verdicts.items() if verdict]
             others = [variant for variant, verdict in verdicts.items() if not verdict]
             sentences.append(
-                f"{self.plan}: multiplication-free by the audit of every network: {', '.join(free) or 'none'};"
+                f"{self.plan}: multiplication-free by the audit: {', '.join(free) or 'none'};"
                 f" not: {', '.join(others) or 'none'}"
             )
         return holds, sentences
