@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Column
 from rich.table import Table as Shown
@@ -112,7 +113,7 @@ def claims(as_json: Json = False, results: Results = None) -> None:
     rows = [
         (claim.claim, claim.value, claim.verdict, claim.why or "; ".join(claim.evidence)) for claim in found
     ]
-    _show(("claim", "paper", "verdict", "because"), rows)
+    _show(("claim", "paper", "verdict", "because"), rows, leading=1)
     counts = ledger.verdict_counts(results=results)
     print(", ".join(f"{verdict}: {count}" for verdict, count in counts.items()))
 
@@ -139,9 +140,10 @@ def verify(
 _WORDS = ("paper", "verdict", "because")
 
 
-def _show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _show(columns: Sequence[str], rows: Sequence[Sequence[str]], leading: int = 0) -> None:
     first, *others = columns
-    shown = Shown(first, *(Column(name, justify="left" if name in _WORDS else "right") for name in others))
+    numbers = (Column(name, justify="left" if name in _WORDS else "right") for name in others)
+    shown = Shown(first, *numbers, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), leading=leading)
     for row in rows:
         shown.add_row(*row)
     Console().print(shown)

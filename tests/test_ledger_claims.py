@@ -119,10 +119,8 @@ def test_the_audit_decides_what_multiplies(tmp_path: Path) -> None:
     write_records(results, "patch_encoding", {"conv": [1, 2, 3]}, multiplication_free=False)
     claim = judged(tmp_path, rule)
     assert claim.verdict == "reproduced at small scale"
-    assert claim.evidence == (
-        "patch_encoding spiking: multiplication-free by the audit, 3 networks",
-        "patch_encoding conv: not multiplication-free by the audit, 3 networks",
-    )
+    (sentence,) = claim.evidence
+    assert sentence == ("patch_encoding: multiplication-free by the audit: spiking; not: conv")
     late = {"multiplication_free": True, "finished": "2027"}
     write_records(results, "patch_encoding", {"conv": [1]}, **late)
     assert judged(tmp_path, rule).verdict == "not reproduced", "one of three is enough"

@@ -40,9 +40,15 @@ def test_a_table_has_means_deviations_and_paired_intervals(results: Path) -> Non
 
 def test_a_table_has_the_cost_of_an_image(results: Path) -> None:
     columns, rows = tables.table("skip", results).cost()
-    assert columns == ("variant", "firing rate", "parameters", "additions", "energy", "multiplies")
-    assert rows[0] == ("stage", "0.200", "1,000", "100", "1.50 µJ", "no")
-    assert rows[2] == ("spike", "0.200", "1,000", "100", "1.50 µJ", "yes")
+    assert columns == ("variant", "rate", "parameters", "MACs", "additions", "energy", "multiplies")
+    assert rows[0] == ("stage", "0.200", "1,000", "10", "100", "1.50 µJ", "no")
+    assert rows[2] == ("spike", "0.200", "1,000", "10", "100", "1.50 µJ", "yes")
+
+
+def test_a_network_without_spikes_has_no_rate(tmp_path: Path) -> None:
+    write_records(tmp_path, "baselines", {"spiking": [800], "relu": [810]})
+    spiking, relu = tables.table("baselines", tmp_path).cost()[1]
+    assert (spiking[1], relu[1]) == ("0.200", "")
 
 
 def test_other_time_steps_have_a_table_where_training_differs_in_them(tmp_path: Path) -> None:

@@ -69,12 +69,20 @@ class Rule:
             found = compare(records, self.variant, other, self.measure)
             holds &= found.differs and (found.difference > 0) == (self.is_ == "higher")
             sentences.append(str(found))
-        for variants, expected in ((self.multiplication_free, True), (self.multiplies, False)):
-            for variant in variants:
-                verdicts = [r.multiplication_free for r in records if r.variant == variant]
-                holds &= all(verdict is expected for verdict in verdicts)
-                word = "multiplication-free" if all(verdicts) else "not multiplication-free"
-                sentences.append(f"{self.plan} {variant}: {word} by the audit, {len(verdicts)} networks")
+        verdicts = {
+            variant: all(r.multiplication_free for r in records if r.variant == variant)
+            for variant in (*self.multiplication_free, *self.multiplies)
+        }
+        for variant in self.multiplies:
+            holds &= not any(r.multiplication_free for r in records if r.variant == variant)
+        if verdicts:
+            holds &= all(verdicts[variant] for variant in self.multiplication_free)
+            free = [variant for variant, verdict in verdicts.items() if verdict]
+            others = [variant for variant, verdict in verdicts.items() if not verdict]
+            sentences.append(
+                f"{self.plan}: multiplication-free by the audit: {', '.join(free) or 'none'};"
+                f" not: {', '.join(others) or 'none'}"
+            )
         return holds, sentences
 
 

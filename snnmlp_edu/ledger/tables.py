@@ -17,7 +17,10 @@ from .reading import Progress, progress, read_records
 from .record import Record
 from .statistics import Comparison, Summary, compare, spread, summarise
 
-LEGEND = "means over seeds ± standard deviation; intervals of 95 %; * leaves out zero"
+LEGEND = (
+    "± standard deviation over the seeds; * the 95 % interval leaves out zero\n"
+    "rate: spikes a neuron and step; MACs, additions, energy: of one image, folded"
+)
 START, END = "<!-- snnmlp ledger table --markdown -->", "<!-- end -->"
 Cells = list[tuple[str, ...]]
 Part = tuple[tuple[str, ...], Cells]
@@ -62,9 +65,11 @@ class Table:
             additions = _mean(record.operations["accumulates"] for record in records)
             joules = _mean(record.energy_joules for record in records)
             free = all(record.multiplication_free for record in records)
-            counts = (f"{records[0].parameters:,}", f"{additions:,.0f}", f"{1e6 * joules:.2f} µJ")
+            macs = _mean(record.operations["macs"] for record in records)
+            operations = (f"{macs:,.0f}", f"{additions:,.0f}", f"{1e6 * joules:.2f} µJ")
+            counts = (f"{records[0].parameters:,}", *operations)
             rows.append((each.variant, _rate(records), *counts, "no" if free else "yes"))
-        columns = ("firing rate", "parameters", "additions", "energy", "multiplies")
+        columns = ("rate", "parameters", "MACs", "additions", "energy", "multiplies")
         return ("variant", *columns), rows
 
     def at_steps(self) -> Part:
@@ -196,8 +201,10 @@ def _gap(against: Comparison) -> str:
 
 
 def _rate(records: Sequence[Record]) -> str:
+    """Spikes a neuron and step; a network without spikes has none."""
+    spiking = all(record.config["activation"] == "lif" for record in records)
     rates = [record.mean_firing_rate for record in records]
-    return "" if any(map(math.isnan, rates)) else f"{_mean(rates):.3f}"
+    return f"{_mean(rates):.3f}" if spiking and not any(map(math.isnan, rates)) else ""
 
 
 def _statistics(summary: Summary) -> dict[str, Any]:
