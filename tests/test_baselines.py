@@ -271,11 +271,3 @@ def test_norms_that_convolutions_cannot_have_are_refused(name: str, norm: str) -
 def test_images_of_another_size_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="images have shape"):
         NETWORKS[name]()(torch.rand(2, 2, 8, 8))
-
-
-def test_training_a_baseline_is_refused() -> None:
-    pytest.importorskip("lightning", reason="training needs the extra [train]")
-    from snnmlp_edu.training import fit
-
-    with pytest.raises(InputError, match="spiking_vgg16 is a baseline for counting"):
-        fit("spiking_vgg16", "fashion_smoke", model={"image_size": 32, "dim": 4})

@@ -436,14 +436,14 @@ def test_images_that_stay_in_files_are_for_another_command(tmp_path: Path) -> No
     write_image_folder(tmp_path / "photos")
     recipe = RECIPE | {"dataset": "image_folder", "data_dir": str(tmp_path / "photos")}
     (tmp_path / "quick.yaml").write_text(yaml.safe_dump(recipe))
-    assert_wrong_usage(run(tmp_path), "image_folder stay in files")
+    assert_wrong_usage(run(tmp_path), "stay in files")
 
 
 def test_a_data_set_that_is_missing_says_how_to_get_it(tmp_path: Path) -> None:
     recipe = RECIPE | {"dataset": "fashion_mnist"}
     write(tmp_path)
     (tmp_path / "quick.yaml").write_text(yaml.safe_dump(recipe))
-    assert_wrong_usage(run(tmp_path), r"data_dir=PATH \(Debian's package dataset-fashion-mnist")
+    assert_wrong_usage(run(tmp_path), r"data_dir=PATH; `snnmlp data prepare fashion_mnist PATH`")
     answer = run(tmp_path, "tiny", f"data_dir={tmp_path}")
     assert_wrong_usage(answer, "must hold one idx file of train images")
     assert not (tmp_path / "runs").exists(), "it is noticed before anything is trained"

@@ -60,6 +60,8 @@ def write_by_webdataset(file: Path, samples: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # by the package, which closes none
+# webdataset leaves its open files to the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_what_is_written_is_read_by_the_package_webdataset(photos: Path, shards: Path) -> None:
     by_name = {}
     for file in sorted(shards.glob("*.tar")):

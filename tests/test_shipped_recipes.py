@@ -45,6 +45,7 @@ DATA = {
     "fashion_cpu": fashion,
     "fashion_gpu": lambda folder: fashion(folder) | {"precision": "bf16"},
     "fashion_smoke": lambda folder: GREY,
+    "rotation": lambda folder: {"max_steps": 2, "accelerator": "cpu"},  # the shipped photographs
     "fashion_embedded": lambda folder: GREY,
     "fashion_ablation": lambda folder: GREY,
     "digits_finetune": lambda folder: {"max_steps": 2, "accelerator": "cpu"},  # the shipped network

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from .. import __version__
 from ..data.datasets import LabelledImages
 
 # What a run depends on: a change elsewhere, such as the record that it adds, is none of the code.
@@ -42,7 +41,7 @@ def _git(folder: Path, *words: str) -> str:
 
 def versions() -> dict[str, str]:
     """Of Python, of this package and of those that compute."""
-    found = {"python": platform.python_version(), "snnmlp-edu": __version__}
+    found = {"python": platform.python_version(), "snnmlp-edu": importlib.metadata.version("snnmlp-edu")}
     for name in _PACKAGES:
         found[name] = importlib.metadata.version(name).partition("+")[0]
     return found

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..checkpoints import Checkpoint, hash_tensors, list_pretrained, load_checkpoint
 from ..data.embedded import CLASS_NAMES
+from ..data.sources import SHIPPED
 from ..errors import InputError
 from ..training.evaluation import describe_accuracy, evaluate_embedded, evaluate_source, own_source
 from .record import Record
@@ -77,7 +78,7 @@ def _verify(name: str, records: dict[str, Record], data_dir: str | None) -> Veri
 
 def _own_test(checkpoint: Checkpoint, data_dir: str | None) -> tuple[int, int] | None:
     """Hits and images on the test images of its own data; None where these are absent."""
-    shipped = checkpoint.recipe.get("dataset", "embedded") in ("embedded", "digits")
+    shipped = checkpoint.recipe.get("dataset", "embedded") in SHIPPED
     try:
         return evaluate_source(checkpoint, own_source(checkpoint, None, None if shipped else data_dir))
     except InputError:

@@ -157,10 +157,9 @@ def fit(
     if run is not None:
         run.require_same(description)
     plan = Plan(recipe, data.batches.count, placement.processes)
+    folder = RunFolder(Path(output), recipe, run.folder if run is not None else None)
     if announce:
         print(plan)
-
-    folder = RunFolder(Path(output), recipe, run.folder if run is not None else None)
     pace, state_io = Pace(plan), StateIO(description)
     keeper = KeepBest(folder, preprocessing, source.class_names, plan, pace, announce=progress)
     saver = KeepLast(folder, recipe.save_every, state_io)
