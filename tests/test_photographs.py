@@ -67,7 +67,7 @@ def test_the_same_patches_every_time() -> None:
 
 def test_patches_come_from_the_picture_or_its_mirror() -> None:
     """In a picture whose grey is its column, a patch is a ramp: one of two."""
-    picture = torch.arange(80).mul(3).to(torch.uint8).expand(70, 80)
+    picture = torch.arange(64).mul(4).to(torch.uint8).expand(40, 64)
     found = patches(picture, 40, torch.Generator().manual_seed(0)).unique(dim=0)
     assert len(found) == 2
     assert torch.equal(found[0].flip(1), found[1])
@@ -75,12 +75,12 @@ def test_patches_come_from_the_picture_or_its_mirror() -> None:
 
 def test_pictures_that_give_no_patches() -> None:
     generator = torch.Generator().manual_seed(0)
-    with pytest.raises(InputError, match="the picture is 63 x 80 pixels; a patch needs 64 x 64"):
-        patches(torch.zeros(63, 80, dtype=torch.uint8), 1, generator)
+    with pytest.raises(InputError, match="the picture is 31 x 80 pixels; a patch needs 32 x 32"):
+        patches(torch.zeros(31, 80, dtype=torch.uint8), 1, generator)
     with pytest.raises(
         InputError, match=f"only 0 of 2 patches have a standard deviation of {LOWEST_CONTRAST:g}"
     ):
-        patches(torch.full((70, 70), 9, dtype=torch.uint8), 2, generator)
+        patches(torch.full((40, 40), 9, dtype=torch.uint8), 2, generator)
 
 
 def test_unknown_names() -> None:

@@ -31,7 +31,7 @@ PHOTOGRAPHS: dict[str, Split] = {
     "flower": "train",
     "rocket": "test",
 }
-SIDE, WINDOW = 32, 64  # a patch shows a window of twice its side, reduced
+SIDE = 32
 PATCHES = {"train": 500, "test": 125}  # of each photograph; each is shown in all four rotations
 LOWEST_CONTRAST = 12.0  # standard deviation of a patch, in grey levels: an empty sky has no top
 MEAN, CONTRAST = 128.0, 48.0  # every patch is brought to this mean and standard deviation
@@ -40,8 +40,7 @@ MEAN, CONTRAST = 128.0, 48.0  # every patch is brought to this mean and standard
 def load_photographs(split: Split) -> LabelledImages:
     """12,000 training or 1,000 test patches, `[N, 1, 32, 32]`, each labelled with its rotation.
 
-    Windows of 64 x 64 pixels are cut at random places from the shipped photographs and reduced by the mean of
-    2 x 2 pixels, every second one mirrored left to right;
+    Patches are cut at random places from the shipped photographs, every second one mirrored left to right;
     those with next to no contrast are left out, and the others are all brought to the same mean and the
     same contrast. Each is then turned counter-clockwise by 0, 90, 180 and 270 degrees, so that the classes
     are equally frequent. The choice is drawn with a fixed seed: it is the same everywhere. Patches of one
@@ -98,12 +97,13 @@ def _load(split: Split) -> LabelledImages:
 
 def _standardised(patch: Tensor) -> Tensor:
     """The patch with mean and contrast of all others, so that brightness gives nothing away."""
-    scaled = (patch - patch.mean()) / patch.std() * CONTRAST + MEAN
+    pixels = patch.double()
+    scaled = (pixels - pixels.mean()) / pixels.std() * CONTRAST + MEAN
     return scaled.round().clamp(0, 255).to(torch.uint8)
 
 
 def patches(picture: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Patches `[count, 32, 32]` of random windows of a grey picture `[H, W]`, every second one mirrored.
+    """Patches `[count, 32, 32]` at random places of a grey picture `[H, W]`, every second one mirrored.
 
     Args:
         picture: uint8 `[H, W]`.
@@ -111,19 +111,20 @@ def patches(picture: Tensor, count: int, generator: torch.Generator) -> Tensor:
         generator: draws places and mirrors.
 
     Raises:
-        InputError: the picture is smaller than a window, or nearly all of it lacks contrast.
+        InputError: the picture is smaller than a patch, or nearly all of it lacks contrast.
     """
     height, width = picture.shape
-    if min(height, width) < WINDOW:
-        raise InputError(f"the picture is {height} x {width} pixels; a patch needs {WINDOW} x {WINDOW}")
-    windows = picture.unfold(0, WINDOW, 1).unfold(1, WINDOW, 1)  # [H - 63, W - 63, 64, 64], a view
+    if min(height, width) < SIDE:
+        raise InputError(f"the picture is {height} x {width} pixels; a patch needs {SIDE} x {SIDE}")
+    windows = picture.unfold(0, SIDE, 1).unfold(1, SIDE, 1)  # [H - 31, W - 31, 32, 32], a view
     chosen: list[Tensor] = []
     for _ in range(20 * count):
         row, column, mirrored = (
-            int(torch.randint(limit, (), generator=generator)) for limit in (*windows.shape[:2], 2)
+            int(torch.randint(limit, (), generator=generator))
+            for limit in (height - SIDE + 1, width - SIDE + 1, 2)
         )
-        patch = windows[row, column].double().unflatten(0, (SIDE, -1)).unflatten(2, (SIDE, -1)).mean((1, 3))
-        if patch.std() >= LOWEST_CONTRAST:
+        patch = windows[row, column]
+        if patch.float().std() >= LOWEST_CONTRAST:
             chosen.append(_standardised(patch.flip(1) if mirrored else patch))
         if len(chosen) == count:
             return torch.stack(chosen)
