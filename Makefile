@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Threads that wait sleep: on a busy machine, spinning ones make small networks ten times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup book notebooks test lint bench clean
+.PHONY: setup book notebooks test test-portable lint bench clean
 
 setup: $(READY)  ## the virtual environment, rebuilt only when the dependencies changed
 
@@ -26,6 +26,9 @@ notebooks: setup  ## refresh the committed notebooks beside their sources
 test: setup  ## the tests, then every committed notebook against its stored outputs
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env book/chapters
+
+test-portable: setup  ## before a release: the notebooks under the plainest instructions and another number of threads
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env book/chapters
 
 lint: setup  ## style, formatting and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,15 +52,20 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The book, rendered strictly from the stored notebooks."""
     import nbformat
+    from filelock import FileLock
 
     from book.engine.render import chapters, lay_out, render
 
-    folder = tmp_path_factory.mktemp("pages")
+    # Several workers render it once: the first one into a folder of the whole session.
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared
+    folder = shared / "pages"
     stored = {
         name: nbformat.read(BOOK / "chapters" / f"{name}.ipynb", as_version=4) for name in chapters(BOOK)
     }
-    lay_out(BOOK, stored, "# Execution times\n", folder / "source")
-    render(folder / "source", folder / "html")
+    with FileLock(shared / "pages.lock"):
+        lay_out(BOOK, stored, "# Execution times\n", folder / "source")
+        render(folder / "source", folder / "html")
     return folder / "html"
 
 

@@ -15,10 +15,11 @@ import yaml
 from nbformat import NotebookNode
 
 from book.engine.__main__ import main, refresh_notebooks
+from book.engine.browser import find_browser
 from book.engine.cache import Run, cache_key, notebook_text, run_chapter, write_if_changed
 from book.engine.convert import convert
 from book.engine.execute import ChapterError, execute
-from book.engine.render import RenderError, lay_out, render, with_buttons
+from book.engine.render import PDF, RenderError, lay_out, render, with_buttons
 from snnmlp_edu.errors import InputError
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -325,6 +326,29 @@ def test_unknown_profile_is_one_line_and_nothing_is_made(
     assert not (project / "book" / "_build").exists()
 
 
+def test_chapters_run_at_once_and_in_order(
+    project: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(source, "plt.plot([0, 1])", "plt.plot([0, int(__import__('os').environ['OMP_NUM_THREADS'])])")
+    for number in (1, 2):
+        shutil.copy(source, source.with_name(f"0{number}_more.md"))
+    toc = yaml.safe_load((project / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    toc["chapters"] = [{"file": f"chapters/0{number}_more"} for number in (1, 2)]
+    (project / "book" / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
+    assert refresh_notebooks(project, jobs=3) == ["00_preface", "01_more", "02_more"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:3]] == [
+        *("00_preface", "01_more", "02_more")
+    ]
+    rewrite(source.with_name("01_more.md"), "profile\n```", "1 / 0\n```")
+    assert main(["notebooks", "--jobs", "2"], root=project) == 1
+    assert "chapter 01_more, code cell 2 of 3: ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_no_chapters_at_once_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["book", "--jobs", "0"], root=project) == 2
+    assert capsys.readouterr().err == "--jobs is 0: at least one chapter has to run at a time\n"
+
+
 def test_failing_chapter_fails_the_build(
     project: Path, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -341,7 +365,11 @@ def test_book_ends_with_its_first_page_and_renders_only_what_changed(
     project: Path, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["book"], root=project) == 0
-    index = Path(capsys.readouterr().out.splitlines()[-1])
+    said = capsys.readouterr().out
+    index = Path(said.splitlines()[-1])
+    printed = (index.parent / PDF).is_file()
+    assert printed == (find_browser() is not None) == ("The PDF was printed." in said)
+    assert printed == (f'href="{PDF}"' in (index.parent / "downloads.html").read_text(encoding="utf-8"))
     assert index == project / "book" / "_build" / "html" / "index.html"
     assert "chapters/00_preface.html" in index.read_text(encoding="utf-8")
     assert main(["book"], root=project) == 0

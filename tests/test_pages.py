@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import zipfile
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -13,6 +15,7 @@ import yaml
 from bs4 import BeautifulSoup, Tag
 from nbformat import NotebookNode
 
+from book.engine.pdf import assemble
 from book.engine.render import chapters
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -77,7 +80,7 @@ def local(page: Path, reference: str) -> Path:
 
 def test_every_page_of_the_table_of_contents_is_there(html: Path) -> None:
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
-    for file in [toc["root"], *(entry["file"] for entry in toc["chapters"]), "execution_times"]:
+    for file in [toc["root"], *(entry["file"] for entry in toc["chapters"]), "execution_times", "downloads"]:
         assert article(html / f"{file}.html").find("h1"), file
 
 
@@ -118,6 +121,47 @@ def test_no_link_inside_the_book_is_dead(html: Path) -> None:
             ):
                 dead.append(f"{page.relative_to(html)}: {link['href']}")
     assert not dead
+
+
+def test_every_link_of_the_assembled_book_leads_somewhere(html: Path) -> None:
+    toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
+    names = [toc["root"], *(entry["file"] for entry in toc["chapters"])]
+    whole = BeautifulSoup(assemble(html, names), "html.parser")
+    identifiers = [each["id"] for each in whole.find_all(id=True)]
+    assert len(identifiers) == len(set(identifiers)), "unique, though pages use the same ones"
+    inside = [str(link["href"]) for link in whole.find_all("a", href=True) if "://" not in str(link["href"])]
+    assert len(inside) > 100
+    assert [link for link in inside if unquote(link).removeprefix("#") not in identifiers] == []
+    pictures = [str(image["src"]) for image in whole.find_all("img")]
+    assert [picture for picture in pictures if not (html / unquote(picture)).is_file()] == []
+
+
+def test_notebooks_can_be_taken_along(html: Path) -> None:
+    links = [str(link["href"]) for link in article(html / "downloads.html").find_all("a", class_="")]
+    assert links == ["notebooks.zip"], "no PDF was asked for"
+    with zipfile.ZipFile(html / "notebooks.zip") as archive:
+        assert archive.namelist() == [f"{name}.ipynb" for name in CHAPTERS]
+        for name in CHAPTERS:
+            assert nbformat.reads(archive.read(f"{name}.ipynb").decode(), as_version=4) == stored(name)
+
+
+def test_site_is_small_enough_to_carry(html: Path) -> None:
+    assert sum(path.stat().st_size for path in html.rglob("*") if path.is_file()) < 40e6
+
+
+def public_names() -> list[str]:
+    """Every name that the library says is public, in the modules that the API reference covers."""
+    modules = ["snnmlp_edu", *(f"snnmlp_edu.{name}" for name in ("mfi", "cost", "training", "ledger"))]
+    skipped = {"snnmlp_edu.cost.table", "snnmlp_edu.ledger.VERDICTS"}  # a module and a constant
+    names = [f"{module}.{name}" for module in modules for name in importlib.import_module(module).__all__]
+    return [name for name in names if name not in skipped]
+
+
+@pytest.mark.parametrize("name", public_names())
+def test_public_name_is_in_the_reference_with_its_docstring(name: str, html: Path) -> None:
+    described = article(html / "api.html").find(id=name)
+    assert described is not None, f"add {name} to book/api.md"
+    assert described.find_next("dd").get_text(strip=True), f"{name} has no docstring"
 
 
 def is_foreign(reference: str) -> bool:

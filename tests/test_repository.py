@@ -198,11 +198,98 @@ def test_setup_refuses_an_old_python_in_one_line(checkout: Path) -> None:
 
 
 def test_make_has_the_promised_targets() -> None:
-    targets = set(re.findall(r"^(\w+):", read("Makefile"), flags=re.MULTILINE))
-    assert {"setup", "book", "notebooks", "test", "lint", "bench", "clean"} <= targets
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE))
+    assert {"setup", "book", "notebooks", "test", "test-portable", "lint", "bench", "clean"} <= targets
 
 
 def test_continuous_integration_stops_at_the_first_failure() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert "set -euo pipefail" in script.read_text(encoding="utf-8").splitlines()
+
+
+# For maintainers
+
+
+def github(name: str) -> Any:
+    return yaml.safe_load(read(f".github/{name}"))
+
+
+def test_workflows_run_what_a_person_runs() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE))
+    commands = []
+    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        workflow = github(f"workflows/{path.name}")
+        assert workflow["permissions"] == {"contents": "read"}, "a job that needs more says so itself"
+        assert True in workflow, "YAML reads the word `on` as true"
+        steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+        commands += [step["run"] for step in steps if "run" in step]
+        for action in (step["uses"] for step in steps if "uses" in step):
+            assert re.fullmatch(r"actions/[a-z-]+@v\d+", action), action
+    assert sorted(commands) == [".ci/run", "make book"]
+    assert "book" in targets
+
+
+def test_published_folder_is_the_one_that_the_book_is_built_into() -> None:
+    (upload,) = [
+        step["with"]["path"]
+        for step in github("workflows/pages.yml")["jobs"]["build"]["steps"]
+        if step.get("uses", "").startswith("actions/upload-pages-artifact")
+    ]
+    assert upload == "book/_build/html"
+
+
+def test_commit_hooks_are_the_tools_of_the_environment() -> None:
+    (repository_of_hooks,) = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"]
+    assert repository_of_hooks["repo"] == "local", "no second set of versions, and no address"
+    linted = read("Makefile").split("\nlint:")[1].split("\n\n")[0]
+    for hook in repository_of_hooks["hooks"]:
+        assert hook.keys() >= {"id", "name", "entry", "language"}
+        program = hook["entry"].split()[0]
+        assert program.removeprefix(".venv/bin/") in {"ruff", "mypy", "python"}
+        assert "python" in program or Path(program).name in linted
+
+
+@pytest.mark.parametrize("name", ["bug", "chapter", "result"])
+def test_issue_template_asks_for_what_is_needed(name: str) -> None:
+    """What GitHub demands of an issue form."""
+    form = github(f"ISSUE_TEMPLATE/{name}.yml")
+    assert form["name"]
+    assert form["description"]
+    identifiers = [part["id"] for part in form["body"]]
+    assert len(identifiers) == len(set(identifiers)) >= 2
+    assert all(part["type"] in ("input", "textarea") for part in form["body"])
+    assert all(part["attributes"]["label"] for part in form["body"])
+    assert any(part.get("validations", {}).get("required") for part in form["body"])
+
+
+def test_instructions_are_short() -> None:
+    sections = re.split(r"^## ", read("CONTRIBUTING.md"), flags=re.MULTILINE)[1:]
+    assert {section.splitlines()[0] for section in sections} >= {
+        "Add a chapter",
+        "Add a preset",
+        "Add a claim",
+    }
+    for section in sections:
+        assert len(section.strip().splitlines()) - 2 <= 10, section.splitlines()[0]
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "RELEASING.md", "README.md"])
+def test_what_instructions_name_is_there(name: str) -> None:
+    text = read(name)
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE))
+    commands = re.findall(r"`make ([a-z -]+)", text) + re.findall(
+        r"^make ([a-z-]+)", text, flags=re.MULTILINE
+    )
+    assert {word for command in commands for word in command.split()} <= targets
+    files = re.findall(r"`((?:book|data|snnmlp_edu|tests)/[\w./-]+)`", text)
+    generated = ("book/_build",)
+    placeholders = ("NN_name", "NAME")
+    missing = [
+        file
+        for file in files
+        if not (ROOT / file).exists()
+        and not file.startswith(generated)
+        and not any(each in file for each in placeholders)
+    ]
+    assert missing == []

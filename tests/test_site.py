@@ -22,7 +22,7 @@ TESTS = Path(__file__).parent
 TOC = yaml.safe_load((TESTS.parent / "book" / "_toc.yml").read_text(encoding="utf-8"))
 CHAPTERS = [entry["file"] for entry in TOC["chapters"] if entry["file"].startswith("chapters/")]
 OTHERS = [entry["file"] for entry in TOC["chapters"] if entry["file"] not in CHAPTERS]
-PAGES = [TOC["root"], *CHAPTERS, *OTHERS, "execution_times", "genindex", "search"]
+PAGES = [TOC["root"], *CHAPTERS, *OTHERS, "execution_times", "downloads", "genindex", "search"]
 
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 CHECKS = (TESTS / "site_checks.js").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import argparse
 import base64
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -13,10 +14,12 @@ from nbformat import NotebookNode
 from snnmlp_edu.data.files import write_atomically
 from snnmlp_edu.errors import InputError
 
+from .browser import MISSING, find_browser
 from .cache import Run, notebook_text, run_chapter, write_if_changed
 from .convert import convert
-from .execute import PROFILES, ChapterError
-from .render import RenderError, chapters, lay_out, render, repository
+from .execute import PROFILES, ChapterError, cores
+from .pdf import print_book
+from .render import PDF, RenderError, chapters, lay_out, pages, render, repository
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,14 +34,22 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument(
         "--profile", default="smoke", help=f"how much the chapters compute: {', '.join(PROFILES)}"
     )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=default_jobs(),
+        help="chapters executed at once; default one for two cores",
+    )
     chosen = parser.parse_args(arguments)
     try:
         if chosen.profile not in PROFILES:
             raise InputError(f"unknown profile {chosen.profile!r}: choose one of {', '.join(PROFILES)}")
+        if chosen.jobs < 1:
+            raise InputError(f"--jobs is {chosen.jobs}: at least one chapter has to run at a time")
         if chosen.command == "notebooks":
-            refresh_notebooks(root)
+            refresh_notebooks(root, chosen.jobs)
         else:
-            print(build_book(root, chosen.profile))
+            print(build_book(root, chosen.profile, chosen.jobs))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -48,25 +59,33 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     return 0
 
 
-def build_book(root: Path, profile: str) -> Path:
-    """Execute what changed, render it, and return the path of the first page."""
+def build_book(root: Path, profile: str, jobs: int = 1) -> Path:
+    """Execute what changed, render and print it, and return the path of the first page."""
     build = root / "book" / "_build"
-    runs = run_chapters(root, profile)
+    runs = run_chapters(root, profile, jobs)
+    with_pdf = find_browser() is not None
     lay_out(
         root / "book",
         {name: run.notebook for name, run in runs.items()},
         times_page(runs, profile),
         build / "source",
+        with_pdf,
     )
     rendered = render(build / "source", build / "html")
     print("The pages were rendered." if rendered else "The pages stand as they were: nothing changed.")
+    pdf = build / "html" / PDF
+    if not with_pdf:
+        print(f"No PDF was printed: {MISSING}.")
+    elif not pdf.is_file():
+        print_book(build / "html", pages(build / "source"), pdf)
+        print("The PDF was printed.")
     return build / "html" / "index.html"
 
 
-def refresh_notebooks(root: Path) -> list[str]:
+def refresh_notebooks(root: Path, jobs: int = 1) -> list[str]:
     """Write the committed notebook of each chapter whose content changed; returns their names."""
     written = []
-    runs = run_chapters(root, "smoke")
+    runs = run_chapters(root, "smoke", jobs)
     write_atomically(root / "book" / README_PICTURE, picture_of(runs["00_preface"].notebook, README_FIGURE))
     for name, run in runs.items():
         if write_if_changed(root / "book" / "chapters" / f"{name}.ipynb", notebook_text(run.notebook)):
@@ -75,16 +94,36 @@ def refresh_notebooks(root: Path) -> list[str]:
     return written
 
 
-def run_chapters(root: Path, profile: str) -> dict[str, Run]:
-    """Execute each chapter of the table of contents that changed, and print a table of the times."""
+def default_jobs() -> int:
+    """How many chapters this machine executes at once: each gets two cores, since some time what they run."""
+    return max(1, cores() // 2)
+
+
+def run_chapters(root: Path, profile: str, jobs: int = 1) -> dict[str, Run]:
+    """Execute each chapter of the table of contents that changed, and print a table of the times.
+
+    Raises:
+        ChapterError: a cell failed; what has not begun by then is not begun any more.
+    """
     book = root / "book"
     address = repository(book)
+    kept = book / "_build" / "executed" / profile
     runs = {}
-    for name in chapters(book):
-        notebook = convert(book / "chapters" / f"{name}.md", address)
-        runs[name] = run_chapter(root, name, notebook, profile, book / "_build" / "executed" / profile)
-        run = runs[name]
-        print(f"{name:24} {run.seconds:8.1f} s  {'executed' if run.fresh else 'unchanged'}", flush=True)
+    # Threads are enough, the work is done by kernels; and within one process no two get the same ports.
+    with ThreadPoolExecutor(jobs) as pool:
+        started = {}
+        for name in chapters(book):
+            notebook = convert(book / "chapters" / f"{name}.md", address)
+            started[name] = pool.submit(run_chapter, root, name, notebook, profile, kept, jobs)
+        try:
+            for name, waiting in started.items():
+                run = runs[name] = waiting.result()
+                print(
+                    f"{name:24} {run.seconds:8.1f} s  {'executed' if run.fresh else 'unchanged'}", flush=True
+                )
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return runs
 
 

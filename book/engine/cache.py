@@ -30,10 +30,13 @@ class Run(NamedTuple):
     fresh: bool
 
 
-def run_chapter(root: Path, chapter: str, notebook: NotebookNode, profile: str, kept: Path) -> Run:
+def run_chapter(
+    root: Path, chapter: str, notebook: NotebookNode, profile: str, kept: Path, jobs: int = 1
+) -> Run:
     """Execute a chapter, or reuse its kept outputs if nothing that its cells depend on has changed.
 
     Prose, figure captions and other metadata are always those of `notebook`, so editing them runs nothing.
+    `jobs` is the number of chapters that run at once and share the cores.
     """
     key = cache_key(root, notebook, profile)
     path = kept / f"{chapter}.ipynb"
@@ -43,7 +46,7 @@ def run_chapter(root: Path, chapter: str, notebook: NotebookNode, profile: str, 
         if record.get("key") == key:
             return Run(with_outputs(notebook, stored), record["seconds"], fresh=False)
     begin = time.perf_counter()
-    executed = execute(notebook, chapter, profile)
+    executed = execute(notebook, chapter, profile, jobs)
     seconds = round(time.perf_counter() - begin, 1)
     labelled = copy.deepcopy(executed)
     labelled.metadata["run"] = {"key": key, "profile": profile, "seconds": seconds}

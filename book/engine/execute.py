@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import os
 import tempfile
@@ -20,7 +21,7 @@ class ChapterError(Exception):
     """A cell of a chapter failed; the message names the chapter and the cell and shows the traceback."""
 
 
-def execute(notebook: NotebookNode, chapter: str, profile: str = "smoke") -> NotebookNode:
+def execute(notebook: NotebookNode, chapter: str, profile: str = "smoke", jobs: int = 1) -> NotebookNode:
     """Execute a chapter's notebook in a fresh kernel and an empty scratch directory.
 
     The cell that sets `profile` is injected as papermill does it and taken out afterwards: left in, it
@@ -49,7 +50,8 @@ def execute(notebook: NotebookNode, chapter: str, profile: str = "smoke") -> Not
             on_cell_start=lambda cell, cell_index: started.append(cell),
         )
         try:
-            client.execute(env=_environment(scratch))
+            # An event loop of its own, closed afterwards: several chapters may run at once, each in a thread.
+            asyncio.run(client.async_execute(env=_environment(scratch, jobs)))
         except CellExecutionError as error:
             reason = f"{error.ename}: {error.evalue}\n\n{strip_ansi(error.traceback)}"
             raise ChapterError(f"{_place(run, started, chapter)}: {reason}") from None
@@ -62,14 +64,24 @@ def execute(notebook: NotebookNode, chapter: str, profile: str = "smoke") -> Not
     return with_outputs(notebook, run)
 
 
-def _environment(scratch: str) -> dict[str, str]:
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _environment(scratch: str, jobs: int = 1) -> dict[str, str]:
     """The environment of the kernel: inline figures, and nothing of the person's own IPython start-up."""
-    return os.environ | {
-        "IPYTHONDIR": os.path.join(scratch, ".ipython"),
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-        "PYTHONHASHSEED": "0",
-    }
+    share = {"OMP_NUM_THREADS": str(max(1, cores() // jobs))} if jobs > 1 else {}
+    return (
+        os.environ
+        | share
+        | {
+            "IPYTHONDIR": os.path.join(scratch, ".ipython"),
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            "PYTHONHASHSEED": "0",
+        }
+    )
 
 
 def _is_injected(cell: NotebookNode) -> bool:

@@ -10,7 +10,6 @@ from bs4 import BeautifulSoup, Tag
 
 from .browser import open_browser, serve
 
-NAME = "multiplication-free-spiking-mlp.pdf"
 PATIENCE = 600_000  # milliseconds; setting the mathematics of a whole book takes a while on a busy machine
 
 # What is folded on a screen and is no hidden code stands open on paper.
@@ -29,7 +28,7 @@ FOOTER = (
 
 
 def print_book(html: Path, pages: list[str], target: Path) -> None:
-    """Print rendered pages, in this order, to one PDF with an outline.
+    """Print rendered pages, in this order, to one PDF that begins with a table of contents.
 
     Raises:
         InputError: no browser is installed.
@@ -48,8 +47,7 @@ def print_book(html: Path, pages: list[str], target: Path) -> None:
                 display_header_footer=True,
                 header_template="<span></span>",
                 footer_template=FOOTER,
-                outline=True,
-                tagged=True,
+                tagged=False,  # the marks for screen readers would more than double it; the pages have them
             )
     finally:
         sheet.unlink()
@@ -59,13 +57,22 @@ def assemble(html: Path, pages: list[str]) -> str:
     """One page with the articles of all, where links from page to page have become links within it."""
     parsed = {name: BeautifulSoup((html / f"{name}.html").read_bytes(), "html.parser") for name in pages}
     head = _head(parsed[pages[0]], pages[0])
+    titles = {name: _title(page) for name, page in parsed.items()}
+    contents = "".join(f'<li><a href="#{_slug(name)}">{title}</a></li>' for name, title in titles.items())
     sections = [f'<section class="chapter" id="{_slug(name)}">' for name in pages]
     bodies = [str(_article(parsed[name], name, pages)) for name in pages]
     articles = "\n".join(f"{s}{body}</section>" for s, body in zip(sections, bodies, strict=True))
     return (
         f'<!DOCTYPE html><html lang="en" data-theme="light" data-mode="light"><head>{head}</head>'
-        f'<body><main><article class="bd-article">{articles}</article></main></body></html>'
+        f'<body><main><article class="bd-article"><ul>{contents}</ul>'
+        f"{articles}</article></main></body></html>"
     )
+
+
+def _title(page: BeautifulSoup) -> str:
+    """The text of a page's first heading, without the mark that links to it."""
+    heading = page.select_one("article.bd-article h1")
+    return heading.get_text().strip().removesuffix("#") if heading else "Untitled"
 
 
 def _slug(name: str) -> str:
@@ -81,10 +88,10 @@ def _head(page: BeautifulSoup, name: str) -> str:
     """Title, style sheets and the setter of mathematics; no other script has work to do on paper."""
     kept = ['<meta charset="utf-8"/>', str(page.title)]
     for sheet in page.find_all("link", rel="stylesheet"):
-        kept.append(f'<link rel="stylesheet" href="{_from_root(name, sheet["href"])}"/>')
+        kept.append(f'<link rel="stylesheet" href="{_from_root(name, str(sheet["href"]))}"/>')
     for script in page.find_all("script"):
-        if "mathjax" in script.get("src", ""):
-            kept.append(f'<script defer src="{_from_root(name, script["src"])}"></script>')
+        if "mathjax" in str(script.get("src", "")):
+            kept.append(f'<script defer src="{_from_root(name, str(script["src"]))}"></script>')
         elif script.string and "window.MathJax" in script.string:
             kept.append(str(script))
     return "".join([*kept, f"<style>{LOOK}</style>"])
@@ -102,13 +109,13 @@ def _article(page: BeautifulSoup, name: str, pages: list[str]) -> Tag:
     for each in article.find_all(id=True):
         each["id"] = f"{_slug(name)}--{each['id']}"
     for image in article.find_all("img", src=True):
-        if not urlsplit(image["src"]).scheme:
-            image["src"] = _from_root(name, image["src"])
+        if not urlsplit(str(image["src"])).scheme:
+            image["src"] = _from_root(name, str(image["src"]))
     for link in article.find_all("a", href=True):
-        parts = urlsplit(link["href"])
+        parts = urlsplit(str(link["href"]))
         if parts.scheme or parts.netloc:
             continue
-        target = _from_root(name, link["href"]).removesuffix(".html") if parts.path else name
+        target = _from_root(name, str(link["href"])).removesuffix(".html") if parts.path else name
         if target in pages:
             link["href"] = f"#{_slug(target)}" + (f"--{unquote(parts.fragment)}" if parts.fragment else "")
         else:

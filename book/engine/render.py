@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ MATHJAX_FILES = (
     "sre/mathmaps/en.json",
     "sre/mathmaps/nemeth.json",
 )
+PDF, NOTEBOOKS = "multiplication-free-spiking-mlp.pdf", "notebooks.zip"
 CHANGELOG = "CHANGELOG.md"  # stands at the root, where people look for it, and is a page of the book as well
 RENDERERS = ("jupyter-book", "Sphinx", "myst-nb", "sphinx-book-theme", "sphinx-exercise", "sphinx-proof")
 
@@ -56,10 +58,19 @@ def chapters(book: Path) -> list[str]:
     return [Path(file).name for file in files if file.startswith("chapters/")]
 
 
-def lay_out(book: Path, notebooks: Mapping[str, NotebookNode], times: str, source: Path) -> None:
+def pages(source: Path) -> list[str]:
+    """Names of all pages of a laid-out tree in reading order, relative to it and without their suffix."""
+    toc = _read_yaml(source / "_toc.yml")
+    return [str(toc["root"]), *(str(entry["file"]) for entry in toc["chapters"])]
+
+
+def lay_out(
+    book: Path, notebooks: Mapping[str, NotebookNode], times: str, source: Path, pdf: bool = False
+) -> None:
     """Write the tree that the renderer reads: the book's own pages, the executed chapters, their scripts.
 
-    `times` is the page of execution times; it becomes the book's last page.
+    `times` is the page of execution times; it becomes the book's last page but one. The last one has the
+    book to take along: the notebooks, and with `pdf` the PDF that is printed once the pages stand.
     """
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(
@@ -76,14 +87,39 @@ def lay_out(book: Path, notebooks: Mapping[str, NotebookNode], times: str, sourc
         write_if_changed(source / "chapters" / f"{name}.ipynb", notebook_text(page))
     write_explorers(explorers, source / "_extra")
     write_if_changed(source / "execution_times.md", times)
+    write_if_changed(source / "downloads.md", downloads_page(pdf))
+    _zip_notebooks(notebooks, source / "_extra" / NOTEBOOKS)
     toc = _read_yaml(book / "_toc.yml")
-    toc["chapters"].append({"file": "execution_times"})
+    toc["chapters"] += [{"file": "execution_times"}, {"file": "downloads"}]
     write_if_changed(source / "_toc.yml", yaml.safe_dump(toc, sort_keys=False))
     if (book.parent / CHANGELOG).is_file():
         shutil.copy2(book.parent / CHANGELOG, source / "changelog.md")
     config = with_buttons(_read_yaml(book / "_config.yml"))
     write_if_changed(source / "_config.yml", yaml.safe_dump(config, sort_keys=False))
     _copy_mathjax(source / "_extra" / "mathjax")
+
+
+def downloads_page(pdf: bool) -> str:
+    """The page that offers the notebooks, and the PDF where there is one."""
+    whole = f'- <a href="{PDF}">The whole book as a PDF</a>, for paper and for trains.\n' if pdf else ""
+    return f"""# Take it with you
+
+{whole}- <a href="{NOTEBOOKS}">All chapters as notebooks</a>, with what their cells showed. They run in
+  Jupyter, on Colab and on Kaggle; the first cell of each looks for this package, and installs it from where
+  `SNNMLP_SOURCE` points.
+
+The pages themselves need no connection either: copy their folder, and serve it with `python -m http.server`.
+"""
+
+
+def _zip_notebooks(notebooks: Mapping[str, NotebookNode], target: Path) -> None:
+    """Write all notebooks into one archive, the same bytes for the same notebooks."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, notebook in notebooks.items():
+            entry = zipfile.ZipInfo(f"{name}.ipynb", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, notebook_text(notebook))
 
 
 def with_buttons(config: dict[str, Any]) -> dict[str, Any]:
@@ -128,6 +164,8 @@ def render(source: Path, html: Path) -> bool:
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise RenderError(strip_ansi(result.stderr.strip() or result.stdout))
+    for unused in (work / "_build" / "html" / "_static").rglob("*.map"):
+        unused.unlink()  # source maps, for those who debug the theme
     stamp.unlink(missing_ok=True)
     shutil.rmtree(html, ignore_errors=True)
     os.replace(work / "_build" / "html", html)
