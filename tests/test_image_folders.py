@@ -354,6 +354,9 @@ def test_what_is_corrupt_can_be_left_out_and_is_listed(tmp_path: Path) -> None:
     assert " of 12)" in out
     listed = (tmp_path / "runs" / "fashion_smoke-0-1" / "recipe.yaml").read_text()
     assert "skip_corrupt: true" in listed
+    kept = (tmp_path / "runs" / "fashion_smoke-0-1" / "left_out.txt").read_text().splitlines()
+    assert len(kept) == 3
+    assert all(line in out for line in kept)
     checkpoint = tmp_path / "runs" / "fashion_smoke-0-1" / "checkpoint.safetensors"
     assert call("evaluate", checkpoint)[0] == 0, "the same images are left out of the test"
 

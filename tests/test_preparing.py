@@ -227,7 +227,10 @@ def test_imagenet_is_unpacked_into_class_folders(tmp_path: Path, monkeypatch: py
         file = place / "val" / synset / f"ILSVRC2012_val_{number:08}.JPEG"
         assert file.read_bytes() == jpeg(number)
     source = open_source("imagenet", place)
-    assert source.class_names == SYNSETS
+    assert [name.split(maxsplit=1)[0] for name in source.class_names] == list(SYNSETS)
+    assert "n02012849 crane" in source.class_names
+    assert imagenet.same_classes(source.class_names, SYNSETS), "a copy without words has the same classes"
+    assert not imagenet.same_classes(source.class_names, SYNSETS[::-1])
     assert source.pictures("train").labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert (place / "train" / SYNSETS[2] / f"{SYNSETS[2]}_2.JPEG").read_bytes() == jpeg(102)
     assert "n02012849 crane\n" in (place / "words.txt").read_text()

@@ -103,6 +103,33 @@ def read_synsets(file: Path) -> list[str]:
     return lines
 
 
+def named_classes(place: Path, synsets: Sequence[str]) -> tuple[str, ...]:
+    """Synsets with what they mean in words, as `n01440764 tench, Tinca tinca`, by the folder's `words.txt`.
+
+    Without that file, and for a synset that it does not have, the synset stands alone.
+    """
+    file = place / WORDS
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    words = dict(line.split(maxsplit=1) for line in lines if len(line.split(maxsplit=1)) == 2)
+    return tuple(f"{synset} {words[synset]}" if synset in words else synset for synset in synsets)
+
+
+def same_classes(some: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether two lists of class names mean the same classes, whether or not words follow the synsets.
+
+    >>> same_classes(["n01440764 tench, Tinca tinca"], ["n01440764"])
+    True
+    >>> same_classes(["ant"], ["bee"])
+    False
+    """
+    return [_identifier(name) for name in some] == [_identifier(name) for name in others]
+
+
+def _identifier(name: str) -> str:
+    synset = SYNSET.match(name)
+    return synset[0] if synset else name
+
+
 def read_devkit(archive: Path, place: Path | None = None, md5: str = DEVKIT_MD5) -> list[str]:
     """The class of each validation picture from `ILSVRC2012_devkit_t12.tar.gz`.
 

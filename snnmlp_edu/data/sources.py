@@ -16,6 +16,7 @@ from .digits import DIGIT_NAMES, load_digits
 from .embedded import CLASS_NAMES, load_embedded
 from .file_source import FileSource, open_folder
 from .idx_folder import idx_class_names, load_idx
+from .imagenet import named_classes
 from .photographs import ROTATION_NAMES, load_photographs
 from .picture_sets import MemoryPictures, PictureSet
 from .settings import Verification
@@ -67,6 +68,14 @@ class ImageSource:
         if self.files is not None:
             return self.files.open(split)
         return MemoryPictures(self.load(split), f"{self.name} ({split})")
+
+    def left_out(self, announce: bool = False) -> list[str]:
+        """A line for each damaged image that is left out of the training or the test images.
+
+        Raises:
+            InputError: an image is damaged, and is not to be left out.
+        """
+        return self.files.check(announce) if self.files is not None else []
 
 
 def open_source(
@@ -128,6 +137,7 @@ def open_source(
         return ImageSource(dataset, names, partial(load_idx, place, class_names=names))
     if dataset in ("imagenet", "image_folder", "webdataset"):
         files = (open_shards if dataset == "webdataset" else open_folder)(place, verify, skip_corrupt)
-        return ImageSource(dataset, files.class_names, files=files)
+        names = named_classes(place, files.class_names) if dataset == "imagenet" else files.class_names
+        return ImageSource(dataset, names, files=files)
     archive = CifarArchive(dataset, place, md5)
     return ImageSource(dataset, archive.class_names(), archive.load)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import Checkpoint
 from ..data.batches import PictureBatches, in_order, load_batches, sound
+from ..data.imagenet import same_classes
 from ..data.picture_sets import PictureSet
 from ..data.settings import Loading, cores
 from ..data.sources import ImageSource, open_source
@@ -100,7 +101,7 @@ def evaluate_source(
     Raises:
         InputError: the checkpoint was trained on other classes.
     """
-    if checkpoint.class_names != source.class_names:
+    if not same_classes(checkpoint.class_names, source.class_names):
         raise InputError(
             f"the checkpoint tells {', '.join(checkpoint.class_names) or 'nameless classes'} apart and the"
             f" {source.name} images show {', '.join(source.class_names)}; use one that was trained on them"

@@ -47,10 +47,9 @@ def feed(source: ImageSource, recipe: Recipe, config: NetworkConfig, announce: b
     Raises:
         InputError: images are damaged, too few, or do not fit the network.
     """
-    if source.files is not None:
-        left_out = source.files.check(announce)
-        if left_out and announce:
-            print("\n".join(["left out:", *left_out, f"{len(left_out)} images left out"]))
+    left_out = source.left_out(announce)
+    if left_out and announce:
+        print("\n".join(["left out:", *left_out, f"{len(left_out)} images left out"]))
     everything = source.pictures("train")
     split = train_validation_split(everything.labels, recipe.validation_fraction, recipe.seed)
     train, validation = (everything.subset(part) for part in split)

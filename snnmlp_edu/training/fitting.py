@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..checkpoints import load_checkpoint
 from ..data.files import write_atomically
+from ..data.imagenet import same_classes
 from ..data.sources import ImageSource
 from ..errors import InputError, Preempted
 from ..network import SpikingNetwork
@@ -47,7 +48,7 @@ class TrainingResult:
 
     Args:
         folder: the run's folder: the checkpoint, `last.safetensors` (the state from which it goes on),
-            `epochs.csv`, `learning_curves.png` and `recipe.yaml`.
+            `epochs.csv`, `learning_curves.png`, `recipe.yaml`, and `left_out.txt` where images were damaged.
         best_epoch: the epoch with the highest validation accuracy, whose weights were kept.
         validation_accuracy: of that epoch, in 0 to 1.
         test_correct: test images that its weights classify correctly.
@@ -157,7 +158,7 @@ def fit(
     if run is not None:
         run.require_same(description)
     plan = Plan(recipe, data.batches.count, placement.processes)
-    folder = RunFolder(Path(output), recipe, run.folder if run is not None else None)
+    folder = RunFolder(Path(output), recipe, source.left_out(), run.folder if run is not None else None)
     if announce:
         print(plan)
     pace, state_io = Pace(plan), StateIO(description)
@@ -248,7 +249,9 @@ def make_network(
         )
     if start is None:
         return model, None
-    transfer = transfer_weights(start.model, model, keep_head=start.class_names == source.class_names)
+    transfer = transfer_weights(
+        start.model, model, keep_head=same_classes(start.class_names, source.class_names)
+    )
     model.load_state_dict(transfer.weights)
     return model, transfer
 

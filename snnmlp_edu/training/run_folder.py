@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,6 +14,8 @@ from .processes import on_first
 from .recipe import Recipe
 from .resume import RECIPE
 
+LEFT_OUT = "left_out.txt"
+
 
 class RunFolder(Callback):
     """Opens a run's folder before anything is trained; it must stand first among the callbacks.
@@ -20,16 +23,21 @@ class RunFolder(Callback):
     Args:
         output: folder in which a new run gets its own.
         recipe: after which it is called, and which is saved there.
+        left_out: a line for each image that is left out, saved there too.
         existing: the folder of a run that goes on.
     """
 
-    def __init__(self, output: Path, recipe: Recipe, existing: Path | None = None) -> None:
-        self.output, self.recipe, self.existing = output, recipe, existing
+    def __init__(
+        self, output: Path, recipe: Recipe, left_out: Sequence[str] = (), existing: Path | None = None
+    ) -> None:
+        self.output, self.recipe, self.left_out, self.existing = output, recipe, left_out, existing
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make the folder, in the first process; the others learn its name."""
         if self.existing is None:
-            self.existing = on_first(trainer, lambda: make_run_folder(self.output, self.recipe))
+            self.existing = on_first(
+                trainer, lambda: make_run_folder(self.output, self.recipe, self.left_out)
+            )
 
     @property
     def path(self) -> Path:
@@ -38,8 +46,8 @@ class RunFolder(Callback):
         return self.existing
 
 
-def make_run_folder(output: Path, recipe: Recipe) -> Path:
-    """Make `output/<recipe>-<seed>-<number>`, with the resolved recipe in it.
+def make_run_folder(output: Path, recipe: Recipe, left_out: Sequence[str] = ()) -> Path:
+    """Make `output/<recipe>-<seed>-<number>`, with the resolved recipe and the images left out.
 
     Raises:
         InputError: the folder cannot be made or written.
@@ -56,6 +64,8 @@ def make_run_folder(output: Path, recipe: Recipe) -> Path:
             except FileExistsError:
                 continue
         write_atomically(folder / RECIPE, recipe.to_yaml().encode())
+        if left_out:
+            write_atomically(folder / LEFT_OUT, "".join(f"{line}\n" for line in left_out).encode())
     except OSError as error:
         raise InputError(
             f"the output folder {output} cannot be written ({error.strerror}); choose another with --output"
