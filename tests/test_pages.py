@@ -137,7 +137,7 @@ def test_every_link_of_the_assembled_book_leads_somewhere(html: Path) -> None:
 
 
 def test_notebooks_can_be_taken_along(html: Path) -> None:
-    links = [str(link["href"]) for link in article(html / "downloads.html").find_all("a", class_="")]
+    links = [str(link["href"]) for link in article(html / "downloads.html").select("li a")]
     assert links == ["notebooks.zip"], "no PDF was asked for"
     with zipfile.ZipFile(html / "notebooks.zip") as archive:
         assert archive.namelist() == [f"{name}.ipynb" for name in CHAPTERS]

@@ -106,7 +106,12 @@ def _article(page: BeautifulSoup, name: str, pages: list[str]) -> Tag:
         idle.decompose()
     for folded in article.find_all("details"):
         folded["open"] = ""
+    given: set[str] = set()
     for each in article.find_all(id=True):
+        if each["id"] in given:
+            del each["id"]  # proofs share one
+            continue
+        given.add(str(each["id"]))
         each["id"] = f"{_slug(name)}--{each['id']}"
     for image in article.find_all("img", src=True):
         if not urlsplit(str(image["src"])).scheme:
