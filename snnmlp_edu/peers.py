@@ -6,6 +6,7 @@ multi-step layers, a reset before each call. It covers the default variant of `N
 
 from __future__ import annotations
 
+import warnings
 from itertools import pairwise
 from typing import Any
 
@@ -57,7 +58,9 @@ class NorseLIF(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         try:
-            from norse.torch.functional import lif_box
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # norse compiles with torch.jit on import
+                from norse.torch.functional import lif_box
         except ImportError as error:
             raise InputError(
                 f"the comparison needs norse ({error}); run, in a clone: pip install -e '.[bench]'"

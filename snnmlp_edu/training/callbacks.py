@@ -42,7 +42,7 @@ class KeepBest(Callback):
         class_names: likewise.
         plan: its recipe likewise.
         pace: how fast the training goes.
-        announce: print a line for each epoch, and the warnings.
+        announce: print the plan, a line for each epoch, and the warnings.
     """
 
     def __init__(
@@ -64,6 +64,11 @@ class KeepBest(Callback):
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {"validation_accuracy": -1.0}
         self.start = time.monotonic()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what will be done, now that the folder stands."""
+        if self.announce and trainer.is_global_zero:
+            print(self.plan)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the epoch; equal accuracy keeps the earlier one."""
