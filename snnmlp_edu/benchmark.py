@@ -9,81 +9,25 @@ from __future__ import annotations
 import importlib.util
 import math
 import multiprocessing
-import statistics
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from .compile_costs import measure_start, race_compiled_blocks
 from .config import NeuronConfig
 from .mfi import crossover, fold_batch_norm
 from .neurons import LIF
 from .peers import NorseLIF, SpikingJellyMLP, spikingjelly_lif
+from .racing import Action, Measurement, Sweep, race, training_step
 from .registry import create_model, get_config
 
 NEURON_SHAPE = (4, 16, 16, 16, 96)
 EVENT_RATES = (0.02, 0.05, 0.15, 0.3)  # spikes a neuron and step
 CLEAR_REFS = Path("/proc/self/clear_refs")  # writing 5 to it resets the peak of resident memory
-Action = Callable[[], Any]
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Times of several contestants at one task.
-
-    Args:
-        task: what each of them did.
-        milliseconds: contestant -> median time of a call.
-        ours: the contestant that the ratios are about.
-    """
-
-    task: str
-    milliseconds: dict[str, float]
-    ours: str = "ours"
-
-    @property
-    def ratios(self) -> dict[str, float]:
-        """Contestant -> its time as a multiple of ours."""
-        own = self.milliseconds[self.ours]
-        return {name: t / own for name, t in self.milliseconds.items() if name != self.ours}
-
-
-def race(task: str, contestants: dict[str, Action], rounds: int = 15, warm_up: int = 3) -> Measurement:
-    """Call all contestants in turn, round after round, and take the median time of each."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(warm_up + rounds):
-        for name, action in contestants.items():
-            action()  # untimed: it takes back the memory and the caches that the one before had
-            start = time.perf_counter()
-            action()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if turn >= warm_up:
-                times[name].append(time.perf_counter() - start)
-    return Measurement(task, {name: 1e3 * statistics.median(t) for name, t in times.items()})
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """One task measured at several values of one variable.
-
-    Args:
-        task: what was done.
-        variable: what changed, with its unit.
-        values: the values it took.
-        measurements: one for each value.
-    """
-
-    task: str
-    variable: str
-    values: tuple[float, ...]
-    measurements: tuple[Measurement, ...]
 
 
 def has_spikingjelly() -> bool:
@@ -145,13 +89,6 @@ def networks(preset: str, **overrides: Any) -> dict[str, nn.Module]:
     twin = create_model(preset, **overrides | {"activation": "relu"})
     found: dict[str, nn.Module] = {"ours": create_model(preset, **overrides), "ReLU twin": twin}
     return found | ({"SpikingJelly": SpikingJellyMLP(config)} if has_spikingjelly() else {})
-
-
-def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> None:
-    """Forward, loss and backward; the optimiser is the same for all and left out."""
-    model.train()
-    model.zero_grad(set_to_none=True)
-    functional.cross_entropy(model(images), labels).backward()
 
 
 def inference(model: nn.Module, images: Tensor) -> Tensor:
@@ -273,13 +210,17 @@ def sweep_rates(rates: tuple[float, ...] = (0.01, 0.05, 0.15, 0.3, 0.5)) -> Swee
 
 
 def run(quick: bool = False, large: bool = False) -> tuple[list[Measurement], list[Sweep]]:
-    """All measurements; `quick` leaves out the sweeps, `large` takes in the networks at 224 px."""
+    """All measurements; `quick` leaves out sweeps and starts, `large` takes in 224 px and compiled blocks."""
     measurements = race_neurons()
     for batch in (16, 64):
         measurements += race_networks("mlp_spe_micro", batch)
     measurements += race_events()
+    if not quick:
+        measurements.append(measure_start("mlp_spe_micro"))
     for batch in (1, 8) if large else ():
         measurements += race_networks("mlp_spe_t", batch, rounds=1, warm_up=0)  # each call takes seconds
+    if large:
+        measurements.append(race_compiled_blocks("mlp_spe_micro", batch=64))
     return measurements, [] if quick else [*sweep_networks(), sweep_rates()]
 
 

@@ -128,9 +128,9 @@ def predict(
 
 @app.command(epilog="Example: snnmlp bench --quick")
 def bench(
-    quick: Annotated[bool, typer.Option(help="Leave out the sweeps, which take minutes.")] = False,
+    quick: Annotated[bool, typer.Option(help="Leave out sweeps and starts, which take minutes.")] = False,
     large: Annotated[
-        bool, typer.Option(help="Take in mlp_spe_t at 224 px, which takes minutes more.")
+        bool, typer.Option(help="Take in mlp_spe_t at 224 px and compiled blocks, which takes minutes more.")
     ] = False,
     profile: Annotated[bool, typer.Option(help="Only say what a training step spends its time on.")] = False,
     stored: Annotated[

@@ -14,7 +14,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "shipped" not in path.p
 
 # A file imports only from lower levels; inside a subpackage imports must not form a circle.
 LEVELS = (
-    ("errors", "layout", "plots", "recomputing", "surrogates"),
+    ("errors", "layout", "plots", "racing", "recomputing", "surrogates"),
     ("field_plots",),
     ("config",),
     ("compiled", "data", "normalisation"),
@@ -26,7 +26,7 @@ LEVELS = (
     ("registry",),
     ("baselines", "presets"),
     ("checkpoints", "peers", "recording", "regions", "transfer"),
-    ("mfi", "prediction"),
+    ("compile_costs", "mfi", "prediction"),
     ("cost", "receptive_fields"),
     ("benchmark", "training"),
     ("benchmark_report", "ledger"),

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from snnmlp_edu import LIF, InputError, NetworkConfig, SpikingMLP, benchmark
+from snnmlp_edu import LIF, InputError, NetworkConfig, SpikingMLP, benchmark, compile_costs, racing
 from snnmlp_edu.cli import app
 from snnmlp_edu.peers import SpikingJellyMLP
 
@@ -33,7 +33,7 @@ def test_a_race_calls_everyone_in_turn_and_takes_the_median(monkeypatch: pytest.
         calls.append(name)
         clock[0] += next(durations[name])
 
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(racing.time, "perf_counter", lambda: clock[0])
     actions = {"ours": lambda: act("ours"), "peer": lambda: act("peer")}
     measured = benchmark.race("act", actions, rounds=3, warm_up=1)
     assert calls == ["ours", "ours", "peer", "peer"] * 4
@@ -68,6 +68,20 @@ def test_memory_is_that_of_the_step_alone() -> None:
     assert len(filler) == 2**27
     # The first stage alone keeps tens of tensors of 4 x 32 x 16 x 16 x 12 numbers, 1.5 MiB each.
     assert all(10 < peak < 400 for peak in peaks.values()), peaks
+
+
+def test_a_second_process_finds_the_neurons_compiled() -> None:
+    started = compile_costs.measure_start("mlp_spe_nano", batch=16)
+    assert set(started.ratios) == {"ours, nothing compiled yet", "ours, eager"}
+    assert started.ratios["ours, nothing compiled yet"] > 1
+
+
+def test_blocks_may_be_compiled_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+    monkeypatch.setattr(compile_costs, "compile_blocks", compiled.append)
+    raced = compile_costs.race_compiled_blocks("mlp_spe_nano", batch=2, rounds=1)
+    assert set(raced.ratios) == {"ours, compiled blocks"}
+    assert len(compiled) == 1
 
 
 @pytest.fixture

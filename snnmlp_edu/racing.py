@@ -1,0 +1,75 @@
+"""Calls timed in turn, and what was measured of them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Action = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Times of several contestants at one task.
+
+    Args:
+        task: what each of them did.
+        milliseconds: contestant -> median time of a call.
+        ours: the contestant that the ratios are about.
+    """
+
+    task: str
+    milliseconds: dict[str, float]
+    ours: str = "ours"
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Contestant -> its time as a multiple of ours."""
+        own = self.milliseconds[self.ours]
+        return {name: t / own for name, t in self.milliseconds.items() if name != self.ours}
+
+
+def race(task: str, contestants: dict[str, Action], rounds: int = 15, warm_up: int = 3) -> Measurement:
+    """Call all contestants in turn, round after round, and take the median time of each."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(warm_up + rounds):
+        for name, action in contestants.items():
+            action()  # untimed: it takes back the memory and the caches that the one before had
+            start = time.perf_counter()
+            action()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if turn >= warm_up:
+                times[name].append(time.perf_counter() - start)
+    return Measurement(task, {name: 1e3 * statistics.median(t) for name, t in times.items()})
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One task measured at several values of one variable.
+
+    Args:
+        task: what was done.
+        variable: what changed, with its unit.
+        values: the values it took.
+        measurements: one for each value.
+    """
+
+    task: str
+    variable: str
+    values: tuple[float, ...]
+    measurements: tuple[Measurement, ...]
+
+
+def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """Forward, loss and backward; the optimiser is the same for all and left out."""
+    model.train()
+    model.zero_grad(set_to_none=True)
+    functional.cross_entropy(model(images), labels).backward()
