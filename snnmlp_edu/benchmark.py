@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import multiprocessing
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from .config import NeuronConfig
 from .mfi import crossover, fold_batch_norm
 from .neurons import LIF
 from .peers import NorseLIF, SpikingJellyMLP, spikingjelly_lif
-from .racing import Action, Measurement, Sweep, race, training_step
+from .racing import Action, Measurement, Sweep, measure_in_child, race, random_batch, training_step
 from .registry import create_model, get_config
 
 NEURON_SHAPE = (4, 16, 16, 16, 96)
@@ -104,8 +103,7 @@ def race_networks(
     """Training step, and inference if asked for, of one preset at one batch size, T and image size."""
     models = networks(preset, **overrides)
     config = get_config(preset, **overrides)
-    images = torch.rand(batch, config.in_channels, config.image_size, config.image_size)
-    labels = torch.randint(config.num_classes, (batch,))
+    images, labels = random_batch(config, batch)
     size = f"{preset} at {config.image_size} px, T {config.time_steps}, batch {batch}"
     steps: dict[str, Action] = {n: partial(training_step, m, images, labels) for n, m in models.items()}
     training = race(f"{size}, training step", steps, rounds, warm_up)
@@ -119,7 +117,7 @@ def race_networks(
 def race_events(preset: str = "mlp_spe_micro", batch: int = 16, rounds: int = 5) -> list[Measurement]:
     """One network on its events alone, beside its dense folded form, with every layer at a firing rate."""
     config = get_config(preset)
-    images = torch.rand(batch, config.in_channels, config.image_size, config.image_size)
+    images, _ = random_batch(config, batch)
     timings = crossover(create_model(preset).eval(), images, EVENT_RATES, rounds, layers=False)
     size = f"{preset} at {config.image_size} px, T {config.time_steps}, batch {batch}"
     return [
@@ -131,11 +129,10 @@ def race_events(preset: str = "mlp_spe_micro", batch: int = 16, rounds: int = 5)
     ]
 
 
-def _step_in_child(name: str, preset: str, batch: int, queue: Any) -> None:
+def _memory_of_step(name: str, preset: str, batch: int) -> float:
     torch.manual_seed(0)
     model, config = networks(preset)[name], get_config(preset)
-    images = torch.rand(batch, config.in_channels, config.image_size, config.image_size)
-    labels = torch.randint(config.num_classes, (batch,))
+    images, labels = random_batch(config, batch)
     # What the libraries and the compiler themselves take is there before the step that counts.
     for _ in range(2):
         training_step(model, images[:2], labels[:2])
@@ -143,7 +140,7 @@ def _step_in_child(name: str, preset: str, batch: int, queue: Any) -> None:
     CLEAR_REFS.write_text("5")
     before = _peak_kib()
     training_step(model, images, labels)
-    queue.put(_peak_kib() - before)
+    return (_peak_kib() - before) / 1024
 
 
 def _peak_kib() -> int:
@@ -158,16 +155,8 @@ def peak_memory(preset: str, batch: int) -> dict[str, float]:
     """
     if not CLEAR_REFS.exists():
         return {}
-    spawn = multiprocessing.get_context("spawn")
     names: Iterable[str] = ("ours", "ReLU twin", *(("SpikingJelly",) if has_spikingjelly() else ()))
-    peaks = {}
-    for name in names:
-        queue = spawn.Queue()
-        child = spawn.Process(target=_step_in_child, args=(name, preset, batch, queue))
-        child.start()
-        peaks[name] = queue.get(timeout=600) / 1024
-        child.join()
-    return peaks
+    return {name: measure_in_child(_memory_of_step, name, preset, batch) for name in names}
 
 
 def sweep_networks(rounds: int = 2) -> list[Sweep]:
@@ -227,8 +216,7 @@ def run(quick: bool = False, large: bool = False) -> tuple[list[Measurement], li
 def profile_step(preset: str = "mlp_spe_micro", batch: int = 64) -> str:
     """What a training step of ours spends its time on, by operation, as a table."""
     model, config = create_model(preset), get_config(preset)
-    images = torch.rand(batch, config.in_channels, config.image_size, config.image_size)
-    labels = torch.randint(config.num_classes, (batch,))
+    images, labels = random_batch(config, batch)
     for _ in range(3):
         training_step(model, images, labels)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:

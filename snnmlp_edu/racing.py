@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from .config import NetworkConfig
 
 Action = Callable[[], Any]
 
@@ -66,6 +70,19 @@ class Sweep:
     variable: str
     values: tuple[float, ...]
     measurements: tuple[Measurement, ...]
+
+
+def random_batch(config: NetworkConfig, batch: int) -> tuple[Tensor, Tensor]:
+    """Random images `[B, C, H, W]` that fit a network, and random labels `[B]`."""
+    images = torch.rand(batch, config.in_channels, config.image_size, config.image_size)
+    return images, torch.randint(config.num_classes, (batch,))
+
+
+def measure_in_child(measure: Callable[..., float], *arguments: Any) -> float:
+    """What a function of a module returns in a process of its own, which shares no memory with this one."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(measure, *arguments).result()
 
 
 def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> None:

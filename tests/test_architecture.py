@@ -14,10 +14,10 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "shipped" not in path.p
 
 # A file imports only from lower levels; inside a subpackage imports must not form a circle.
 LEVELS = (
-    ("errors", "layout", "plots", "racing", "recomputing", "surrogates"),
+    ("errors", "layout", "plots", "recomputing", "surrogates"),
     ("field_plots",),
     ("config",),
-    ("compiled", "data", "normalisation"),
+    ("compiled", "data", "normalisation", "racing"),
     ("neurons",),
     ("firing",),
     ("patches", "synapses"),

@@ -55,13 +55,13 @@ def test_inference_is_raced_folded_too() -> None:
     assert set(inference.milliseconds) == {*training.milliseconds, "ours, folded"}
 
 
-@pytest.mark.skipif(not benchmark.CLEAR_REFS.exists(), reason="only Linux tells a process its peak memory")
 def test_events_are_raced_with_the_dense_form_at_each_rate() -> None:
     races = benchmark.race_events("mlp_spe_nano", batch=2, rounds=1)
     assert [race.task.rpartition(", ")[2] for race in races] == ["2% fire", "5% fire", "15% fire", "30% fire"]
     assert all(set(race.ratios) == {"ours, dense", "ours, auto"} for race in races)
 
 
+@pytest.mark.skipif(not benchmark.CLEAR_REFS.exists(), reason="only Linux tells a process its peak memory")
 def test_memory_is_that_of_the_step_alone() -> None:
     filler = torch.zeros(2**27)  # 512 MiB here must not hide what the children take
     peaks = benchmark.peak_memory("mlp_spe_nano", batch=32)
@@ -70,10 +70,20 @@ def test_memory_is_that_of_the_step_alone() -> None:
     assert all(10 < peak < 400 for peak in peaks.values()), peaks
 
 
-def test_a_second_process_finds_the_neurons_compiled() -> None:
+def test_a_second_process_finds_the_neurons_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[set[Path]] = []
+    measure_in_child = compile_costs.measure_in_child
+
+    def watched(measure: Any, preset: str, batch: int, backend: str, cache: str) -> float:
+        milliseconds = measure_in_child(measure, preset, batch, backend, cache)
+        compiled.append(set(Path(cache).rglob("*.so")))
+        return milliseconds
+
+    monkeypatch.setattr(compile_costs, "measure_in_child", watched)
     started = compile_costs.measure_start("mlp_spe_nano", batch=16)
     assert set(started.ratios) == {"ours, nothing compiled yet", "ours, eager"}
-    assert started.ratios["ours, nothing compiled yet"] > 1
+    assert compiled[0], "the first process had to compile"
+    assert compiled[1] == compiled[2] == compiled[0], "those that followed had not"
 
 
 def test_blocks_may_be_compiled_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +92,30 @@ def test_blocks_may_be_compiled_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> N
     raced = compile_costs.race_compiled_blocks("mlp_spe_nano", batch=2, rounds=1)
     assert set(raced.ratios) == {"ours, compiled blocks"}
     assert len(compiled) == 1
+
+
+@pytest.mark.parametrize(("quick", "large"), [(True, False), (False, False), (True, True)])
+def test_a_run_takes_in_what_was_asked_for(quick: bool, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def named(name: str) -> benchmark.Measurement:
+        return benchmark.Measurement(name, {"ours": 1.0})
+
+    def race_networks(preset: str, batch: int, **_: int) -> list[benchmark.Measurement]:
+        return [named(f"{preset} {batch}")]
+
+    monkeypatch.setattr(benchmark, "race_neurons", lambda: [named("neuron")])
+    monkeypatch.setattr(benchmark, "race_networks", race_networks)
+    monkeypatch.setattr(benchmark, "race_events", lambda: [named("events")])
+    monkeypatch.setattr(benchmark, "measure_start", lambda preset: named("start"))
+    monkeypatch.setattr(benchmark, "race_compiled_blocks", lambda preset, batch: named("blocks"))
+    monkeypatch.setattr(benchmark, "sweep_networks", lambda: ["networks"])
+    monkeypatch.setattr(benchmark, "sweep_rates", lambda: "rates")
+    measurements, sweeps = benchmark.run(quick, large)
+    assert [each.task for each in measurements] == [
+        *("neuron", "mlp_spe_micro 16", "mlp_spe_micro 64", "events"),
+        *([] if quick else ["start"]),
+        *(["mlp_spe_t 1", "mlp_spe_t 8", "blocks"] if large else []),
+    ]
+    assert sweeps == ([] if quick else ["networks", "rates"])
 
 
 @pytest.fixture

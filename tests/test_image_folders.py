@@ -224,6 +224,19 @@ def test_imagenet_is_normalised_by_the_values_that_all_use(photos: Path, tmp_pat
     assert (preprocessing.mean, preprocessing.std) == (IMAGENET_MEAN, IMAGENET_STD)
 
 
+def test_imagenet_without_its_words_has_the_same_classes(tmp_path: Path) -> None:
+    folder = write_image_folder(tmp_path / "imagenet", ("n01440764", "n02012849", "n03126707"))
+    (folder / "words.txt").write_text("n01440764 tench, Tinca tinca\nn02012849 crane\n")
+    result = train(folder, tmp_path, **workers(0), dataset="imagenet", max_steps=1)
+    names = ("n01440764 tench, Tinca tinca", "n02012849 crane", "n03126707")
+    assert load_checkpoint(result.checkpoint).class_names == names
+    (folder / "words.txt").unlink()
+    assert call("evaluate", result.checkpoint)[0] == 0
+    (folder / "train" / "n02012849").rename(folder / "train" / "n02012850")
+    (folder / "val" / "n02012849").rename(folder / "val" / "n02012850")
+    assert_wrong_usage(call("evaluate", result.checkpoint), "tells n01440764 tench.* apart")
+
+
 def test_grey_network_sees_grey_pictures(photos: Path, tmp_path: Path) -> None:
     result = train(photos, tmp_path, **workers(0), in_channels=1, max_steps=1)
     preprocessing = load_checkpoint(result.checkpoint).preprocessing

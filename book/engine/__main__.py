@@ -12,12 +12,13 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from snnmlp_edu.data.files import write_atomically
+from snnmlp_edu.data.settings import cores
 from snnmlp_edu.errors import InputError
 
 from .browser import MISSING, find_browser
 from .cache import Run, notebook_text, run_chapter, write_if_changed
 from .convert import convert
-from .execute import PROFILES, ChapterError, cores
+from .execute import PROFILES, ChapterError
 from .pdf import print_book
 from .render import PDF, RenderError, chapters, lay_out, pages, render, repository
 

@@ -13,6 +13,8 @@ from nbconvert.filters import strip_ansi
 from nbformat import NotebookNode
 from papermill.parameterize import parameterize_notebook
 
+from snnmlp_edu.data.settings import cores
+
 PROFILES = ("smoke", "cpu", "gpu", "paper")
 SECONDS_A_CELL = {"smoke": 900, "cpu": 7200}  # a cell that hangs must not hang the build with it
 
@@ -62,11 +64,6 @@ def execute(notebook: NotebookNode, chapter: str, profile: str = "smoke", jobs: 
             died = f"the kernel died\n\n{started[-1].source}"
             raise ChapterError(f"{_place(run, started, chapter)}: {died}") from None
     return with_outputs(notebook, run)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _environment(scratch: str, jobs: int = 1) -> dict[str, str]:

@@ -110,7 +110,7 @@ def named_classes(place: Path, synsets: Sequence[str]) -> tuple[str, ...]:
     """
     file = place / WORDS
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
-    words = dict(line.split(maxsplit=1) for line in lines if len(line.split(maxsplit=1)) == 2)
+    words = dict(line.split(maxsplit=1) for line in lines if " " in line.strip())
     return tuple(f"{synset} {words[synset]}" if synset in words else synset for synset in synsets)
 
 
@@ -126,8 +126,8 @@ def same_classes(some: Sequence[str], others: Sequence[str]) -> bool:
 
 
 def _identifier(name: str) -> str:
-    synset = SYNSET.match(name)
-    return synset[0] if synset else name
+    first = name.partition(" ")[0]
+    return first if SYNSET.fullmatch(first) else name
 
 
 def read_devkit(archive: Path, place: Path | None = None, md5: str = DEVKIT_MD5) -> list[str]:
