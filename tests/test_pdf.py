@@ -29,6 +29,7 @@ def html(tmp_path: Path) -> Path:
       <a href="../genindex.html">index</a>
       <details class="hide"><summary>code</summary>hidden</details>
       <details><summary>Answer</summary>42</details>
+      <p id="proof">as some themes write it</p><p id="proof">twice</p>
       <div class="explorer"></div><img src="../_images/a%20b.png" alt="a"><script>alert(1)</script>"""
     (tmp_path / "chapters" / "one.html").write_text(page(first), encoding="utf-8")
     words = '<h1 id="top">Two</h1><a href="chapters/one.html">back</a>'
@@ -39,7 +40,7 @@ def html(tmp_path: Path) -> Path:
 def test_pages_stand_behind_each_other_with_their_links_turned_inwards(html: Path) -> None:
     whole = BeautifulSoup(assemble(html, ["chapters/one", "words"]), "html.parser")
     assert [each["id"] for each in whole.find_all(id=True)] == [
-        *("chapters-one", "chapters-one--top", "words", "words--top")
+        *("chapters-one", "chapters-one--top", "chapters-one--proof", "words", "words--top")
     ]
     links = {link.get_text(): link.get("href") for link in whole.find_all("a")}
     assert links == {
