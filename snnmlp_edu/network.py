@@ -11,6 +11,7 @@ batch, rows, columns, channels.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from torch import Tensor, nn
@@ -48,6 +49,29 @@ class SpikingNetwork(nn.Module):
         for stage in self.stages:
             x = stage(x)  # [T, B, H / (patch 2^i), W / (patch 2^i), dim 2^i], spikes
         return self.head(x)  # [T, B, classes]
+
+    @contextmanager
+    def presenting(self, time_steps: int) -> Iterator[None]:
+        """Within it, every image is presented `time_steps` times, whatever the configuration says.
+
+        Weights, statistics and configuration stay as they are: it makes the first epochs of a training
+        cheap. A network with the norm `tebn`, which is tied to its T, raises `InputError` when it is run.
+
+        >>> import torch
+        >>> network = SpikingMLP(NetworkConfig(dim=6, depths=(1, 1), image_size=8, patch_size=2))
+        >>> with network.presenting(2):
+        ...     network.forward_steps(torch.rand(3, 3, 8, 8)).shape
+        torch.Size([2, 3, 1000])
+        """
+        stems = [module for module in self.modules() if isinstance(module, Stem)]
+        before = [stem.time_steps for stem in stems]
+        try:
+            for stem in stems:
+                stem.time_steps = time_steps
+            yield
+        finally:
+            for stem, steps in zip(stems, before, strict=True):
+                stem.time_steps = steps
 
 
 class SpikingMLP(SpikingNetwork):

@@ -68,6 +68,7 @@ class Stem(nn.Module):
     def __init__(self, config: NetworkConfig, embed: ConvNorm | None = None) -> None:
         super().__init__()
         self.config = config
+        self.time_steps = config.time_steps  # SpikingNetwork.presenting changes it for a while
         patch = config.patch_size
         self.embed = embed or ConvNorm(config.in_channels, config.dim, patch, patch)
 
@@ -76,7 +77,7 @@ class Stem(nn.Module):
         self._check(images)
         steps = images if images.ndim == 5 else images.unsqueeze(0)
         current = self.embed(steps.movedim(2, 4))  # [T or 1, B, H / patch, W / patch, dim]
-        return current.expand(self.config.time_steps, *current.shape[1:])
+        return current.expand(self.time_steps, *current.shape[1:])
 
     def _check(self, images: Tensor) -> None:
         c = self.config
@@ -87,13 +88,13 @@ class Stem(nn.Module):
             )
         image = (c.in_channels, c.image_size, c.image_size)
         static = images.ndim == 4 and images.shape[1:] == image
-        timed = images.ndim == 5 and images.shape[0] == c.time_steps and images.shape[2:] == image
+        timed = images.ndim == 5 and images.shape[0] == self.time_steps and images.shape[2:] == image
         if not (static or timed):
             sizes = ", ".join(map(str, image))
             raise InputError(
                 f"images have shape {tuple(images.shape)}; this network takes [B, {sizes}] or"
-                f" [{c.time_steps}, B, {sizes}]: resize them, or build it with other in_channels, image_size"
-                " or time_steps"
+                f" [{self.time_steps}, B, {sizes}]: resize them, or build it with other in_channels,"
+                " image_size or time_steps"
             )
 
 

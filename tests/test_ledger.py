@@ -24,7 +24,7 @@ from snnmlp_edu.checkpoints import hash_tensors, load_checkpoint
 from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data import load_embedded
 from snnmlp_edu.errors import InputError
-from snnmlp_edu.ledger import measurement, provenance, running, store
+from snnmlp_edu.ledger import measurement, provenance, repeating, running, store
 from snnmlp_edu.ledger.plans import recipe_sha256
 from snnmlp_edu.training import load_recipe
 from snnmlp_edu.training.module import TrainingModule
@@ -189,7 +189,8 @@ def test_a_multiplication_is_named(done: Path) -> None:
 
 
 def test_nothing_is_trained_twice(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "train", None)
+    for module in (running, repeating):
+        monkeypatch.setattr(module, "train", None)
     code, out, err = run(copied)
     assert (code, err) == (0, "")
     assert "tiny axial, seed 0 (1 of 4): known from tiny axial" in out

@@ -114,6 +114,27 @@ def test_images_with_a_time_axis_are_presented_step_by_step(tiny: NetworkConfig)
     assert not torch.allclose(later[2], steps[2])
 
 
+def test_presenting_equals_a_network_with_so_many_steps(tiny: NetworkConfig) -> None:
+    network = shaken(tiny).eval()
+    shorter = SpikingMLP(tiny.replace(time_steps=1)).double().eval()
+    shorter.load_state_dict(network.state_dict())
+    images = torch.rand(2, 2, 8, 8, dtype=torch.float64)
+    usual = network.forward_steps(images)
+    with network.presenting(1):
+        assert torch.equal(network.forward_steps(images), shorter.forward_steps(images))
+        with pytest.raises(InputError, match=r"\[1, B,"):
+            network(images.expand(tiny.time_steps, *images.shape))
+    assert torch.equal(network.forward_steps(images), usual), "afterwards nothing has changed"
+
+
+def test_presenting_ends_with_an_error_inside(tiny: NetworkConfig) -> None:
+    network = shaken(tiny.replace(token_norm="tebn")).eval()
+    images = torch.rand(2, 2, 8, 8, dtype=torch.float64)
+    with pytest.raises(InputError, match="time_steps"), network.presenting(1):
+        network(images)
+    assert network.forward_steps(images).shape[0] == tiny.time_steps
+
+
 def test_the_order_of_a_batch_and_earlier_batches_do_not_matter(tiny: NetworkConfig) -> None:
     model = shaken(tiny).eval()
     images = torch.rand(6, 2, 8, 8, dtype=torch.float64)

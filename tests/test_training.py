@@ -89,6 +89,9 @@ def test_overrides_reach_recipe_and_network(recipe: Recipe) -> None:
         ({"epochs": True}, "recipe field epochs is True"),
         ({"epochs": 2.5}, "recipe field epochs is 2.5"),
         ({"max_steps": 0}, "recipe field max_steps is 0"),
+        ({"early_epochs": -1}, "recipe field early_epochs is -1; it must be a whole number of at least 0"),
+        ({"early_time_steps": 0}, "recipe field early_time_steps is 0"),
+        ({"early_epochs": 1}, "recipe field early_epochs is 1 and epochs 1; leave at least one epoch"),
         ({"batch_size": 1}, "recipe field batch_size is 1; it must be a whole number of at least 2"),
         (
             {"learning_rate": "4e-3"},
@@ -333,6 +336,24 @@ def test_max_steps_stops_there_and_still_validates(recipe: Recipe, tmp_path: Pat
     assert [row["step"] for row in result.history] == [3, 4]
     # The schedule spans the four steps: at the end the rate is the lowest.
     assert result.history[-1]["learning_rate"] == pytest.approx(0.01 / 25 / 1e4)
+
+
+def test_early_epochs_present_images_fewer_times(recipe: Recipe, tmp_path: Path) -> None:
+    model = SpikingMLP(get_config("mlp_spe_nano", **{**SMALL, "time_steps": 3}))
+    trained, evaluated = [], []
+
+    def count_steps(_: nn.Module, spikes: tuple[torch.Tensor]) -> None:
+        (trained if model.training else evaluated).append(len(spikes[0]))
+
+    model.head.register_forward_pre_hook(count_steps)
+    plain = dataclasses.replace(recipe, model={})
+    early = {"epochs": 3, "early_epochs": 2, "early_time_steps": 2, "batch_size": 1800}
+    result = fit(model, plain, output=tmp_path, progress=False, **early)
+    assert trained == [2, 2, 2, 2, 2, 2, 3, 3, 3], "three batches an epoch"
+    assert set(evaluated) == {3}
+    kept = load_checkpoint(result.checkpoint)
+    assert kept.model.config.time_steps == 3
+    assert kept.recipe["early_epochs"] == 2
 
 
 def test_training_goes_on_with_a_network_of_yours(recipe: Recipe, tmp_path: Path) -> None:

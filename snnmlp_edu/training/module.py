@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -109,7 +110,8 @@ class TrainingModule(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The recipe's loss of one batch."""
         images, labels = self.mixing(*batch)
-        steps = self.model.forward_steps(images)
+        with self._presentation():
+            steps = self.model.forward_steps(images)
         steps = steps if steps.dtype == torch.float64 else steps.float()  # [T, B, classes]
         loss = self.loss(steps, labels)
         self._stop_if_broken(loss, images)
@@ -118,6 +120,12 @@ class TrainingModule(LightningModule):
         self.log("loss", self.train_tally.loss, prog_bar=True, logger=False)
         self.log("accuracy", self.train_tally.accuracy, prog_bar=True, logger=False)
         return loss
+
+    def _presentation(self) -> AbstractContextManager[None]:
+        """How often images are presented in this epoch: as the network says, or fewer times at first."""
+        recipe = self.plan.recipe
+        early = self.current_epoch < recipe.early_epochs
+        return self.model.presenting(recipe.early_time_steps) if early else nullcontext()
 
     def _stop_if_broken(self, loss: Tensor, images: Tensor) -> None:
         """Raise `Diverged` in every process if the loss of any is not finite."""

@@ -36,6 +36,9 @@ class Recipe:
         init_from: a checkpoint, by name or path, whose weights the network starts with (`transfer_weights`).
             With `preset` None the network is the checkpoint's own, but for `model` and the classes.
         epochs: passes over the training images.
+        early_epochs: first epochs in which a network sees every image `early_time_steps` times only, which is
+            cheaper; validation and tests take the network's own T throughout.
+        early_time_steps: T of these epochs.
         max_steps: stop after so many optimiser steps; None does all epochs.
         batch_size: images taken at once, shared out among all processes; an incomplete last step is left out.
         accumulate: batches whose gradients are averaged into one step of the optimiser.
@@ -92,6 +95,8 @@ class Recipe:
     data_dir: str | None = None
     data_md5: str | None = None
     init_from: str | None = None
+    early_epochs: int = 0
+    early_time_steps: int = 1
     max_steps: int | None = None
     batch_size: int = 64
     accumulate: int = 1
@@ -214,6 +219,11 @@ def load_recipe(name: str | Path) -> Recipe:
 
 def _contradictions(recipe: Recipe) -> Iterator[str]:
     """A line for each pair of fields that do not go together."""
+    if recipe.early_epochs >= recipe.epochs:
+        yield (
+            f"recipe field early_epochs is {recipe.early_epochs} and epochs {recipe.epochs}; leave at least"
+            " one epoch for the network's own number of time steps"
+        )
     if recipe.warmup is not None and recipe.warmup_epochs is not None:
         yield (
             f"recipe fields warmup ({recipe.warmup}) and warmup_epochs ({recipe.warmup_epochs}) say the same"

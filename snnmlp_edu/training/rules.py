@@ -96,6 +96,8 @@ RULES = {
     "data_md5": TEXT_OR_NULL,
     "init_from": TEXT_OR_NULL,
     "epochs": whole(1),
+    "early_epochs": whole(0),
+    "early_time_steps": whole(1),
     "max_steps": optional(whole(1)),
     "batch_size": whole(2),
     "accumulate": whole(1),
