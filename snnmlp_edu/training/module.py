@@ -112,9 +112,9 @@ class TrainingModule(LightningModule):
         images, labels = self.mixing(*batch)
         with self._presentation():
             steps = self.model.forward_steps(images)
-        steps = steps if steps.dtype == torch.float64 else steps.float()  # [T, B, classes]
-        loss = self.loss(steps, labels)
-        self._stop_if_broken(loss, images)
+            steps = steps if steps.dtype == torch.float64 else steps.float()  # [T, B, classes]
+            loss = self.loss(steps, labels)
+            self._stop_if_broken(loss, images)
         self.learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.train_tally.add(loss, self.model.head.combine(steps), labels)
         self.log("loss", self.train_tally.loss, prog_bar=True, logger=False)
