@@ -18,11 +18,11 @@ import yaml
 
 from snnmlp_edu.checkpoints import Checkpoint, load_checkpoint
 from snnmlp_edu.data.files import record_in_manifest, write_atomically
-from snnmlp_edu.data.sources import open_source
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.network import count_parameters
 from snnmlp_edu.training import describe_accuracy, evaluate_source
 from snnmlp_edu.training.callbacks import CHECKPOINT
+from snnmlp_edu.training.evaluation import own_source
 
 CARD = """# {name}
 
@@ -45,7 +45,7 @@ Parameters by part: {parts}.
 ## How it was made
 
 ```
-snnmlp train --recipe {recipe_name} --output runs{seed_override}
+snnmlp train --recipe {recipe_name} --output runs{overrides}
 python data/ship_checkpoint.py runs/{recipe_name}-{seed}-1 {name}
 ```
 
@@ -77,6 +77,16 @@ It is meant for teaching and for tests of this package: folding, audits, counts 
 seen 28 x 28 grey pictures of garments on black, from one shop, in ten classes, and nothing else. Its one
 seed says nothing about the spread. The weights are under the licence of this repository, the images under
 the one in `data/fashion_mnist/LICENSE`.""",
+    },
+    "fashion_mnist": {
+        "what": "A spiking MLP that tells ten kinds of garments apart, trained on all of Fashion-MNIST. Training"
+        " chose its weights by 6,000 of the 60,000 training images.",
+        "origin": "from 28 x 28 pixels by padding",
+        "limits": """\
+It has seen 28 x 28 grey pictures of garments on black, from one shop, in ten classes, and nothing else.
+It is one of several trainings that differ in their seed; `snnmlp ledger table` has them all and their
+spread. The images are those of Xiao, Rasul and Vollgraf (arXiv 1708.07747), under the MIT licence of
+`data/fashion_mnist/LICENSE`; the weights are under the licence of this repository.""",
     },
     "photographs": {
         "what": "A small spiking MLP that says by how much a patch of a photograph was turned, trained on the"
@@ -112,7 +122,7 @@ def model_card(name: str, checkpoint: Checkpoint) -> str:
         epochs=recipe["epochs"],
         torch=metrics["torch"].partition("+")[0],
         seed=recipe["seed"],
-        seed_override=f" seed={recipe['seed']}" if recipe["seed"] else "",
+        overrides="".join(f" {name}={recipe[name]}" for name in ("seed", "data_dir") if recipe.get(name)),
         recipe_name=recipe["name"],
         recipe=yaml.safe_dump(dict(recipe), sort_keys=False),
         **about,
@@ -133,7 +143,7 @@ def ship(run: Path, name: str, data: Path) -> None:
         raise InputError(
             f"{file} was trained on {dataset}; write about that data set in {Path(__file__).name}"
         )
-    correct, total = evaluate_source(checkpoint, open_source(dataset))
+    correct, total = evaluate_source(checkpoint, own_source(checkpoint))
     reported = checkpoint.metrics.get("test_correct")
     if correct != reported:
         raise InputError(f"{file} classifies {correct} test images correctly, training reported {reported}")

@@ -21,7 +21,7 @@ PRESETS: dict[str, NetworkConfig] = {
         dim=12, depths=(1, 1, 1, 1), patch_size=2, image_size=32, in_channels=1, num_classes=10
     ),
     "mlp_spe_micro": NetworkConfig(
-        dim=36, depths=(2, 2, 1, 1), patch_size=2, image_size=32, in_channels=1, num_classes=10
+        dim=24, depths=(1, 2, 2, 1), patch_size=2, image_size=32, in_channels=1, num_classes=10
     ),
 }
 

@@ -38,7 +38,7 @@ def trainer_at(step: int) -> Any:
 def test_pace_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    pace = Pace(Plan(RECIPE.replace(batch_size=50), images=500))  # 20 steps
+    pace = Pace(Plan(RECIPE.replace(batch_size=50), images=500), time_steps=4)  # 20 steps
     pace.on_train_start(trainer_at(4), None)  # type: ignore[arg-type]
     pace.on_train_epoch_start(trainer_at(4), None)  # type: ignore[arg-type]
     clock[0] = 130  # the first batch compiles
@@ -55,6 +55,20 @@ def test_pace_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     clock[0] = 501
     pace.on_train_batch_end(trainer_at(8))
     assert pace.images_per_second == pytest.approx(50)
+
+
+def test_the_time_left_knows_of_epochs_that_take_more_time_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    recipe = RECIPE.replace(batch_size=50, epochs=3, early_epochs=2)
+    pace = Pace(Plan(recipe, images=500), time_steps=4)  # 20 steps of one time step, 10 of four
+    pace.on_train_start(trainer_at(0), None)  # type: ignore[arg-type]
+    clock[0] = 115
+    pace.on_train_batch_end(trainer_at(15))
+    assert pace.seconds_left == pytest.approx(5 + 40)
+    clock[0] = 140
+    pace.on_train_batch_end(trainer_at(25))
+    assert pace.seconds_left == pytest.approx(20)
 
 
 def test_bar_shows_pace_firing_rate_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,18 @@ def test_a_last_epoch_that_is_cut_short_is_resumed(tmp_path: Path, monkeypatch: 
     assert outcome(fit(resume=tmp_path / "cut-0-2", progress=False)) == outcome(whole)
 
 
+@pytest.mark.parametrize("step", [5, 9])
+def test_a_run_is_resumed_on_both_sides_of_a_change_of_time_steps(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = RECIPE.replace(early_epochs=1, time_steps=2)
+    whole = fit(None, recipe, output=tmp_path, progress=False)
+    at_step(step, TrainingModule, "training_step", cut_power, monkeypatch)
+    with pytest.raises(PowerCut):
+        fit(None, recipe, output=tmp_path, progress=False)
+    assert outcome(fit(resume=tmp_path / "cut-0-2", progress=False)) == outcome(whole)
+
+
 # Everything that has a state of its own: momentum, mixtures, an average, gradients between two batches.
 MANY_STATES = RECIPE.replace(
     batch_size=300,

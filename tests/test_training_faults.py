@@ -91,6 +91,22 @@ def test_broken_loss_names_step_layer_and_last_good_state(
     assert all(bool(tensor.isfinite().all()) for tensor in state_tensors(tmp_path / "faulty-0-1").values())
 
 
+@pytest.mark.parametrize(("step", "time_steps"), [(3, 1), (7, 2)])
+def test_a_broken_layer_is_looked_for_with_the_time_steps_of_its_epoch(
+    step: int, time_steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+
+    def look(model: SpikingMLP, images: torch.Tensor) -> None:
+        looked.append(len(model.forward_steps(images)))
+
+    monkeypatch.setattr("snnmlp_edu.training.module.first_broken_layer", look)
+    poison(monkeypatch, step, "head.linear.bias", float("nan"))
+    with pytest.raises(InputError, match=f"nan at step {step}, first broken: the loss itself"):
+        fit(None, RECIPE, output=tmp_path, progress=False, epochs=2, early_epochs=1, time_steps=2)
+    assert looked == [time_steps]
+
+
 def test_a_state_that_is_broken_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A loss that is finite, and a weight that breaks behind it: the next save comes before the next loss.
     poison(monkeypatch, 3, "head.linear.bias", float("inf"), after=True)

@@ -159,7 +159,7 @@ def fit(
         run.require_same(description)
     plan = Plan(recipe, data.batches.count, placement.processes)
     folder = RunFolder(Path(output), recipe, source.left_out(), run.folder if run is not None else None)
-    pace, state_io = Pace(plan), StateIO(description)
+    pace, state_io = Pace(plan, model.config.time_steps), StateIO(description)
     keeper = KeepBest(folder, preprocessing, source.class_names, plan, pace, announce=progress)
     saver = KeepLast(folder, recipe.save_every, state_io)
     settings = placement.trainer_settings(recipe.precision)

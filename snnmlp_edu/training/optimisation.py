@@ -67,6 +67,17 @@ class Plan:
         steps = self.recipe.epochs * self.steps_an_epoch
         return steps if self.recipe.max_steps is None else min(steps, self.recipe.max_steps)
 
+    def presentations(self, begin: int, end: int, time_steps: int) -> int:
+        """How often an image is presented from one update to another, for a network of so many time steps.
+
+        >>> recipe = Recipe("r", "ours", epochs=3, learning_rate=0.1, batch_size=64, early_epochs=2)
+        >>> Plan(recipe, images=256).presentations(6, 12, 4)  # two cheap steps, and four of four time steps
+        18
+        """
+        early = self.recipe.early_epochs * self.steps_an_epoch
+        cheap = max(min(end, early) - begin, 0)
+        return cheap * self.recipe.early_time_steps + (end - begin - cheap) * time_steps
+
     @property
     def warmup(self) -> float:
         """Part of the steps in which the learning rate goes up."""

@@ -15,10 +15,12 @@ class Pace(Callback):
 
     Args:
         plan: how many images a batch has, and how many steps there are.
+        time_steps: T of the network; epochs that take fewer are cheaper by that much.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, time_steps: int) -> None:
         self.plan = plan
+        self.time_steps = time_steps
         self.warm = False
         self.images = 0
         self.seconds = 0.0
@@ -48,9 +50,11 @@ class Pace(Callback):
             self.images += self.plan.recipe.batch_size
             self.seconds += now - self.batch_began
         self.warm, self.batch_began = True, now
-        done = trainer.global_step - self.first_step
+        step = trainer.global_step
+        done = self.plan.presentations(self.first_step, step, self.time_steps)
+        left = self.plan.presentations(step, self.plan.steps, self.time_steps)
         if done > 0:
-            self.seconds_left = (now - self.run_began) / done * (self.plan.steps - trainer.global_step)
+            self.seconds_left = (now - self.run_began) / done * left
 
 
 def in_words(seconds: float) -> str:
