@@ -79,8 +79,8 @@ seed says nothing about the spread. The weights are under the licence of this re
 the one in `data/fashion_mnist/LICENSE`.""",
     },
     "fashion_mnist": {
-        "what": "A spiking MLP that tells ten kinds of garments apart, trained on all of Fashion-MNIST. Training"
-        " chose its weights by 6,000 of the 60,000 training images.",
+        "what": "A spiking MLP that tells ten kinds of garments apart, trained on all of Fashion-MNIST. Its"
+        " epoch was chosen by 6,000 of the 60,000 training images.",
         "origin": "from 28 x 28 pixels by padding",
         "limits": """\
 It has seen 28 x 28 grey pictures of garments on black, from one shop, in ten classes, and nothing else.

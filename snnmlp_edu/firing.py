@@ -60,6 +60,15 @@ def fire_and_keep(
     return _fire(neuron, norm, axis, x, bias, shortcut, keep_current=True)
 
 
+def fire_behind(
+    module: nn.Module, neuron: nn.Module, spikes: tuple[Tensor, ...], shortcut: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Spikes and current of `neuron(module(*spikes) + shortcut)`, step by step, with every hook."""
+    current = module(*spikes)
+    current = current if shortcut is None else current + shortcut
+    return neuron(current), current
+
+
 def watched(*modules: nn.Module) -> bool:
     """Whether hooks want to see what passes through these modules, so that nothing may be left out."""
     return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in modules)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .config import NetworkConfig
+from .firing import fire_behind, watched
 from .layout import Axis, features_along
 from .neurons import make_activation
 from .normalisation import BatchNorm
@@ -107,10 +108,14 @@ class Mixing(nn.Module):
 
     def fire(self, neuron: nn.Module, spikes: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """Spikes `neuron(self(spikes) + shortcut)`."""
+        if watched(self):
+            return fire_behind(self, neuron, (spikes,), shortcut)[0]
         return self.last().fire(neuron, *self.incoming(spikes), shortcut=shortcut)
 
     def fire_and_keep(self, neuron: nn.Module, spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
         """Spikes `neuron(self(spikes) + shortcut)`, and that current."""
+        if watched(self):
+            return fire_behind(self, neuron, (spikes,), shortcut)
         return self.last().fire_and_keep(neuron, *self.incoming(spikes), shortcut=shortcut)
 
 

@@ -17,6 +17,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from .config import NetworkConfig
+from .errors import InputError
 from .mixing import BLOCKS, ChannelMixing, PositionMixing, TokenMixing
 from .neurons import make_activation
 from .normalisation import BatchNorm
@@ -191,10 +192,18 @@ def count_parameters(model: SpikingMLP) -> dict[str, int]:
 
     `skip` are the batch norms that the shortcut `spike_bn` adds. The parts sum to the total.
 
+    Raises:
+        InputError: the network is no `SpikingMLP`, and so has other parts.
+
     >>> from snnmlp_edu.registry import create_model
     >>> sum(count_parameters(create_model("mlp_spe_nano")).values())
     193958
     """
+    if not isinstance(model, SpikingMLP):
+        raise InputError(
+            f"only a SpikingMLP has these parts, and this is a {type(model).__name__}; for a total take"
+            " sum(p.numel() for p in model.parameters())"
+        )
     counts = dict.fromkeys(("stem", "axial", "fuse", "channel", "patch encoding", "skip", "head"), 0)
     seen: set[nn.Parameter] = set()
     for part, _, module in (*parts_of(model), ("skip", "", model)):

@@ -31,7 +31,12 @@ class LIFState(NamedTuple):
     membrane: Tensor
 
 
+def _full_precision(current: Tensor) -> Tensor:
+    return current.float() if current.dtype in (torch.float16, torch.bfloat16) else current
+
+
 def _integrate(current: Tensor, state: LIFState | None, config: NeuronConfig) -> Tensor:
+    current = _full_precision(current)
     # A folded neuron has its gain in the threshold: then nothing is left to multiply.
     driven = current if config.input_gain == 1 else config.input_gain * current
     return driven if state is None else leaky_sum(state.membrane, driven, config.beta)
@@ -52,7 +57,8 @@ def lif_step(current: Tensor, state: LIFState | None, config: NeuronConfig) -> t
         config: the neuron.
 
     Returns:
-        The spikes, 0 or 1, in the shape of `current`, and the new state.
+        The spikes, 0 or 1, in the shape and dtype of `current`, and the new state, whose membrane is in fp32
+        at least.
 
     Source: arXiv 2306.12465, section III-A; the equations stand at the top of this file.
 
@@ -60,11 +66,12 @@ def lif_step(current: Tensor, state: LIFState | None, config: NeuronConfig) -> t
     >>> spikes, state.membrane
     (tensor([0., 1.]), tensor([0.5000, 0.0000]))
     """
-    return _fire(_integrate(current, state, config), config)
+    spikes, state = _fire(_integrate(current, state, config), config)
+    return spikes.to(current.dtype), state
 
 
 class LIFTrace(NamedTuple):
-    """Spikes and membrane potentials before the reset, each `[T, ...]`."""
+    """Spikes, and membrane potentials before the reset, in fp32 at least; each `[T, ...]`."""
 
     spikes: Tensor
     membrane: Tensor
@@ -87,11 +94,7 @@ def lif_trace(current: Tensor, config: NeuronConfig) -> LIFTrace:
         fired, state = _fire(potential, config)
         spikes.append(fired)
         potentials.append(potential)
-    return LIFTrace(torch.stack(spikes), torch.stack(potentials))
-
-
-def _full_precision(current: Tensor) -> Tensor:
-    return current.float() if current.dtype in (torch.float16, torch.bfloat16) else current
+    return LIFTrace(torch.stack(spikes).to(current.dtype), torch.stack(potentials))
 
 
 def _eager(current: Tensor, config: NeuronConfig) -> Tensor:

@@ -40,16 +40,22 @@ class Measurement:
         return {name: t / own for name, t in self.milliseconds.items() if name != self.ours}
 
 
+def wait_for_devices() -> None:
+    """Wait until a GPU has done what it was told; a clock would see no more than the telling."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def race(task: str, contestants: dict[str, Action], rounds: int = 15, warm_up: int = 3) -> Measurement:
     """Call all contestants in turn, round after round, and take the median time of each."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(warm_up + rounds):
         for name, action in contestants.items():
             action()  # untimed: it takes back the memory and the caches that the one before had
+            wait_for_devices()
             start = time.perf_counter()
             action()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            wait_for_devices()
             if turn >= warm_up:
                 times[name].append(time.perf_counter() - start)
     return Measurement(task, {name: 1e3 * statistics.median(t) for name, t in times.items()})

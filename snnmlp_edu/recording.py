@@ -38,6 +38,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Inside, modules that were compiled run as they are written: compiled code does not see a new hook."""
+    if any(module._compiled_call_impl is not None for module in model.modules()):
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:  # the stance would import the compiler, which takes seconds
+        yield
+
+
 def record(model: nn.Module, images: Tensor, membranes: bool = False) -> Traces:
     """Run a network once and keep the output of every neuron layer.
 
@@ -64,6 +74,7 @@ def record(model: nn.Module, images: Tensor, membranes: bool = False) -> Traces:
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
         stack.enter_context(torch.no_grad())
+        stack.enter_context(uncompiled(model))
         for path, module in model.named_modules():
             if isinstance(module, LIF | nn.ReLU):
 

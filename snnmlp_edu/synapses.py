@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from .config import ChannelNorm, NetworkConfig
 from .errors import InputError
-from .firing import fire, fire_and_keep, joins, mixed_precision, watched
+from .firing import fire, fire_and_keep, fire_behind, joins, mixed_precision, watched
 from .layout import Axis, features_along, spread_along, view_along
 from .normalisation import make_norm
 
@@ -90,10 +90,14 @@ class Synapse(nn.Module):
 
     def fire(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """Spikes of the neuron behind, `neuron(self(*spikes) + shortcut)`."""
+        if watched(self):
+            return fire_behind(self, neuron, spikes, shortcut)[0]
         return fire(neuron, self.norm, self.linear.axis, *self._weighed(neuron, spikes), shortcut)
 
     def fire_and_keep(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
         """Spikes of the neuron behind, and the current `self(*spikes) + shortcut` that they come from."""
+        if watched(self):
+            return fire_behind(self, neuron, spikes, shortcut)
         return fire_and_keep(neuron, self.norm, self.linear.axis, *self._weighed(neuron, spikes), shortcut)
 
     def _weighed(self, neuron: nn.Module, spikes: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:

@@ -158,7 +158,7 @@ def _resampled(values: Tensor, sides: tuple[int, int], grid: bool, is_map: bool)
     matrix = _resampling(before, after)
     if grid:  # positions are numbered row by row, so that the two directions make a Kronecker product
         matrix = torch.kron(matrix, matrix)
-    outputs = matrix @ values.double()
+    outputs = matrix @ values.double().cpu()
     return outputs @ (matrix / matrix.sum(0)).T if is_map else outputs
 
 

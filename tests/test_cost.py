@@ -150,6 +150,15 @@ def test_only_what_cannot_fold_costs_in_the_end(tiny: NetworkConfig) -> None:
     assert count_operations(layer_norm, images).unfoldable_macs == 3 * (3 + 1) * sum(values)
 
 
+def test_batch_norms_before_a_shortcut_stay_in_a_relu_network(tiny: NetworkConfig) -> None:
+    spiking, images = lively(tiny.replace(skip="spike_bn"))
+    assert count_operations(spiking, images).unfoldable_macs == 0
+    twin = count_operations(relu_twin(spiking), images.float())
+    # Two in each block, of 16 tokens with 6 channels (two blocks) and 4 with 12 (one).
+    assert twin.unfoldable_macs == 2 * (2 * 16 * 6 + 4 * 12)
+    assert twin.macs == twin.stem_macs + twin.dense_macs + 12 * 5 + twin.unfoldable_macs
+
+
 def test_batch_norms_that_are_computed_cost_more_than_they_save(tiny: NetworkConfig) -> None:
     model, images = lively(tiny)
     cost = count_operations(model, images)

@@ -31,6 +31,11 @@ SMALL = ["dim=6", "depths=[1,1]", "patch_size=8", "time_steps=1", "neuron.backen
 # --- digits ------------------------------------------------------------------------------------------
 
 
+def test_digits_have_no_third_split() -> None:
+    with pytest.raises(InputError, match="the split is 'val'; choose one of train, test"):
+        load_digits("val")  # type: ignore[arg-type]
+
+
 def test_digits_are_all_there_once_in_a_fixed_split() -> None:
     from sklearn import datasets
 

@@ -93,3 +93,13 @@ class TestBadInput:
             form(torch.zeros(3, 1, 2, 2, 5))
         with pytest.raises(InputError, match="3 time steps and got 2"):
             form(torch.zeros(2, 1, 2, 2, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_convolutions_in_half_precision(dtype: torch.dtype, kernels: bool) -> None:
+    conv = nn.Conv2d(3, 5, 3, padding=1)
+    nn.init.constant_(conv.bias, 0.5)
+    conv.weight.data = torch.randint(-2, 3, conv.weight.shape) / 4  # sums that no type rounds
+    spikes = spikes_of(2, 3, 6, 8, dtype=torch.float32)
+    expected = conv(spikes)
+    assert torch.equal(EventConv2d(conv.to(dtype))(spikes.to(dtype)), expected.to(dtype))

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnmlp_edu import LIF, NeuronConfig, firing
+from snnmlp_edu import LIF, NetworkConfig, NeuronConfig, firing
 from snnmlp_edu.compiled import CompilerMissing
 from snnmlp_edu.firing import fire, fire_and_keep
 from snnmlp_edu.layout import Axis, features_along, spread_along
+from snnmlp_edu.mixing import TokenMixing
 from snnmlp_edu.normalisation import BatchNorm
 from snnmlp_edu.synapses import AxisLinear, Synapse
 
@@ -113,6 +114,24 @@ def test_who_looks_sees_what_passes(watch: str) -> None:
     module._forward_hooks.clear()
     torch.testing.assert_close(seen[0], quiet if expected is neuron else expected(spikes))
     assert len(seen) == len(hooks) == 1
+
+
+@pytest.mark.parametrize("with_shortcut", [True, False])
+def test_who_looks_at_a_module_of_several_parts_sees_its_current(with_shortcut: bool) -> None:
+    config = NetworkConfig(dim=6, depths=(1,), patch_size=2, image_size=8, in_channels=1, num_classes=10)
+    mixing = TokenMixing((4, 4, 6), config).eval()
+    spikes, shortcut = torch.ones(3, 2, 4, 4, 6), torch.randn(3, 2, 4, 4, 6) if with_shortcut else None
+    quiet = mixing.fire(COMPILED, spikes, shortcut)
+    seen: dict[str, Tensor] = {}
+    for path, module in mixing.named_modules(prefix="token"):
+        module.register_forward_hook(lambda *args, path=path: seen.update({path: args[2]}))
+    assert torch.equal(mixing.fire(COMPILED, spikes, shortcut), quiet)
+    assert seen.keys() == dict(mixing.named_modules(prefix="token")).keys()
+    current = seen["token"] if shortcut is None else seen["token"] + shortcut
+    assert torch.equal(COMPILED(current), quiet)
+    if shortcut is not None:
+        kept = mixing.fire_and_keep(COMPILED, spikes, shortcut)
+        torch.testing.assert_close(kept, (quiet, current))
 
 
 def test_other_norms_and_neurons_go_one_after_the_other() -> None:

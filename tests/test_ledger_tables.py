@@ -61,6 +61,12 @@ def test_other_time_steps_have_a_table_where_training_differs_in_them(tmp_path: 
     ]
 
 
+def test_variants_that_are_tied_to_their_time_steps_are_left_out_of_it(tmp_path: Path) -> None:
+    write_records(tmp_path, "time_steps", {"4": [800], "2": [600]})
+    write_records(tmp_path, "time_steps", {"1": [500]}, accuracy_at_steps={})
+    assert [row[0] for row in tables.table("time_steps", tmp_path).at_steps()[1]] == ["2", "4"]
+
+
 def test_variants_with_one_number_of_time_steps_have_no_such_table(results: Path) -> None:
     assert tables.table("skip", results).at_steps() == ((), [])
 

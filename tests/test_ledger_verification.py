@@ -25,7 +25,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the shipped data to change, with an empty folder of records."""
     folder = tmp_path / "shipped"
     source = data.path()
-    for name in ("checkpoints", "fashion_mnist"):
+    for name in ("checkpoints", "fashion_mnist", "photographs"):
         shutil.copytree(source / name, folder / name)
     shutil.copy(source / "manifest.json", folder)
     (folder / "results").mkdir()

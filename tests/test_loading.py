@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from snnmlp_edu import InputError, NetworkConfig, SpikingMLP, load_pretrained, record, save_checkpoint
+from snnmlp_edu import (
+    InputError,
+    NetworkConfig,
+    SpikingMLP,
+    checkpoints,
+    load_pretrained,
+    record,
+    save_checkpoint,
+)
 from snnmlp_edu.data import Preprocessing, load_embedded
 from snnmlp_edu.mfi import load_or_calibrate
 
@@ -35,6 +44,18 @@ def test_overrides_that_change_its_weights_mean_the_preset() -> None:
     assert loaded.origin.startswith("preset mlp_spe_nano, not trained")
     assert loaded.images.shape == (2, 1, 8, 8)
     assert min(record(loaded.model, loaded.images).firing_rates().values()) > 0
+
+
+@pytest.mark.parametrize("overrides", [{}, TOY])
+def test_a_damaged_shipped_network_is_not_replaced_by_its_preset(
+    overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(name: str) -> bytes:
+        raise InputError(f"{name} was changed")
+
+    monkeypatch.setattr(checkpoints, "read_verified", damaged)
+    with pytest.raises(InputError, match=r"mlp_spe_nano\.safetensors was changed"):
+        load_or_calibrate("mlp_spe_nano", **overrides)
 
 
 def test_a_preset_is_the_same_every_time_and_uses_up_no_randomness() -> None:

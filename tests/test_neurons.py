@@ -311,3 +311,19 @@ def test_a_current_without_time_is_refused() -> None:
     for current in (torch.tensor(1.0), torch.zeros(0, 3)):
         with pytest.raises(InputError, match="the first axis must be time"):
             LIF()(current)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_currents_meet_one_membrane_everywhere(dtype: torch.dtype) -> None:
+    current = (torch.randn(6, 20_000) * 2).to(dtype)
+    config = NeuronConfig(backend="eager")
+    spikes = LIF(config)(current)
+    trace = LIF(config).trace(current)
+    assert torch.equal(trace.spikes, spikes)
+    assert (trace.spikes.dtype, trace.membrane.dtype) == (dtype, torch.float32)
+    state, fired = None, []
+    for now in current:
+        one, state = lif_step(now, state, config)
+        assert (one.dtype, state.membrane.dtype) == (dtype, torch.float32)
+        fired.append(one)
+    assert torch.equal(torch.stack(fired), spikes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from nir_reference import interpret
 from snntorch.import_nir import import_from_nir
 from torch import Tensor
 
-from snnmlp_edu import InputError, NetworkConfig, NeuronConfig, SpikingMLP, create_model, record
+from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig, SpikingMLP, create_model, record
 from snnmlp_edu.mfi import calibrate, export_nir, fold_batch_norm, nir_graph
 from snnmlp_edu.mfi.folded import AxisLIF
 from snnmlp_edu.mfi.nir_graph import node_name
@@ -197,6 +198,16 @@ def toy(**overrides: Any) -> SpikingMLP:
     fields = {"dim": 6, "depths": (1, 1), "image_size": 8, "num_classes": 4} | overrides
     model = create_model("mlp_spe_nano", **fields).eval()
     return fold_batch_norm(calibrate(model, torch.rand(2, 1, 8, 8)))
+
+
+def test_a_threshold_in_double_precision_is_the_next_number_below() -> None:
+    model = create_model("mlp_spe_nano", dim=6, depths=(1,), image_size=8, num_classes=4).double().eval()
+    for layer in model.modules():
+        if isinstance(layer, LIF):
+            layer.config = dataclasses.replace(layer.config, input_gain=1.0, threshold=0.3)
+    model.train()(torch.rand(2, 1, 8, 8, dtype=torch.float64))
+    graph = export_nir(fold_batch_norm(model.eval()))
+    assert np.all(graph.nodes["stages__0__neuron"].v_threshold == np.nextafter(0.3, 0))
 
 
 def test_file_holds_the_graph_and_how_to_run_it(tmp_path: Path) -> None:

@@ -406,3 +406,9 @@ def test_lines_too_short_for_a_fit(tiny: NetworkConfig) -> None:
         axial_lines(SpikingMLP(tiny))
     with pytest.raises(InputError, match="has 0 positions"):
         axial_lines(SpikingMLP(tiny.replace(token_mixing="none")))
+
+
+def test_the_neurons_of_a_head_have_no_positions(tiny: NetworkConfig) -> None:
+    model = SpikingMLP(tiny.replace(head="figure"))
+    with pytest.raises(InputError, match="the head's neurons have no place on a grid"):
+        input_gradients(model, "head.neuron", torch.rand(1, 2, 8, 8))

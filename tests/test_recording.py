@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from snnmlp_edu import InputError, NetworkConfig, SpikingMLP, lif_trace, record
+from snnmlp_edu.cost import count_operations
+from snnmlp_edu.receptive_fields import input_gradients
 
 
 def test_every_neuron_layer_is_recorded_in_the_order_of_firing(tiny: NetworkConfig) -> None:
@@ -60,3 +62,20 @@ def test_the_relu_twin_records_activations(tiny: NetworkConfig) -> None:
     traces = record(SpikingMLP(tiny.replace(activation="relu")), torch.rand(2, 2, 8, 8), membranes=True)
     assert traces["stages.0.neuron"].max() > 0
     assert traces.membranes == {}
+
+
+def test_compiled_blocks_hide_nothing(tiny: NetworkConfig) -> None:
+    model = SpikingMLP(tiny.replace(neuron={"backend": "eager"})).eval()
+    images = torch.rand(2, 2, 8, 8) * 5
+    expected, cost = record(model, images), count_operations(model, images)
+    path = "stages.0.blocks.0.token_neuron"
+    fields = input_gradients(model, path, images, [(0, 0)])
+    for block in model.stages[0].blocks:
+        block.compile(backend="eager")
+    with torch.no_grad():
+        model(images)
+    traces = record(model, images)
+    assert traces.keys() == expected.keys()
+    assert all(torch.equal(spikes, expected[path]) for path, spikes in traces.items())
+    assert count_operations(model, images) == cost
+    assert torch.equal(input_gradients(model, path, images, [(0, 0)]).maps, fields.maps)

@@ -19,7 +19,7 @@ from test_cli import assert_wrong_usage, call
 from test_image_folders import RECIPE, train, workers
 from test_resume import PowerCut, at_step, cut_power, outcome
 
-from snnmlp_edu.data.shards import ShardPictures, index_shards
+from snnmlp_edu.data.shards import ShardPictures, index_shards, shard_files
 from snnmlp_edu.data.sources import open_source
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.training import fit
@@ -284,3 +284,17 @@ def test_a_shard_that_goes_away_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"train-0\.tar cannot be read \(No such file"):
         pictures.read(0, 3)
     assert RECIPE.loading.workers is None
+
+
+def test_names_of_shards_are_read_by_whole_words(tmp_path: Path) -> None:
+    names = ("retrieval-train-000000.tar", "retrieval-val-000000.tar", "train/medieval_0.tar", "latest.tar")
+    (tmp_path / "train").mkdir()
+    for name in names:
+        (tmp_path / name).touch()
+    assert shard_files(tmp_path) == {
+        "train": [tmp_path / names[0], tmp_path / names[2]],
+        "test": [tmp_path / names[1]],
+    }
+    (tmp_path / "train" / "val-0.tar").touch()
+    with pytest.raises(InputError, match=r"val-0\.tar says both train and val; rename it or its folder"):
+        shard_files(tmp_path)

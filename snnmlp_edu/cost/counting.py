@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..mfi.event_layers import EventMap
 from ..network import SpikingNetwork
+from ..recording import uncompiled
 from .results import Cost
 from .tally import Tally
 
@@ -58,7 +59,7 @@ def count_operations(
     """
     network = _checked(model, images)
     tally = Tally(network, images=images.shape[-4])
-    with torch.no_grad(), ExitStack() as hooks:
+    with torch.no_grad(), uncompiled(network), ExitStack() as hooks:
         for path, module in network.named_modules():
             see = tally.observer(path, module)
             if see is not None:

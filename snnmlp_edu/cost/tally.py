@@ -11,7 +11,7 @@ from ..baselines.resnet import ResidualBlock
 from ..baselines.vgg import FullyConnectedStage
 from ..mfi.folded import SteppedLinear
 from ..mfi.rules import NotFolded, outcomes
-from ..mixing import MixerBlock, NoSkipBlock
+from ..mixing import MixerBlock, NormalisedSpikeSkipBlock, NoSkipBlock
 from ..network import Head, SpikingNetwork, parts_of
 from ..neurons import LIF
 from ..normalisation import BatchNorm, LayerNorm
@@ -150,13 +150,20 @@ class Tally:
     def cost(self, mac_joules: float, accumulate_joules: float) -> Cost:
         """The cost of one image."""
         stays = {outcome.path for outcome in outcomes(self.network) if isinstance(outcome, NotFolded)}
+        if self.real:  # what a ReLU puts out is scaled for good
+            stays |= {
+                f"{path}.{norm}"
+                for path, block in self.network.named_modules()
+                if isinstance(block, NormalisedSpikeSkipBlock)
+                for norm in ("token_skip_norm", "channel_skip_norm")
+            }
         constants = self.network.state_dict().values()
         return Cost(
             layers=tuple(self.layers),
             skip_additions=self.skip_additions,
             normalisation_macs=sum(self.norm_macs.values()),
             unfoldable_macs=sum(
-                macs for path, macs in self.norm_macs.items() if path.rpartition(".")[0] in stays
+                macs for path, macs in self.norm_macs.items() if stays & {path, path.rpartition(".")[0]}
             ),
             head_before_folding=self.head_before,
             neuron_updates=self.neuron_updates,

@@ -12,6 +12,7 @@ Source: the format is described at https://github.com/webdataset/webdataset
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -159,14 +160,20 @@ def index_shards(files: Sequence[Path], announce: bool = False) -> ShardIndex:
 def shard_files(place: Path) -> dict[Split, list[Path]]:
     """The shards of the training and of the test images, by their names or those of their folders.
 
-    `train` stands in the path of the first below `place`; `test`, or `val` where there is no `test`, in that
-    of the others.
+    The word `train` stands in the path of the first below `place`; `test`, or `val` where there is no `test`,
+    in that of the others. A word ends where letters end: `interval-000000.tar` is for validation of nothing.
+
+    Raises:
+        InputError: the path of a shard says both.
     """
-    shards = sorted(place.rglob("*.tar"))
-    found = {
-        word: [file for file in shards if word in str(file.relative_to(place)).lower()]
-        for word in ("train", "test", "val")
-    }
+    found: dict[str, list[Path]] = {"train": [], "test": [], "val": []}
+    for file in sorted(place.rglob("*.tar")):
+        words = set(re.split("[^a-z]+", str(file.relative_to(place)).lower()))
+        said = [word for word in found if word in words]
+        if "train" in said and len(said) > 1:
+            raise InputError(f"the path of {file} says both train and {said[1]}; rename it or its folder")
+        for word in said:
+            found[word].append(file)
     return {"train": found["train"], "test": found["test"] or found["val"]}
 
 

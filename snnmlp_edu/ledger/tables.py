@@ -80,6 +80,8 @@ class Table:
             return (), []
         rows: Cells = []
         for summary in self.accuracies:
+            if not all(r.accuracy_at_steps for r in self.of(summary.variant)):
+                continue  # a network that is tied to its T, or has none
             values = [[r.accuracy_at_steps[t] for r in self.of(summary.variant)] for t in steps]
             rows.append((summary.variant, *(spread(*_mean_and_std(v), "test_accuracy") for v in values)))
         return ("trained with T", *(f"tested with {t}" for t in steps)), rows

@@ -77,12 +77,16 @@ def _verify(name: str, records: dict[str, Record], data_dir: str | None) -> Veri
 
 
 def _own_test(checkpoint: Checkpoint, data_dir: str | None) -> tuple[int, int] | None:
-    """Hits and images on the test images of its own data; None where these are absent."""
+    """Hits and images on the test images of its own data; None where these are absent.
+
+    Raises:
+        InputError: they came with the package, or `data_dir` was given, and they cannot be read.
+    """
     shipped = checkpoint.recipe.get("dataset", "embedded") in SHIPPED
     try:
         return evaluate_source(checkpoint, own_source(checkpoint, None, None if shipped else data_dir))
     except InputError:
-        if data_dir is not None and not shipped:
+        if shipped or data_dir is not None:
             raise
         return None
 

@@ -91,7 +91,7 @@ def _draw_scale_and_shift(batch_norm: _BatchNorm, generator: torch.Generator) ->
             scale = torch.empty(batch_norm.num_features).uniform_(0.5, 1.5, generator=generator)
             flipped = torch.rand(batch_norm.num_features, generator=generator) < 0.5
             batch_norm.weight.copy_(torch.where(flipped, -scale, scale))
-            batch_norm.bias.normal_(0, 0.5, generator=generator)
+            batch_norm.bias.copy_(torch.empty(batch_norm.num_features).normal_(0, 0.5, generator=generator))
 
 
 def _take_statistics(batch_norm: _BatchNorm, inputs: tuple[Tensor]) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..racing import wait_for_devices
 from ..recording import record
 from .calibration import calibrate
 from .execute import event_driven
@@ -57,8 +58,10 @@ def race(runs: Sequence[Callable[[], Any]], repetitions: int) -> list[float]:
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(repetitions):
         for run, seen in zip(runs, times, strict=True):
+            wait_for_devices()
             start = time.perf_counter()
             run()
+            wait_for_devices()
             seen.append(1e3 * (time.perf_counter() - start))
     return [sorted(seen)[len(seen) // 2] for seen in times]
 

@@ -189,7 +189,9 @@ class EventConv2d(EventMap):
     def sums(self, *spikes: Tensor) -> tuple[Tensor, int | None]:
         """The sums of all windows, `[windows, out]`, and how many rows were added for spikes."""
         table = self.table
-        if not isinstance(table, RowTable) or not runs_compiled(spikes[0], table.rows):
+        if not isinstance(table, RowTable) or table.rows.dtype not in COMPILED_TYPES:
+            return super().sums(*spikes)
+        if not runs_compiled(spikes[0], table.rows):
             return super().sums(*spikes)
         from .one_pass import convolve
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..patches import Stem
+from ..racing import wait_for_devices
 from ..synapses import Synapse
 from .event_forms import FOLDED, EventSynapse, event_form
 from .event_layers import EventMap
@@ -143,8 +144,10 @@ def fastest_ms(run: Callable[[], object], repetitions: int = REPETITIONS) -> flo
     run()
     times = []
     for _ in range(repetitions):
+        wait_for_devices()
         start = time.perf_counter()
         run()
+        wait_for_devices()
         times.append(time.perf_counter() - start)
     return 1e3 * min(times)
 

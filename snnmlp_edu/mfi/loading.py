@@ -57,8 +57,9 @@ def load_or_calibrate(source: str, batch: int = 2, **overrides: Any) -> Loaded:
         try:
             return _trained(load_checkpoint(source, **overrides), source, batch)
         except InputError:
-            if source not in presets:
+            if source not in presets or not overrides:
                 raise
+            load_checkpoint(source)  # a file that is damaged is no reason to go on with a preset
     if source not in presets:
         known = [*presets, *list_pretrained()]
         raise InputError(

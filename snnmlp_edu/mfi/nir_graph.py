@@ -95,7 +95,7 @@ class GraphBuilder:
         """Add a layer of neurons."""
         assert isinstance(neuron, LIF)
         config, ones = neuron.config, np.ones(math.prod(current.shape))
-        threshold = self.array(torch.tensor(config.threshold))
+        threshold = self.array(torch.tensor(config.threshold, dtype=torch.float64))
         if config.inclusive:
             threshold = np.nextafter(threshold, np.zeros_like(threshold))
         levels = {"v_threshold": ones.astype(threshold.dtype) * threshold, "v_reset": 0 * ones}
@@ -118,7 +118,7 @@ class GraphBuilder:
 
     def array(self, values: Tensor) -> Any:
         """Values in the network's precision, as NIR keeps them."""
-        return values.detach().to(self.dtype).contiguous().numpy()
+        return values.detach().to(self.dtype).contiguous().cpu().numpy()
 
 
 def _each_place(shape: tuple[int, int, int]) -> Tensor:

@@ -85,8 +85,12 @@ def choose_units(shape: Sequence[int], positions: Sequence[Position] | None) -> 
         positions: rows and columns; None takes all.
 
     Raises:
-        InputError: there are no positions, or one lies outside the grid.
+        InputError: the layer has no grid, there are no positions, or one lies outside.
     """
+    if len(shape) != 3:
+        raise InputError(
+            "the head's neurons have no place on a grid and so no position; choose a layer of a stage"
+        )
     height, width, channels = shape
     if positions is None:
         positions = [(row, column) for row in range(height) for column in range(width)]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..data.transforms import check_finite
 from ..errors import InputError
 from ..neurons import LIF, lif_trace
-from ..recording import evaluating
+from ..recording import evaluating, uncompiled
 from .fields import Fields, Position, choose_units, neuron_layer
 
 Quantity = Literal["membrane", "spikes"]
@@ -59,7 +59,7 @@ def input_gradients(
         seen[:] = [output]
         raise _Reached  # what lies behind the layer has no part in its gradient
 
-    with evaluating(model):
+    with evaluating(model), uncompiled(model):
         hook = layer.register_forward_hook(keep)
         try:
             with torch.no_grad():

@@ -16,6 +16,7 @@ from ..data.settings import Loading, cores
 from ..data.sources import ImageSource, open_source
 from ..data.transforms import Preprocessing, check_finite
 from ..errors import InputError
+from ..recording import evaluating
 
 BATCH_SIZE = 200
 
@@ -76,15 +77,12 @@ def evaluate_pictures(
 
 def _evaluate(model: nn.Module, preprocessing: Preprocessing, batches: Iterable[Any]) -> tuple[int, int]:
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
     correct = total = 0
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for images, labels in map(sound, batches):
             logits = model(preprocessing(images.to(device)))
             correct += int((logits.argmax(1) == labels.to(device)).sum())
             total += len(labels)
-    model.train(was_training)
     return correct, total
 
 

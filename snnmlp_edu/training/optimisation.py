@@ -164,7 +164,8 @@ def make_schedule(optimizer: Optimizer, plan: Plan) -> LRScheduler:
             optimizer,
             max_lr=highest,
             total_steps=steps,
-            pct_start=plan.warmup,
+            # PyTorch divides by the length of the warm-up less one step.
+            pct_start=plan.warmup * (1 + 1e-9) if warmup == 1 else plan.warmup,
             div_factor=initial,
             final_div_factor=final,
             # One-cycle would also move the first moment's decay; a recipe names one momentum.
