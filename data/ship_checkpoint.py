@@ -17,10 +17,11 @@ from pathlib import Path
 import yaml
 
 from snnmlp_edu.checkpoints import Checkpoint, load_checkpoint
+from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data.files import record_in_manifest, write_atomically
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.network import count_parameters
-from snnmlp_edu.training import describe_accuracy, evaluate_source
+from snnmlp_edu.training import Recipe, describe_accuracy, evaluate_source, load_recipe
 from snnmlp_edu.training.callbacks import CHECKPOINT
 from snnmlp_edu.training.evaluation import own_source
 
@@ -69,7 +70,7 @@ network = load_pretrained("{name}")
 # What cannot be read from a checkpoint, for each data set.
 ABOUT = {
     "embedded": {
-        "what": "A small spiking MLP that tells ten kinds of garments apart, trained on the images in"
+        "what": "A small {network} that tells ten kinds of garments apart, trained on the images in"
         " `data/fashion_mnist`.",
         "origin": "from 28 x 28 pixels by padding",
         "limits": """\
@@ -79,7 +80,7 @@ seed says nothing about the spread. The weights are under the licence of this re
 the one in `data/fashion_mnist/LICENSE`.""",
     },
     "fashion_mnist": {
-        "what": "A spiking MLP that tells ten kinds of garments apart, trained on all of Fashion-MNIST. Its"
+        "what": "A {network} that tells ten kinds of garments apart, trained on all of Fashion-MNIST. Its"
         " epoch was chosen by 6,000 of the 60,000 training images.",
         "origin": "from 28 x 28 pixels by padding",
         "limits": """\
@@ -88,8 +89,18 @@ It is one of several trainings that differ in their seed; `snnmlp ledger table` 
 spread. The images are those of Xiao, Rasul and Vollgraf (arXiv 1708.07747), under the MIT licence of
 `data/fashion_mnist/LICENSE`; the weights are under the licence of this repository.""",
     },
+    "digits": {
+        "what": "A small {network} that tells handwritten digits apart: `mlp_spe_nano`, which had learnt"
+        " garments, fine-tuned.",
+        "origin": "from 8 x 8 pixels by enlarging",
+        "limits": """\
+It is meant for looking at what transfer changes, and not for reading digits. Whether having learnt garments
+helps is a question for several seeds: `snnmlp ledger table transfer` has them. The digits are the 1,797 of
+scikit-learn, from the Optical Recognition of Handwritten Digits of E. Alpaydin and C. Kaynak in the UCI
+repository, under CC BY 4.0 (doi 10.24432/C50P49); the weights are under the licence of this repository.""",
+    },
     "photographs": {
-        "what": "A small spiking MLP that says by how much a patch of a photograph was turned, trained on the"
+        "what": "A small {network} that says by how much a patch of a photograph was turned, trained on the"
         " images in `data/photographs`.",
         "origin": "grey patches of photographs",
         "limits": """\
@@ -103,10 +114,32 @@ The weights are under the licence of this repository, the photographs under thos
 }
 
 
+def describe_network(config: NetworkConfig) -> tuple[str, str]:
+    """What to call a network, and what to add where it differs from the one that the package is about."""
+    if config.activation == "relu":
+        return "MLP", " It is the twin without spikes: a ReLU stands in the place of each neuron."
+    if config.channel_norm == "bn_token":
+        return "spiking MLP", (
+            " Its channel blocks normalise over tokens, as the released code does. That norm cannot be merged"
+            " into weights which all tokens share, so this network is *not* multiplication-free."
+        )
+    return "spiking MLP", ""
+
+
+def overrides(recipe: Recipe) -> str:
+    """What to write behind the name of a shipped recipe on the command line, to train by this one."""
+    shipped = load_recipe(recipe.name)
+    changed = {name: getattr(recipe, name) for name in ("preset", "seed", "data_dir")}
+    changed = {name: value for name, value in changed.items() if value != getattr(shipped, name)}
+    changed |= {name: value for name, value in recipe.model.items() if value != shipped.model.get(name)}
+    return "".join(f" {name}={value}" for name, value in changed.items())
+
+
 def model_card(name: str, checkpoint: Checkpoint) -> str:
     """The text of the card, with every number from the checkpoint."""
     config, metrics, recipe = checkpoint.model.config, checkpoint.metrics, checkpoint.recipe
     about = ABOUT[recipe["dataset"]]
+    network, difference = describe_network(config)
     parts = count_parameters(checkpoint.model)
     return CARD.format(
         name=name,
@@ -122,10 +155,12 @@ def model_card(name: str, checkpoint: Checkpoint) -> str:
         epochs=recipe["epochs"],
         torch=metrics["torch"].partition("+")[0],
         seed=recipe["seed"],
-        overrides="".join(f" {name}={recipe[name]}" for name in ("seed", "data_dir") if recipe.get(name)),
+        overrides=overrides(Recipe(**recipe)),
         recipe_name=recipe["name"],
         recipe=yaml.safe_dump(dict(recipe), sort_keys=False),
-        **about,
+        what=about["what"].format(network=network) + difference,
+        origin=about["origin"],
+        limits=about["limits"],
     )
 
 

@@ -120,6 +120,10 @@ def claims(as_json: Json = False, results: Results = None) -> None:
 
 @ledger_app.command(epilog="Example: snnmlp ledger verify --data-dir fashion")
 def verify(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Shipped networks; all of them where none is named."),
+    ] = None,
     data_dir: Annotated[
         str | None, typer.Option(help="Where the full test set is, for networks that were trained on it.")
     ] = None,
@@ -127,7 +131,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Test every shipped network again and compare with its record, to the image; exit 1 if one differs."""
-    found = verification.verify(results, data_dir)
+    found = verification.verify(results, data_dir, names)
     if as_json:
         print(json.dumps([asdict(each) for each in found], indent=2))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from snnmlp_edu.data import files
 from snnmlp_edu.ledger.store import append
 
 CORRECT = 876  # of the shipped network; its model card says so
+LARGE = "*mlp_spe_micro*"  # takes long to test, and one test of all that is shipped is enough
 WEIGHTS = hash_tensors(load_checkpoint("mlp_spe_nano").model.state_dict())
 
 
@@ -26,8 +28,10 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "shipped"
     source = data.path()
     for name in ("checkpoints", "fashion_mnist", "photographs"):
-        shutil.copytree(source / name, folder / name)
-    shutil.copy(source / "manifest.json", folder)
+        shutil.copytree(source / name, folder / name, ignore=shutil.ignore_patterns(LARGE))
+    listed = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
+    kept = {name: entry for name, entry in listed["files"].items() if not fnmatch(name, LARGE)}
+    (folder / "manifest.json").write_text(json.dumps({**listed, "files": kept}), encoding="utf-8")
     (folder / "results").mkdir()
     monkeypatch.setattr(files, "path", lambda: folder)
     return folder
@@ -59,6 +63,12 @@ def recorded(folder: Path, correct: int, **changes: Any) -> None:
         folder / "results" / "skip.jsonl",
         record("skip", "stage", 0, correct, tensors_sha256=WEIGHTS, **changes),
     )
+
+
+def test_only_the_networks_that_were_named(shipped: Path) -> None:
+    assert list(verify(shipped, "mlp_spe_nano_rotation")[1]) == ["records", "mlp_spe_nano_rotation"]
+    answer = call("ledger", "verify", "mlp_spe_nan")
+    assert_wrong_usage(answer, r"no shipped network 'mlp_spe_nan'; did you mean 'mlp_spe_nano'")
 
 
 def test_what_is_shipped_agrees() -> None:

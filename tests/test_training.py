@@ -493,6 +493,7 @@ def test_a_run_that_does_not_repeat_is_not_shipped(recipe: Recipe, tmp_path: Pat
     [
         ("mlp_spe_nano", "mlp_spe_nano", "fashion_embedded"),
         ("mlp_spe_nano_rotation", "mlp_spe_nano", "rotation"),
+        ("mlp_spe_micro", "mlp_spe_micro", "fashion_cpu"),
     ],
 )
 def test_shipped_networks_come_from_shipped_recipes(name: str, preset: str, recipe_name: str) -> None:
@@ -512,7 +513,7 @@ def test_a_network_of_another_data_set_is_not_shipped(recipe: Recipe, tmp_path: 
         tmp_path / "run" / "checkpoint.safetensors",
         old.model,
         old.preprocessing,
-        recipe={**old.recipe, "dataset": "digits"},
+        recipe={**old.recipe, "dataset": "cifar10"},
     )
-    with pytest.raises(InputError, match="trained on digits; write about that data set in ship_checkpoint"):
+    with pytest.raises(InputError, match="trained on cifar10; write about that data set in ship_checkpoint"):
         load_script("ship_checkpoint").ship(tmp_path / "run", "small", tmp_path / "data")

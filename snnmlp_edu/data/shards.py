@@ -38,6 +38,11 @@ from .workers import in_workers, shown
 
 LABEL = "cls"
 OPEN_FILES = 64
+SPLIT_WORDS = {
+    "train": {"train", "training"},
+    "test": {"test", "testing"},
+    "val": {"val", "valid", "validation"},
+}
 
 
 class ShardIndex(NamedTuple):
@@ -160,20 +165,21 @@ def index_shards(files: Sequence[Path], announce: bool = False) -> ShardIndex:
 def shard_files(place: Path) -> dict[Split, list[Path]]:
     """The shards of the training and of the test images, by their names or those of their folders.
 
-    The word `train` stands in the path of the first below `place`; `test`, or `val` where there is no `test`,
-    in that of the others. A word ends where letters end: `interval-000000.tar` is for validation of nothing.
+    The word `train` stands in the path of the first below `place`; `test` in that of the others, or `val`
+    where there is no `test`; `SPLIT_WORDS` has their longer forms. A word ends where letters end:
+    `interval-000000.tar` is for validation of nothing.
 
     Raises:
         InputError: the path of a shard says both.
     """
-    found: dict[str, list[Path]] = {"train": [], "test": [], "val": []}
+    found: dict[str, list[Path]] = {part: [] for part in SPLIT_WORDS}
     for file in sorted(place.rglob("*.tar")):
         words = set(re.split("[^a-z]+", str(file.relative_to(place)).lower()))
-        said = [word for word in found if word in words]
+        said = [part for part, names in SPLIT_WORDS.items() if words & names]
         if "train" in said and len(said) > 1:
             raise InputError(f"the path of {file} says both train and {said[1]}; rename it or its folder")
-        for word in said:
-            found[word].append(file)
+        for part in said:
+            found[part].append(file)
     return {"train": found["train"], "test": found["test"] or found["val"]}
 
 
