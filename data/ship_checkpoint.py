@@ -28,7 +28,7 @@ from snnmlp_edu.training.evaluation import own_source
 CARD = """# {name}
 
 {what}
-The chapters of the book load it where training would take too long.
+It ships with the package, so that nothing has to be trained before it is looked at.
 
 | | |
 |---|---|
@@ -85,9 +85,9 @@ the one in `data/fashion_mnist/LICENSE`.""",
         "origin": "from 28 x 28 pixels by padding",
         "limits": """\
 It has seen 28 x 28 grey pictures of garments on black, from one shop, in ten classes, and nothing else.
-It is one of several trainings that differ in their seed; `snnmlp ledger table` has them all and their
-spread. The images are those of Xiao, Rasul and Vollgraf (arXiv 1708.07747), under the MIT licence of
-`data/fashion_mnist/LICENSE`; the weights are under the licence of this repository.""",
+`snnmlp ledger table fashion_mnist_full` has it beside other seeds and its twin. The images are those of
+Xiao, Rasul and Vollgraf (arXiv 1708.07747), under the MIT licence of `data/fashion_mnist/LICENSE`; the
+weights are under the licence of this repository.""",
     },
     "digits": {
         "what": "A small {network} that tells handwritten digits apart: `mlp_spe_nano`, which had learnt"
@@ -117,7 +117,7 @@ The weights are under the licence of this repository, the photographs under thos
 def describe_network(config: NetworkConfig) -> tuple[str, str]:
     """What to call a network, and what to add where it differs from the one that the package is about."""
     if config.activation == "relu":
-        return "MLP", " It is the twin without spikes: a ReLU stands in the place of each neuron."
+        return "ReLU MLP", " It is the twin without spikes: a ReLU stands in the place of each neuron."
     if config.channel_norm == "bn_token":
         return "spiking MLP", (
             " Its channel blocks normalise over tokens, as the released code does. That norm cannot be merged"

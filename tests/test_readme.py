@@ -19,8 +19,9 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_figures_of_the_shipped_network_are_those_of_its_checkpoint() -> None:
-    checkpoint = load_checkpoint("mlp_spe_nano")
+@pytest.mark.parametrize("name", ["mlp_spe_nano", "mlp_spe_micro"])
+def test_the_figures_of_a_shipped_network_are_those_of_its_checkpoint(name: str) -> None:
+    checkpoint = load_checkpoint(name)
     metrics = checkpoint.metrics
     assert describe_accuracy(metrics["test_correct"], metrics["test_total"]) in README
     assert f"{sum(count_parameters(checkpoint.model).values()):,} parameters" in README

@@ -493,14 +493,20 @@ def test_a_run_that_does_not_repeat_is_not_shipped(recipe: Recipe, tmp_path: Pat
     [
         ("mlp_spe_nano", "mlp_spe_nano", "fashion_embedded"),
         ("mlp_spe_nano_rotation", "mlp_spe_nano", "rotation"),
+        ("mlp_spe_nano_bn_token", "mlp_spe_nano", "fashion_embedded"),
+        ("mlp_spe_nano_digits", "mlp_spe_nano", "digits_finetune"),
+        ("relu_mlp_spe_nano", "relu_mlp_spe_nano", "fashion_embedded"),
         ("mlp_spe_micro", "mlp_spe_micro", "fashion_cpu"),
+        ("relu_mlp_spe_micro", "relu_mlp_spe_micro", "fashion_cpu"),
     ],
 )
 def test_shipped_networks_come_from_shipped_recipes(name: str, preset: str, recipe_name: str) -> None:
     checkpoint = load_checkpoint(name)
     # Fields that recipes got later have their defaults; the one that says where the data were may differ.
     recipe = Recipe(**checkpoint.recipe)
-    assert recipe.replace(data_dir=None) == load_recipe(recipe_name)
+    shipped = load_recipe(recipe_name)
+    assert recipe.replace(data_dir=None) == shipped.replace(preset=preset, model=recipe.model)
+    assert checkpoint.preset == preset
     assert checkpoint.model.config == get_config(preset).replace(**recipe.model)
     card = (data.path() / "checkpoints" / f"{name}.md").read_text(encoding="utf-8")
     assert card == load_script("ship_checkpoint").model_card(name, checkpoint)
