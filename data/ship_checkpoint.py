@@ -21,7 +21,7 @@ from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data.files import record_in_manifest, write_atomically
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.network import count_parameters
-from snnmlp_edu.training import Recipe, describe_accuracy, evaluate_source, load_recipe
+from snnmlp_edu.training import Recipe, describe_accuracy, evaluate_source, list_recipes, load_recipe
 from snnmlp_edu.training.callbacks import CHECKPOINT
 from snnmlp_edu.training.evaluation import own_source
 
@@ -128,6 +128,8 @@ def describe_network(config: NetworkConfig) -> tuple[str, str]:
 
 def overrides(recipe: Recipe) -> str:
     """What to write behind the name of a shipped recipe on the command line, to train by this one."""
+    if recipe.name not in list_recipes():
+        return ""  # a file of one's own says everything itself
     shipped = load_recipe(recipe.name)
     changed = {name: getattr(recipe, name) for name in ("preset", "seed", "data_dir")}
     changed = {name: value for name, value in changed.items() if value != getattr(shipped, name)}
