@@ -160,9 +160,7 @@ def model_card(name: str, checkpoint: Checkpoint) -> str:
         overrides=overrides(Recipe(**recipe)),
         recipe_name=recipe["name"],
         recipe=yaml.safe_dump(dict(recipe), sort_keys=False),
-        what=about["what"].format(network=network) + difference,
-        origin=about["origin"],
-        limits=about["limits"],
+        **about | {"what": about["what"].format(network=network) + difference},
     )
 
 

@@ -140,6 +140,19 @@ def list_pretrained() -> list[str]:
     ]
 
 
+def require_pretrained(name: str) -> None:
+    """Make sure that a checkpoint is shipped under this name.
+
+    Raises:
+        InputError: none is (the nearest is suggested).
+    """
+    known = list_pretrained()
+    if name not in known:
+        raise InputError(
+            f"there is no pretrained {name!r}{nearest(name, known)} (shipped: {', '.join(known)})"
+        )
+
+
 def load_checkpoint(source: str | Path, **overrides: Any) -> Checkpoint:
     """Read a checkpoint and build its network, in evaluation mode.
 
@@ -192,11 +205,7 @@ def load_pretrained(name: str, **overrides: Any) -> SpikingNetwork:
     >>> load_pretrained("mlp_spe_nano", time_steps=6).config.time_steps
     6
     """
-    known = list_pretrained()
-    if name not in known:
-        raise InputError(
-            f"there is no pretrained {name!r}{nearest(name, known)} (shipped: {', '.join(known)})"
-        )
+    require_pretrained(name)
     return load_checkpoint(name, **overrides).model
 
 

@@ -88,7 +88,7 @@ def test_the_headline_says_which_variants_the_seeds_separate(results: Path) -> N
             "81.00 ± 1.00 %",
             "",
             "`none` -29.97",
-            "`membrane` +0.00, `spike` +10.00",
+            "`membrane` +0.00, `spike` +10.00 (one seed)",
         )
     ], "a plan of which only the shared base is known is left out"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from test_cli import assert_wrong_usage, call
 
 from snnmlp_edu import data
 from snnmlp_edu.checkpoints import hash_tensors, list_pretrained, load_checkpoint, save_checkpoint
-from snnmlp_edu.data import files
+from snnmlp_edu.data import digits, files
 from snnmlp_edu.ledger.store import append
 
 CORRECT = 876  # of the shipped network; its model card says so
@@ -68,7 +69,18 @@ def recorded(folder: Path, correct: int, **changes: Any) -> None:
 def test_only_the_networks_that_were_named(shipped: Path) -> None:
     assert list(verify(shipped, "mlp_spe_nano_rotation")[1]) == ["records", "mlp_spe_nano_rotation"]
     answer = call("ledger", "verify", "mlp_spe_nan")
-    assert_wrong_usage(answer, r"no shipped network 'mlp_spe_nan'; did you mean 'mlp_spe_nano'")
+    assert_wrong_usage(answer, r"no pretrained 'mlp_spe_nan'; did you mean 'mlp_spe_nano'")
+
+
+def test_digits_are_tested_where_scikit_learn_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("ledger", "verify", "mlp_spe_nano_digits")
+    folder = data.path() / "fashion_mnist"  # of another data set, which is none of its business
+    assert "97.83 % (586 of 599) on its own test images" in call(*words, "--data-dir", folder)[1]
+    digits._read.cache_clear()
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    code, out, _ = call(*words)
+    assert code == 0
+    assert "its test images are not here, so it was not tested" in out
 
 
 def test_what_is_shipped_agrees() -> None:

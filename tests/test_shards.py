@@ -286,6 +286,21 @@ def test_a_shard_that_goes_away_is_named(tmp_path: Path) -> None:
     assert RECIPE.loading.workers is None
 
 
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("training", "train"),
+        ("testing", "test"),
+        ("valid", "test"),
+        ("validation", "test"),
+        ("untested", None),
+    ],
+)
+def test_longer_forms_of_the_names_of_splits(name: str, split: str | None, tmp_path: Path) -> None:
+    (tmp_path / f"{name}-0.tar").touch()
+    assert [part for part, files in shard_files(tmp_path).items() if files] == [split][: split is not None]
+
+
 def test_names_of_shards_are_read_by_whole_words(tmp_path: Path) -> None:
     names = ("retrieval-train-000000.tar", "retrieval-val-000000.tar", "train/medieval_0.tar", "latest.tar")
     (tmp_path / "train").mkdir()

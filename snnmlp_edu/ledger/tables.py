@@ -154,7 +154,8 @@ def headline(results: Path | None = None) -> Cells:
         groups: dict[str, list[str]] = {"higher": [], "lower": [], "not separated": []}
         for variant, against in found.comparisons.items():
             word = "not separated" if not against.differs else "higher" if against.difference > 0 else "lower"
-            groups[word].append(f"`{variant}` {100 * against.difference:+.2f}")
+            remark = " (one seed)" if math.isinf(against.low) else ""
+            groups[word].append(f"`{variant}` {100 * against.difference:+.2f}{remark}")
         runs = f"{found.progress.done} of {found.progress.total}"
         accuracy = spread(base.mean, base.std, base.measure)
         words = map(", ".join, groups.values())

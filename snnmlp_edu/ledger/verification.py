@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..checkpoints import Checkpoint, hash_tensors, list_pretrained, load_checkpoint
-from ..config import nearest
+from ..checkpoints import (
+    Checkpoint,
+    hash_tensors,
+    list_pretrained,
+    load_checkpoint,
+    require_pretrained,
+)
 from ..data.embedded import CLASS_NAMES
 from ..data.sources import SHIPPED
 from ..errors import InputError
@@ -52,13 +57,9 @@ def verify(
     Raises:
         InputError: `data_dir` is given and holds no such data set, or no such checkpoint is shipped.
     """
-    shipped = list_pretrained()
-    for name in names or ():
-        if name not in shipped:
-            raise InputError(
-                f"there is no shipped network {name!r}{nearest(name, shipped)}"
-                f" (shipped: {', '.join(shipped)})"
-            )
+    names = names or list_pretrained()
+    for name in names:
+        require_pretrained(name)
     found = []
     records: list[Record] = []
     try:
@@ -67,7 +68,7 @@ def verify(
     except InputError as error:
         found.append(Verified("records", False, str(error)))
     by_weights = {record.tensors_sha256: record for record in records}
-    return [*found, *(_verify(name, by_weights, data_dir) for name in names or shipped)]
+    return [*found, *(_verify(name, by_weights, data_dir) for name in names)]
 
 
 def _verify(name: str, records: dict[str, Record], data_dir: str | None) -> Verified:
