@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -46,12 +46,26 @@ def wait_for_devices() -> None:
         torch.cuda.synchronize()
 
 
-def race(task: str, contestants: dict[str, Action], rounds: int = 15, warm_up: int = 3) -> Measurement:
-    """Call all contestants in turn, round after round, and take the median time of each."""
+def race(
+    task: str, contestants: Mapping[str, Action], rounds: int = 15, warm_up: int = 3, settle: bool = True
+) -> Measurement:
+    """Call all contestants in turn, round after round, and take the median time of each.
+
+    Taking turns makes a disturbance meet all of them.
+
+    Args:
+        task: what each of them does.
+        contestants: name -> what is called.
+        rounds: calls of which the median counts.
+        warm_up: rounds before those, not counted.
+        settle: call each once, untimed, before each timed call; it takes back the memory and the caches that
+            the one before had. Twice the time.
+    """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(warm_up + rounds):
         for name, action in contestants.items():
-            action()  # untimed: it takes back the memory and the caches that the one before had
+            if settle:
+                action()
             wait_for_devices()
             start = time.perf_counter()
             action()

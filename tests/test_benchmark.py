@@ -20,13 +20,19 @@ needs_spikingjelly = pytest.mark.skipif(
 )
 
 
-def test_a_race_calls_everyone_in_turn_and_takes_the_median(monkeypatch: pytest.MonkeyPatch) -> None:
+# Where calls settle, each turn is an untimed call and a timed one; the first turn warms up.
+@pytest.mark.parametrize(
+    ("settle", "ours", "peer"),
+    [
+        (True, [9.0, 9.0, 9.0, 1.0, 9.0, 2.0, 9.0, 9.0], [7.0, 9.0, 7.0, 6.0, 7.0, 4.0, 7.0, 5.0]),
+        (False, [9.0, 1.0, 2.0, 9.0], [9.0, 6.0, 4.0, 5.0]),
+    ],
+)
+def test_a_race_calls_everyone_in_turn_and_takes_the_median(
+    monkeypatch: pytest.MonkeyPatch, settle: bool, ours: list[float], peer: list[float]
+) -> None:
     calls: list[str] = []
-    # Each turn is an untimed call and a timed one; the first turn warms up.
-    durations = {
-        "ours": iter([9.0, 9.0, 9.0, 1.0, 9.0, 2.0, 9.0, 9.0]),
-        "peer": iter([7.0, 9.0, 7.0, 6.0, 7.0, 4.0, 7.0, 5.0]),
-    }
+    durations = {"ours": iter(ours), "peer": iter(peer)}
     clock = [0.0]
 
     def act(name: str) -> None:
@@ -35,8 +41,8 @@ def test_a_race_calls_everyone_in_turn_and_takes_the_median(monkeypatch: pytest.
 
     monkeypatch.setattr(racing.time, "perf_counter", lambda: clock[0])
     actions = {"ours": lambda: act("ours"), "peer": lambda: act("peer")}
-    measured = benchmark.race("act", actions, rounds=3, warm_up=1)
-    assert calls == ["ours", "ours", "peer", "peer"] * 4
+    measured = benchmark.race("act", actions, rounds=3, warm_up=1, settle=settle)
+    assert calls == (["ours", "ours", "peer", "peer"] if settle else ["ours", "peer"]) * 4
     assert measured.milliseconds == {"ours": 2000.0, "peer": 5000.0}
     assert measured.ratios == {"peer": 2.5}
 

@@ -5,26 +5,7 @@ import torch
 
 from snnmlp_edu import NetworkConfig, SpikingMLP, record
 from snnmlp_edu.mfi import calibrate, crossover, event_driven, fold_batch_norm
-from snnmlp_edu.mfi.crossover import Timing, race, time_network
-
-
-def test_race_takes_turns_and_returns_medians(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Each run reads the clock twice; these are the seconds that the four timed runs take.
-    seconds = iter([0.001, 0.010, 0.003, 0.030, 0.002, 0.020])
-    clock, order = [0.0], []
-
-    def tick() -> float:
-        return clock[0]
-
-    def contestant(name: str) -> None:
-        order.append(name)
-        if len(order) > 2:
-            clock[0] += next(seconds)
-
-    monkeypatch.setattr("time.perf_counter", tick)
-    medians = race([lambda: contestant("a"), lambda: contestant("b")], repetitions=3)
-    assert medians == pytest.approx([2.0, 20.0])
-    assert order == ["a", "b"] * 4
+from snnmlp_edu.mfi.crossover import Timing, time_network
 
 
 def test_times_the_network_and_every_map_at_every_rate(tiny: NetworkConfig) -> None:

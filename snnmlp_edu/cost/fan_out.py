@@ -59,8 +59,3 @@ def windows(size: int, layer: nn.Conv2d, axis: int) -> Tensor:
     first = torch.arange(outputs).unsqueeze(1) * stride - padding  # [outputs, 1]
     covered = first + torch.arange(kernel) * dilation  # [outputs, kernel]
     return torch.bincount(covered[(covered >= 0) & (covered < size)], minlength=size)
-
-
-def is_binary(values: Tensor) -> bool:
-    """Whether all values are 0 or 1."""
-    return bool(((values == 0) | (values == 1)).all())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..baselines.resnet import ResidualBlock
 from ..baselines.vgg import FullyConnectedStage
 from ..mfi.folded import SteppedLinear
+from ..mfi.origins import is_binary
 from ..mfi.rules import NotFolded, outcomes
 from ..mixing import MixerBlock, NormalisedSpikeSkipBlock, NoSkipBlock
 from ..network import Head, SpikingNetwork, parts_of
@@ -17,7 +18,7 @@ from ..neurons import LIF
 from ..normalisation import BatchNorm, LayerNorm
 from ..patches import ConvNorm, SpikingPatchEncoding
 from ..synapses import AxisLinear
-from .fan_out import Reached, is_binary, reached
+from .fan_out import Reached, reached
 from .results import Cost, LayerCost, Operations
 
 # Of each value: scale and shift. Layer norm squares it too, and scales by what its squares add up to.

@@ -7,14 +7,13 @@ threads as PyTorch uses.
 from __future__ import annotations
 
 import functools
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..racing import wait_for_devices
+from ..racing import race
 from ..recording import record
 from .calibration import calibrate
 from .execute import event_driven
@@ -44,26 +43,6 @@ class Timing(NamedTuple):
     def speedup(self) -> float:
         """How many runs on events fit into a dense one."""
         return self.dense_ms / self.events_ms
-
-
-def race(runs: Sequence[Callable[[], Any]], repetitions: int) -> list[float]:
-    """Median milliseconds of each, taken in turn so that a disturbance meets all of them.
-
-    >>> fast, slow = race([lambda: None, lambda: time.sleep(0.002)], repetitions=3)
-    >>> slow >= 2
-    True
-    """
-    for run in runs:
-        run()
-    times: list[list[float]] = [[] for _ in runs]
-    for _ in range(repetitions):
-        for run, seen in zip(runs, times, strict=True):
-            wait_for_devices()
-            start = time.perf_counter()
-            run()
-            wait_for_devices()
-            seen.append(1e3 * (time.perf_counter() - start))
-    return [sorted(seen)[len(seen) // 2] for seen in times]
 
 
 @torch.no_grad()
@@ -106,11 +85,11 @@ def time_network(
 ) -> list[Timing]:
     """Time one folded network as it is; `rate` is noted in the results. See `crossover`."""
     fast, auto = event_driven(folded), event_driven(folded, mode="auto", images=images)
-    runs = [functools.partial(network, images) for network in (folded, fast, auto)]
-    dense_ms, events_ms, auto_ms = race(runs, repetitions)
+    networks = {"dense": folded, "events": fast, "auto": auto}
+    times = _race(networks, (images,), repetitions)
     fired = record(folded, images).values()
     arrived = sum(float(spikes.sum()) for spikes in fired) / sum(spikes.numel() for spikes in fired)
-    whole = Timing("", rate, arrived, dense_ms, events_ms, auto_ms)
+    whole = Timing("", rate, arrived, times["dense"], times["events"], times["auto"])
     if not layers:
         return [whole]
     return [whole, *_time_layers(folded, fast, images, rate, repetitions)]
@@ -133,8 +112,14 @@ def _time_layers(folded: nn.Module, fast: Any, images: Tensor, rate: float, repe
             hook.remove()
     timings = []
     for path, spikes in reached.items():
-        forms = (network.get_submodule(path) for network in (folded, fast))
-        dense_ms, events_ms = race([functools.partial(form, *spikes) for form in forms], repetitions)
+        forms = {"dense": folded.get_submodule(path), "events": fast.get_submodule(path)}
+        times = _race(forms, spikes, repetitions)
         arrived = sum(float(part.sum()) for part in spikes) / sum(part.numel() for part in spikes)
-        timings.append(Timing(path, rate, arrived, dense_ms, events_ms, None))
+        timings.append(Timing(path, rate, arrived, times["dense"], times["events"], None))
     return timings
+
+
+def _race(forms: Mapping[str, nn.Module], inputs: tuple[Tensor, ...], repetitions: int) -> dict[str, float]:
+    """Median milliseconds of each form on the same inputs."""
+    runs = {name: functools.partial(form, *inputs) for name, form in forms.items()}
+    return race("", runs, repetitions, warm_up=1, settle=False).milliseconds
