@@ -3,6 +3,9 @@ PYTHON ?= python3
 PROFILE ?= smoke
 BIN := .venv/bin
 READY := .venv/.ready
+# Each process runs whole chapters, and most of a chapter keeps one core busy.
+AT_ONCE := --numprocesses auto --maxprocesses 4 --dist loadfile
+NBVAL := --nbval-lax --nbval-current-env $(AT_ONCE) book/chapters
 # Threads that wait sleep: on a busy machine, spinning ones make small networks ten times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -24,11 +27,11 @@ notebooks: setup  ## refresh the committed notebooks beside their sources
 	@$(BIN)/python -m book.engine notebooks
 
 test: setup  ## the tests, then every committed notebook against its stored outputs
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env book/chapters
+	$(BIN)/python -m pytest $(AT_ONCE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(NBVAL)
 
 test-portable: setup  ## before a release: the notebooks under the plainest instructions and another number of threads
-	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env book/chapters
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(BIN)/python -m pytest $(NBVAL)
 
 lint: setup  ## style, formatting and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

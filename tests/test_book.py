@@ -326,15 +326,20 @@ def test_unknown_profile_is_one_line_and_nothing_is_made(
     assert not (project / "book" / "_build").exists()
 
 
-def test_chapters_run_at_once_and_in_order(
-    project: Path, source: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rewrite(source, "plt.plot([0, 1])", "plt.plot([0, int(__import__('os').environ['OMP_NUM_THREADS'])])")
+def add_two_chapters(project: Path, source: Path) -> None:
+    """Copies of the first chapter, as `01_more` and `02_more`."""
     for number in (1, 2):
         shutil.copy(source, source.with_name(f"0{number}_more.md"))
     toc = yaml.safe_load((project / "book" / "_toc.yml").read_text(encoding="utf-8"))
     toc["chapters"] = [{"file": f"chapters/0{number}_more"} for number in (1, 2)]
     (project / "book" / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
+
+
+def test_chapters_run_at_once_and_in_order(
+    project: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(source, "plt.plot([0, 1])", "plt.plot([0, int(__import__('os').environ['OMP_NUM_THREADS'])])")
+    add_two_chapters(project, source)
     assert refresh_notebooks(project, jobs=3) == ["00_preface", "01_more", "02_more"]
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:3]] == [
         *("00_preface", "01_more", "02_more")
@@ -342,6 +347,23 @@ def test_chapters_run_at_once_and_in_order(
     rewrite(source.with_name("01_more.md"), "profile\n```", "1 / 0\n```")
     assert main(["notebooks", "--jobs", "2"], root=project) == 1
     assert "chapter 01_more, code cell 2 of 3: ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_chapter_that_measures_time_runs_alone_and_with_all_cores(
+    project: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_two_chapters(project, source)
+    timed = source.with_name("01_more.md")
+    cell = ":tags: [measures-time]\n\nprint(__import__('os').environ.get('OMP_NUM_THREADS'))"
+    timed.write_text(
+        timed.read_text(encoding="utf-8") + f"\n```{{code-cell}} ipython3\n{cell}\n```\n", encoding="utf-8"
+    )
+    assert refresh_notebooks(project, jobs=2) == ["00_preface", "01_more", "02_more"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:3]] == [
+        *("00_preface", "02_more", "01_more")
+    ]
+    notebook = nbformat.read(timed.with_suffix(".ipynb"), as_version=4)
+    assert notebook.cells[-1].outputs[0].text == f"{os.environ.get('OMP_NUM_THREADS')}\n"
 
 
 def test_no_chapters_at_once_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

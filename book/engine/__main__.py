@@ -7,6 +7,7 @@ import base64
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
         "--jobs",
         type=int,
         default=default_jobs(),
-        help="chapters executed at once; default one for two cores",
+        help="chapters executed at once; by default one for each core, at most 4",
     )
     chosen = parser.parse_args(arguments)
     try:
@@ -96,36 +97,44 @@ def refresh_notebooks(root: Path, jobs: int = 1) -> list[str]:
 
 
 def default_jobs() -> int:
-    """How many chapters this machine executes at once: each gets two cores, since some time what they run."""
-    return max(1, cores() // 2)
+    """How many chapters this machine executes at once: most of what they run keeps one core busy."""
+    return min(4, cores())
 
 
 def run_chapters(root: Path, profile: str, jobs: int = 1) -> dict[str, Run]:
     """Execute each chapter of the table of contents that changed, and print a table of the times.
+
+    A chapter with a cell tagged `measures-time` runs alone, after the others: beside them its figures would
+    be those of a busy machine.
 
     Raises:
         ChapterError: a cell failed; what has not begun by then is not begun any more.
     """
     book = root / "book"
     address = repository(book)
-    kept = book / "_build" / "executed" / profile
+    notebooks = {name: convert(book / "chapters" / f"{name}.md", address) for name in chapters(book)}
+    timed = [name for name, notebook in notebooks.items() if _measures_time(notebook)]
     runs = {}
-    # Threads are enough, the work is done by kernels; and within one process no two get the same ports.
-    with ThreadPoolExecutor(jobs) as pool:
-        started = {}
-        for name in chapters(book):
-            notebook = convert(book / "chapters" / f"{name}.md", address)
-            started[name] = pool.submit(run_chapter, root, name, notebook, profile, kept, jobs)
-        try:
-            for name, waiting in started.items():
-                run = runs[name] = waiting.result()
-                print(
-                    f"{name:24} {run.seconds:8.1f} s  {'executed' if run.fresh else 'unchanged'}", flush=True
-                )
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return runs
+    for names, at_once in (([name for name in notebooks if name not in timed], jobs), (timed, 1)):
+        run = partial(
+            run_chapter, root, profile=profile, kept=book / "_build/executed" / profile, jobs=at_once
+        )
+        # Threads are enough, the work is done by kernels; and within one process no two get the same ports.
+        with ThreadPoolExecutor(at_once) as pool:
+            started = {name: pool.submit(run, name, notebooks[name]) for name in names}
+            try:
+                for name, waiting in started.items():
+                    done = runs[name] = waiting.result()
+                    state = "executed" if done.fresh else "unchanged"
+                    print(f"{name:24} {done.seconds:8.1f} s  {state}", flush=True)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return {name: runs[name] for name in notebooks}
+
+
+def _measures_time(notebook: NotebookNode) -> bool:
+    return any("measures-time" in cell.metadata.get("tags", []) for cell in notebook.cells)
 
 
 def picture_of(notebook: NotebookNode, figure: str) -> bytes:
