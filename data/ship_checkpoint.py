@@ -85,9 +85,9 @@ the one in `data/fashion_mnist/LICENSE`.""",
         "origin": "from 28 x 28 pixels by padding",
         "limits": """\
 It has seen 28 x 28 grey pictures of garments on black, from one shop, in ten classes, and nothing else.
-`snnmlp ledger table fashion_mnist_full` has it beside other seeds and its twin. The images are those of
-Xiao, Rasul and Vollgraf (arXiv 1708.07747), under the MIT licence of `data/fashion_mnist/LICENSE`; the
-weights are under the licence of this repository.""",
+This is one seed: `snnmlp ledger table fashion_mnist_full` has the spread over seeds of `mlp_spe_micro` and of
+its twin. The images are those of Xiao, Rasul and Vollgraf (arXiv 1708.07747), under the MIT licence of
+`data/fashion_mnist/LICENSE`; the weights are under the licence of this repository.""",
     },
     "digits": {
         "what": "A small {network} that tells handwritten digits apart: `mlp_spe_nano`, which had learnt"

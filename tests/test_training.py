@@ -497,6 +497,7 @@ def test_a_run_that_does_not_repeat_is_not_shipped(recipe: Recipe, tmp_path: Pat
         ("mlp_spe_nano_digits", "mlp_spe_nano", "digits_finetune"),
         ("relu_mlp_spe_nano", "relu_mlp_spe_nano", "fashion_embedded"),
         ("mlp_spe_micro", "mlp_spe_micro", "fashion_cpu"),
+        ("mlp_spe_micro_bn_token", "mlp_spe_micro", "fashion_cpu"),
         ("relu_mlp_spe_micro", "relu_mlp_spe_micro", "fashion_cpu"),
     ],
 )

@@ -16,7 +16,6 @@ from ..recording import evaluating, uncompiled
 from .fields import Fields, Position, choose_units, neuron_layer
 
 Quantity = Literal["membrane", "spikes"]
-COPIES = 512  # images in one pass; each carries the gradient of one unit
 
 
 def input_gradients(
@@ -65,12 +64,9 @@ def input_gradients(
             with torch.no_grad():
                 _run(model, images[:1])
             units = choose_units(seen[0].shape[2:], positions)
-            found = [
-                _gradients(model, seen, images, some) for some in units.split(max(1, COPIES // len(images)))
-            ]
+            mean, error = _gradients(model, seen, images, units)
         finally:
             hook.remove()
-    mean, error = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Fields(path, units, mean, error)
 
 
@@ -86,15 +82,17 @@ def _run(model: nn.Module, images: Tensor) -> None:
 
 def _gradients(model: nn.Module, seen: list[Tensor], images: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard error over the images of the gradients of some units, `[U, C, H, W]` each."""
-    count = len(images)
-    # Each unit gets copies of all images for itself, so that one backward pass serves many units.
-    copies = images.detach().repeat(len(units), 1, 1, 1).requires_grad_()
+    pixels = images.detach().clone().requires_grad_()
     with torch.enable_grad():
-        _run(model, copies)
-        summed = seen[0].sum(0)  # over time: [U B, H, W, C]
-        rows, columns, channels = units.repeat_interleave(count, dim=0).unbind(1)
-        picked = summed[torch.arange(len(copies)), rows, columns, channels].sum()
-        (gradient,) = torch.autograd.grad(picked, copies)
-    each = gradient.cpu().double().unflatten(0, (len(units), count))  # [U, B, C, H, W]
-    spread = each.var(1, correction=1) if count > 1 else torch.zeros_like(each[:, 0])
-    return each.mean(1), (spread / count).sqrt()
+        _run(model, pixels)
+        rows, columns, channels = units.unbind(1)
+        # Over time and over images, which do not see each other: one backward pass for each unit.
+        responses = seen[0].sum((0, 1))[rows, columns, channels]
+    found = []
+    for response in responses:
+        (each,) = torch.autograd.grad(response, pixels, retain_graph=True)  # [B, C, H, W]
+        each = each.cpu().double()
+        spread = each.var(0, correction=1) if len(images) > 1 else torch.zeros_like(each[0])
+        found.append((each.mean(0), (spread / len(images)).sqrt()))
+    mean, error = (torch.stack(parts) for parts in zip(*found, strict=True))
+    return mean, error

@@ -39,36 +39,40 @@ def levenberg_marquardt(
     Source: Marquardt 1963, doi 10.1137/0111030.
     """
     best = start.clamp(low, high)
-    values, derivatives = model(best)
-    residual = values - data
-    cost = residual.square().sum(1)
+    cost, curvature, slope = _normal_equations(model, best, data)
     nothing = tolerance**2 * data.square().sum(1)
     damping = torch.full_like(cost, 1e-2)
     active = torch.arange(len(best))
     for _ in range(steps):
         if len(active) == 0:
             break
-        now = best[active]
-        curvature = derivatives @ derivatives.mT  # [n, P, P]
-        slope = derivatives @ residual.unsqueeze(2)  # [n, P, 1]
+        now, before = best[active], cost[active]
         diagonal = curvature.diagonal(dim1=1, dim2=2)
         floor = TINY * diagonal.amax(1, keepdim=True).clamp_min(TINY)
         damped = curvature + torch.diag_embed(damping[active].unsqueeze(1) * diagonal + floor)
         step, failed = torch.linalg.solve_ex(damped, slope)
         step = torch.where((failed == 0).view(-1, 1), step.squeeze(2), 0.0)
         tried = (now - step).clamp(low, high)
-        new_values, new_derivatives = model(tried)
-        new_residual = new_values - data[active]
-        new_cost = new_residual.square().sum(1)
-        better = new_cost < cost[active]  # False for NaN too
-        gain = torch.where(better, cost[active] - new_cost, 0.0)
-        small = (gain <= tolerance * cost[active]) | (new_cost <= nothing[active])
-        choose = better.unsqueeze(1)
-        best[active] = torch.where(choose, tried, now)
-        residual = torch.where(choose, new_residual, residual)
-        derivatives = torch.where(choose.unsqueeze(2), new_derivatives, derivatives)
-        cost[active] = torch.where(better, new_cost, cost[active])
+        new_cost, new_curvature, new_slope = _normal_equations(model, tried, data)
+        better = new_cost < before  # False for NaN too
+        gain = torch.where(better, before - new_cost, 0.0)
+        small = (gain <= tolerance * before) | (new_cost <= nothing)
+        best[active] = torch.where(better.unsqueeze(1), tried, now)
+        cost[active] = torch.where(better, new_cost, before)
         damping[active] = torch.where(better, damping[active] / 5, damping[active] * 4).clamp_min(EASIEST)
+        choose = better.view(-1, 1, 1)
+        curvature = torch.where(choose, new_curvature, curvature)
+        slope = torch.where(choose, new_slope, slope)
         done = (better & small) | (damping[active] > HARDEST)
-        active, residual, derivatives = active[~done], residual[~done], derivatives[~done]
+        if done.any():
+            left = ~done
+            active, data, nothing = active[left], data[left], nothing[left]
+            curvature, slope = curvature[left], slope[left]
     return best, cost
+
+
+def _normal_equations(model: Model, parameters: Tensor, data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums of squares `[N]`, and both sides of the normal equations, `[N, P, P]` and `[N, P, 1]`."""
+    values, derivatives = model(parameters)
+    residual = values - data
+    return residual.square().sum(1), derivatives @ derivatives.mT, derivatives @ residual.unsqueeze(2)
