@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from inspect import signature
 from typing import Annotated, Any
 
 import typer
@@ -70,3 +72,13 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             place[last] = text
     return changes
+
+
+def refuse_options(changes: dict[str, Any], function: Callable[..., Any]) -> None:
+    """Make sure that no `key=value` word has the name of an argument of the function it is handed to.
+
+    Raises:
+        InputError: one has.
+    """
+    for name in changes.keys() & signature(function).parameters.keys():
+        raise InputError(f"{name}=... is no field that can be changed; give it as an option (see --help)")

@@ -84,8 +84,11 @@ def save_checkpoint(
         recipe: how it was trained, likewise.
 
     Raises:
+        InputError: what was written could not be loaded again: the network is folded, of another precision,
+            or of a class that this preset does not build.
         OSError: the folder cannot be written.
     """
+    require_rebuildable(model, preset)
     document = {
         "preset": preset,
         "config": model.config.to_dict(),
@@ -153,7 +156,7 @@ def require_pretrained(name: str) -> None:
         )
 
 
-def load_checkpoint(source: str | Path, **overrides: Any) -> Checkpoint:
+def load_checkpoint(source: str | Path, /, **overrides: Any) -> Checkpoint:
     """Read a checkpoint and build its network, in evaluation mode.
 
     Args:
@@ -181,7 +184,7 @@ def load_checkpoint(source: str | Path, **overrides: Any) -> Checkpoint:
         preprocessing = Preprocessing.from_dict(document["preprocessing"])
         return Checkpoint(
             model=_build(document["preset"], config, tensors, str(source)),
-            preprocessing=dataclasses.replace(preprocessing, image_size=config.image_size),
+            preprocessing=preprocessing.for_size(config.image_size),
             class_names=tuple(document["class_names"]),
             preset=document["preset"],
             metrics=document["metrics"],
@@ -191,7 +194,7 @@ def load_checkpoint(source: str | Path, **overrides: Any) -> Checkpoint:
         raise InputError(f"{source} lacks {error} in its metadata; train it again") from error
 
 
-def load_pretrained(name: str, **overrides: Any) -> SpikingNetwork:
+def load_pretrained(name: str, /, **overrides: Any) -> SpikingNetwork:
     """A trained network that is shipped with the package, in evaluation mode.
 
     Args:
@@ -239,22 +242,59 @@ def _read_document(content: bytes, source: str) -> dict[str, Any]:
     return document
 
 
+def require_rebuildable(model: SpikingNetwork, preset: str | None) -> None:
+    """Make sure that a checkpoint of this network, saved under this preset, can be loaded again.
+
+    Raises:
+        InputError: its configuration builds a network of another class, or with other tensors.
+    """
+    built = _on_meta(preset, model.config)
+    kind, expected = type(model).__name__, type(built).__name__
+    if kind != expected:
+        by = f"the preset {preset}" if preset else "no preset"
+        raise InputError(
+            f"the network is a {kind}, and its configuration with {by} builds a {expected}; register it"
+            " (snnmlp_edu.register) and give its name"
+        )
+    odd = _first_difference(model.state_dict(), built.state_dict())
+    if odd is not None:
+        name, has, wanted = odd
+        raise InputError(
+            f"the network cannot be kept as a checkpoint: {name} is {has} and its configuration builds"
+            f" {wanted}; keep it in single precision and before it is folded"
+        )
+
+
+def _on_meta(preset: str | None, config: NetworkConfig) -> SpikingNetwork:
+    # On the meta device: no weights are drawn only to be overwritten, and no random state is used up.
+    with torch.device("meta"):
+        return build_model(preset, config)
+
+
+def _first_difference(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> tuple[str, str, str] | None:
+    """The first name whose type or shape differs, and what both have there."""
+    for name in [*wanted, *tensors]:
+        has, wants = (
+            f"{side[name].dtype} {tuple(side[name].shape)}" if name in side else "absent"
+            for side in (tensors, wanted)
+        )
+        if has != wants:
+            return name, has, wants
+    return None
+
+
 def _build(
     preset: str | None, config: NetworkConfig, tensors: Mapping[str, Tensor], source: str
 ) -> SpikingNetwork:
-    # On the meta device: no weights are drawn only to be overwritten, and no random state is used up.
-    with torch.device("meta"):
-        model = build_model(preset, config)
-    wanted = model.state_dict()
-    for name in [*wanted, *tensors]:
-        shapes = [
-            f"{tensor[name].dtype} {tuple(tensor[name].shape)}" if name in tensor else "absent"
-            for tensor in (tensors, wanted)
-        ]
-        if shapes[0] != shapes[1]:
-            raise InputError(
-                f"{source} does not fit the configuration: {name} is {shapes[0]} in the file and {shapes[1]}"
-                " in the network; leave out overrides that change weights"
-            )
+    model = _on_meta(preset, config)
+    odd = _first_difference(tensors, model.state_dict())
+    if odd is not None:
+        name, has, wanted = odd
+        raise InputError(
+            f"{source} does not fit the configuration: {name} is {has} in the file and {wanted}"
+            " in the network; leave out overrides that change weights"
+        )
     model.load_state_dict(dict(tensors), assign=True)
     return model.eval()

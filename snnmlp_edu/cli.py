@@ -20,6 +20,7 @@ from . import prediction
 from .arguments import Json, OneLineErrors, Overrides, Source, TrainedNetwork, parse_overrides
 from .checkpoints import load_checkpoint
 from .data_commands import data_app
+from .errors import InputError
 from .ledger_commands import ledger_app
 from .plots import plot_sweeps
 from .registry import create_model, get_config, list_models
@@ -141,6 +142,8 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Time neurons and networks beside their ReLU twins and peers: how often ours fits into each."""
+    if plot is not None and (plot.suffix not in (".png", ".svg") or not plot.parent.is_dir()):
+        raise InputError(f"--plot is {plot}; give a .png or .svg file in a folder that exists")
     from . import benchmark, benchmark_report  # they compile, and look for the peers
 
     if profile:
@@ -151,8 +154,6 @@ def bench(
     else:
         memory = benchmark.peak_memory("mlp_spe_micro", batch=64)
         measured = benchmark_report.report(*benchmark.run(quick, large), memory)
-    if plot is not None:
-        plot_sweeps(measured["sweeps"]).savefig(plot)
     if as_json:
         print(json.dumps(measured, indent=2))
     elif as_markdown:
@@ -163,6 +164,8 @@ def bench(
         for row in benchmark_report.rows(measured):
             table.add_row(*row)
         Console().print(table)
+    if plot is not None:  # last: should it fail, the minutes of measuring are not lost
+        plot_sweeps(measured["sweeps"]).savefig(plot)
 
 
 @app.command(epilog="Example: snnmlp export-nir mlp_spe_nano toy.nir dim=6 image_size=8 depths=[1,1]")

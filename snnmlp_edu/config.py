@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -32,6 +32,16 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is a number that a float can hold, and finite; true and false are none.
+
+    >>> [is_number(value) for value in (1, 0.5, True, "1", float("nan"), 10**400)]
+    [True, True, False, False, False, False]
+    """
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return plain and abs(value) <= sys.float_info.max
+
+
 def _check_choice(owner: str, name: str, value: Any, choices: Any) -> None:
     allowed = get_args(choices)
     if value not in allowed:
@@ -45,8 +55,7 @@ def _check_count(owner: str, name: str, value: Any) -> None:
 
 
 def _check_number(owner: str, name: str, value: Any, positive: bool) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or (positive and value <= 0):
+    if not is_number(value) or (positive and value <= 0):
         kind = "a finite number above 0" if positive else "a finite number"
         raise InputError(f"{owner}.{name} is {value!r}; it must be {kind}")
 
@@ -217,7 +226,7 @@ class NetworkConfig:
         sides = [self.image_size // (self.patch_size * 2**i) for i in range(len(self.depths))]
         return tuple((side, side) for side in sides)
 
-    def replace(self, **overrides: Any) -> NetworkConfig:
+    def replace(self, /, **overrides: Any) -> NetworkConfig:
         """This configuration with some fields changed; `neuron` may be a mapping of changed fields.
 
         >>> NetworkConfig().replace(neuron={"beta": 0.25}).neuron.beta

@@ -71,7 +71,8 @@ def fire_behind(
 
 def watched(*modules: nn.Module) -> bool:
     """Whether hooks want to see what passes through these modules, so that nothing may be left out."""
-    return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in modules)
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for module in modules for kind in kinds)
 
 
 def mixed_precision(x: Tensor) -> bool:

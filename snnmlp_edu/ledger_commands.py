@@ -15,7 +15,7 @@ from rich.table import Column
 from rich.table import Table as Shown
 
 from . import ledger
-from .arguments import Json, parse_overrides
+from .arguments import Json, parse_overrides, refuse_options
 from .errors import InputError, Preempted
 from .ledger import tables, verification
 
@@ -50,6 +50,7 @@ def run(
     from .ledger.running import run_plan
 
     given = parse_overrides(places or [])
+    refuse_options(given, run_plan)
     if again:
         if variant is None or seed is None:
             raise InputError("--again takes one run; name it by --variant and --seed")
@@ -81,6 +82,8 @@ def table(
 ) -> None:
     """Print accuracy, cost and verdict of every variant, with the spread over the seeds."""
     if into is not None:
+        if plan is not None or as_json:
+            raise InputError("--into takes the README's table; leave out PLAN and --json")
         tables.write_into(into, tables.headline_markdown(results))
         print(f"{into}: the table is as the records have it")
         return

@@ -59,7 +59,7 @@ def list_models() -> list[str]:
     return list(_known())
 
 
-def get_config(name: str, **overrides: Any) -> NetworkConfig:
+def get_config(name: str, /, **overrides: Any) -> NetworkConfig:
     """The configuration registered under a name, with some fields changed.
 
     Raises:
@@ -71,7 +71,7 @@ def get_config(name: str, **overrides: Any) -> NetworkConfig:
     return _find(name).config.replace(**overrides)
 
 
-def create_model(name: str, **overrides: Any) -> SpikingNetwork:
+def create_model(name: str, /, **overrides: Any) -> SpikingNetwork:
     """Build a network by name; any field of `NetworkConfig` may be overridden.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .arguments import parse_overrides
+from .arguments import parse_overrides, refuse_options
 from .errors import Preempted
 
 
@@ -52,6 +52,7 @@ def train(
     changes |= {"skip_corrupt": True} if skip_corrupt else {}
     from .training import fit, processes  # they need the extra [train], and seconds to import
 
+    refuse_options(changes, fit)
     placement: Any = {"devices": devices, "nodes": nodes, "accelerator": accelerator}
     try:
         result = fit(preset, recipe, output=output, resume=resume, **placement, **changes)

@@ -72,11 +72,11 @@ _ = plt.plot([0, 1])
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A checkout with one small chapter, and a library, data and solutions of one file each."""
+    """A checkout with one small chapter, and a library and data of one file each."""
     chapters = tmp_path / "book" / "chapters"
     chapters.mkdir(parents=True)
     (chapters / "00_preface.md").write_text(CHAPTER, encoding="utf-8")
-    for name in ("snnmlp_edu/library.py", "data/images.gz", "book/solutions/ex.py"):
+    for name in ("snnmlp_edu/library.py", "data/images.gz"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("1", encoding="utf-8")
     for name in ("_config.yml", "references.bib"):
@@ -227,12 +227,12 @@ def test_key_changes_with_all_that_outputs_depend_on(project: Path, source: Path
     keys.append(key())
     rewrite(source, "[hide-input]", "[hide-input, raises-exception]")
     keys.append(key())
-    for name in ("snnmlp_edu/library.py", "data/images.gz", "book/solutions/ex.py"):
+    for name in ("snnmlp_edu/library.py", "data/images.gz"):
         (project / name).write_text("2", encoding="utf-8")
         keys.append(key())
     (project / "snnmlp_edu" / "library.py").rename(project / "snnmlp_edu" / "renamed.py")
     keys.append(key())
-    assert len(set(keys)) == len(keys) == 8
+    assert len(set(keys)) == len(keys) == 7
 
 
 def test_key_changes_with_the_version_of_a_package(

@@ -7,7 +7,9 @@ import json
 import os
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -24,6 +26,7 @@ from snnmlp_edu.checkpoints import (
 from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data import Preprocessing, files, load_embedded
 from snnmlp_edu.errors import InputError
+from snnmlp_edu.mfi import fold_batch_norm
 from snnmlp_edu.network import SpikingMLP
 
 PREPROCESSING = Preprocessing(image_size=8, in_channels=2, mean=(0.25, 0.5), std=(0.3, 0.4))
@@ -75,6 +78,27 @@ def test_round_trip(model: SpikingMLP, saved: Path) -> None:
     assert checkpoint.preset == "tiny"
     assert checkpoint.metrics == {"validation_accuracy": 0.5}
     assert checkpoint.recipe == {"epochs": 3, "model": {"neuron": {"beta": 0.5}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda net: net.double(), r"is torch\.float64 \(.*builds torch\.float32"),
+        (lambda net: net.bfloat16(), r"is torch\.bfloat16 .*keep it in single precision"),
+        (fold_batch_norm, r"batch_norm\.weight is absent and .*before it is folded"),
+        (lambda net: Variant(net.config), r"is a Variant, .*no preset builds a SpikingMLP; register"),
+    ],
+)
+def test_what_could_not_be_loaded_again_is_not_written(
+    change: Callable[[SpikingMLP], Any], message: str, model: SpikingMLP, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        save_checkpoint(tmp_path / "net.safetensors", change(model), PREPROCESSING)
+    assert not list(tmp_path.iterdir())
+
+
+class Variant(SpikingMLP):
+    """A network that no preset builds."""
 
 
 def test_loaded_weights_can_be_trained_and_are_not_shared(saved: Path) -> None:

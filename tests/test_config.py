@@ -18,6 +18,7 @@ from snnmlp_edu import InputError, NetworkConfig, NeuronConfig
         ({"beta": 1.5}, r"beta is 1\.5; the leak factor must lie in \[0, 1\]"),
         ({"beta": float("nan")}, "beta is nan; it must be a finite number"),
         ({"beta": "half"}, "beta is 'half'; it must be a finite number"),
+        ({"threshold": 10**400}, "it must be a finite number above 0"),
         ({"threshold": 0}, "threshold is 0; it must be a finite number above 0"),
         ({"input_gain": -1}, "input_gain is -1; it must be a finite number above 0"),
         ({"slope": 0}, "slope is 0; it must be a finite number above 0"),

@@ -368,6 +368,12 @@ def test_images_that_do_not_fit(shape: tuple[int, ...], message: str) -> None:
         Preprocessing(image_size=32, in_channels=3)(torch.zeros(shape, dtype=torch.uint8))
 
 
+@pytest.mark.parametrize("kind", [torch.int64, torch.int8, torch.bool])
+def test_pixels_of_another_type_are_not_taken_for_floats(kind: torch.dtype) -> None:
+    with pytest.raises(InputError, match=f"images have type {kind}; give uint8, or floats from 0 to 1"):
+        Preprocessing(image_size=32)(torch.ones(2, 1, 28, 28, dtype=kind))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_check_finite_names_the_first_bad_image(value: float) -> None:
     images = torch.zeros(4, 1, 2, 2)

@@ -121,6 +121,8 @@ def damage_idx(folder: Path, how: str) -> None:
             images.write_bytes(images.read_bytes()[:-5])
         case "label":
             (folder / "classes.txt").write_text("a\nb\n")
+        case "encoding":
+            (folder / "classes.txt").write_text("Füchse\n", encoding="latin-1")
         case "count":
             labels.write_bytes(format_idx(np.zeros(3, np.uint8)))
         case "gzip":
@@ -139,6 +141,7 @@ def damage_idx(folder: Path, how: str) -> None:
         ("short", "train-images-idx3-ubyte holds 31355 values and its header says"),
         ("label", r"\(train\) has label 3; labels must lie in 0 to 1"),
         ("count", r"\(train\) has 40 images and 3 labels"),
+        ("encoding", r"classes\.txt is not in UTF-8 \(.*\); save it so"),
         ("gzip", "is a damaged gzip file"),
         ("empty", "has no training images"),
     ],

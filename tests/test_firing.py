@@ -116,6 +116,15 @@ def test_who_looks_sees_what_passes(watch: str) -> None:
     assert len(seen) == len(hooks) == 1
 
 
+@pytest.mark.parametrize("way", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_who_looks_at_gradients_sees_them(way: str) -> None:
+    neuron, synapse = copy.deepcopy(COMPILED), Synapse(AxisLinear("channel", 6, 6), BatchNorm("channel", 6))
+    seen: list[Tensor] = []
+    getattr(synapse.norm, way)(lambda *args: seen.append(args[-1][0]))
+    synapse.fire(neuron, torch.ones(SHAPE)).sum().backward()
+    assert [each.shape for each in seen] == [torch.Size(SHAPE)]
+
+
 @pytest.mark.parametrize("with_shortcut", [True, False])
 def test_who_looks_at_a_module_of_several_parts_sees_its_current(with_shortcut: bool) -> None:
     config = NetworkConfig(dim=6, depths=(1,), patch_size=2, image_size=8, in_channels=1, num_classes=10)

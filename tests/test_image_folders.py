@@ -128,16 +128,21 @@ def test_a_scheduler_that_stops_the_workers_too_does_not_cost_a_step(
     assert outcome(fit(resume=tmp_path / "photos-0-1", progress=False, **workers(0))) == outcome(undisturbed)
 
 
-def test_other_files_are_not_gone_on_with(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_other_files_are_not_gone_on_with_and_the_same_ones_elsewhere_are(
+    undisturbed: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_image_folder(tmp_path / "own")
     at_step(3, TrainingModule, "training_step", cut_power, monkeypatch)
     with pytest.raises(PowerCut):
         train(folder, tmp_path, **workers(0))
-    (folder / "train" / "ant" / "ant 003.jpg").rename(folder / "train" / "ant" / "ant 103.jpg")
+    old, new = folder / "train" / "ant" / "ant 003.jpg", folder / "train" / "ant" / "ant 103.jpg"
+    old.rename(new)
     with pytest.raises(InputError, match=r"data\.(train|validation)\.listing is \w+ in the run and \w+ now"):
         fit(resume=tmp_path / "photos-0-1", progress=False, **workers(0))
+    new.rename(old)
+    moved = str(folder.rename(tmp_path / "moved"))
+    resumed = fit(resume=tmp_path / "photos-0-1", progress=False, data_dir=moved, **workers(0))
+    assert outcome(resumed) == outcome(undisturbed)
 
 
 # --- what is trained, validated and tested on --------------------------------------------------------

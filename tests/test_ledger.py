@@ -267,6 +267,9 @@ def test_only_a_recorded_run_can_be_done_again(tmp_path: Path) -> None:
     write(tmp_path)
     assert_wrong_usage(run(tmp_path, "tiny", "--again"), "name it by --variant and --seed")
     answer = run(tmp_path, "tiny", "--again", "--variant", "full", "--seed", "1")
+    assert_wrong_usage(answer, "results is no folder of records")
+    (tmp_path / "results").mkdir()
+    answer = run(tmp_path, "tiny", "--again", "--variant", "full", "--seed", "1")
     assert_wrong_usage(answer, "is not recorded yet; leave out --again")
 
 
@@ -391,6 +394,7 @@ def test_records_survive_their_line(done: Path) -> None:
         ),
         ({"variants": {"axial": {"skip": "stag"}}}, "variant axial: NetworkConfig.skip is 'stag'"),
         ({"variants": {"axial": {"seed": 3}}}, "variant axial sets seed, which a variant cannot"),
+        ({"variants": {"axial": {3: 1}}}, "variant axial has the field 3, which is no text"),
         ({"variants": {"axial": 3}}, "variant axial is 3; write {field: value}"),
         ({"variants": {"a b": {}}}, "'a b' cannot name a variant"),
         ({"variants": []}, "lacks variants"),

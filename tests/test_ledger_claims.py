@@ -163,10 +163,10 @@ def test_a_claim_that_is_wrong_says_how_to_mend_it(tmp_path: Path, row: Any, mes
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["a: [", "a: b"])
-def test_a_file_without_claims(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(("text", "message"), [("a: [", "is no YAML"), ("a: b", "holds no claims")])
+def test_a_file_without_claims(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "claims.yaml").write_text(text)
-    with pytest.raises(InputError, match="holds no claims"):
+    with pytest.raises(InputError, match=message):
         ledger.claims(tmp_path / "claims.yaml")
 
 

@@ -24,7 +24,7 @@ TOY = {"dim": 6, "image_size": 8, "depths": (1, 1)}
 
 
 def test_shipped_name_means_the_trained_weights() -> None:
-    loaded = load_or_calibrate("mlp_spe_nano", batch=3, time_steps=6)
+    loaded = load_or_calibrate("mlp_spe_nano", 3, time_steps=6)
     wanted = load_pretrained("mlp_spe_nano").state_dict()
     assert all(torch.equal(wanted[name], tensor) for name, tensor in loaded.model.state_dict().items())
     assert loaded.model.config.time_steps == 6
@@ -90,6 +90,10 @@ def test_path_of_a_checkpoint_of_other_images(checkpoint: Path) -> None:
     [
         ("mlp_spe_nona", {}, r"^mlp_spe_nona is neither .*did you mean 'mlp_spe_nano'"),
         ("mlp_spe_nano", {"dimm": 6}, r"no field 'dimm'; did you mean 'dim'"),
+        ("mlp_spe_nano", {"name": 6}, r"no field 'name'"),
+        ("mlp_spe_nano", {"source": 6}, r"no field 'source'"),
+        ("mlp_spe_nano", {"batch": 6}, r"no field 'batch'"),
+        ("mlp_spe_t", {"self": 6}, r"no field 'self'"),
         ("mlp_spe_t", {"dim": 0}, r"NetworkConfig\.dim is 0"),
         ("tests", {}, r"tests is a folder"),
     ],

@@ -351,6 +351,15 @@ def test_untrained_network_fires_and_has_weights_of_its_own(
     assert min(rates.values()) > 0
 
 
+def test_untrained_network_is_of_the_same_class_and_precision(tiny: NetworkConfig) -> None:
+    class Variant(SpikingMLP):
+        pass
+
+    control = untrained(Variant(tiny).double(), torch.rand(4, 2, 8, 8, dtype=torch.float64))
+    assert type(control) is Variant
+    assert {parameter.dtype for parameter in control.parameters()} == {torch.float64}
+
+
 def test_statistics_of_a_control_are_those_of_the_images(model_and_images: tuple[SpikingMLP, Tensor]) -> None:
     model, images = model_and_images
     control = untrained(model, images)
@@ -389,6 +398,8 @@ def test_phase_randomisation_spreads_what_was_in_one_place() -> None:
     random = phase_randomised(maps)
     assert random.abs().amax((1, 2)).mean() < 0.4
     assert not torch.allclose(random[0], random[1]), "each field gets phases of its own"
+    assert torch.equal(phase_randomised(maps, 0), random), "the same seed, the same phases"
+    assert not torch.allclose(phase_randomised(maps, 1), random), "another seed, other phases"
     with pytest.raises(InputError, match="NaN or infinite"):
         phase_randomised(maps * math.nan)
 

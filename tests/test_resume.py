@@ -19,10 +19,11 @@ from typer.testing import CliRunner
 
 from snnmlp_edu.checkpoints import hash_tensors, load_checkpoint, read_tensors
 from snnmlp_edu.cli import app
+from snnmlp_edu.data import LabelledImages, Preprocessing, load_embedded
 from snnmlp_edu.errors import InputError, Preempted
 from snnmlp_edu.training import Recipe, TrainingResult, fit, load_recipe
 from snnmlp_edu.training.callbacks import KeepBest
-from snnmlp_edu.training.data_module import ShuffledBatches
+from snnmlp_edu.training.data_module import ImageDataModule, ShuffledBatches
 from snnmlp_edu.training.module import TrainingModule
 from snnmlp_edu.training.resume import StateIO, pack, unpack
 
@@ -320,6 +321,21 @@ def test_a_run_goes_on_only_as_it_began(cut: Path, changes: dict[str, Any], mess
         fit(**{"resume": cut, "progress": False} | changes)
     with pytest.raises(InputError, match=message):
         fit(**{"recipe": RECIPE, "resume": cut, "progress": False} | changes)
+
+
+def test_other_images_in_memory_have_another_description() -> None:
+    train, validation = load_embedded("train"), load_embedded("test")
+    preprocessing = Preprocessing(image_size=32)
+    before = ImageDataModule(train, validation, preprocessing, RECIPE).description
+    assert ImageDataModule(train, validation, preprocessing, RECIPE).description == before
+    pixels, labels = train.images.clone(), validation.labels.clone()
+    pixels[-1, 0, 3, 3] += 1
+    labels[0] = (labels[0] + 1) % 10
+    changed = ImageDataModule(
+        LabelledImages(pixels, train.labels), LabelledImages(validation.images, labels), preprocessing, RECIPE
+    )
+    assert {"train", "validation"} == before.keys()
+    assert all(before[part] != changed.description[part] for part in before)
 
 
 def test_an_edited_recipe_is_noticed_and_another_network_too(cut: Path) -> None:

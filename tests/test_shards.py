@@ -149,6 +149,20 @@ def test_a_call_that_was_cut_off_is_finished_by_the_next(photos: Path, shards: P
     assert not list(half.glob(".*")), "what was left half done is gone"
 
 
+def test_a_shard_that_got_lost_is_written_again(photos: Path, shards: Path, tmp_path: Path) -> None:
+    place = tmp_path / "lossy"
+    prepare = ("data", "prepare", "shards", place, "--from", photos, "--per-shard", 10)
+    assert call(*prepare)[0] == 0
+    lost, kept = place / "train-000001.tar", place / "train-000000.tar"
+    lost.unlink()
+    written = kept.stat().st_mtime_ns
+    assert call(*prepare)[0] == 0
+    assert lost.read_bytes() == (shards / lost.name).read_bytes()
+    assert kept.stat().st_mtime_ns == written, "what is there is not written twice"
+    (place / "prepared.json").write_bytes(b"")
+    assert_wrong_usage(call(*prepare), r"prepared\.json is damaged .*; delete it")
+
+
 def test_shards_are_not_mixed_with_others(photos: Path, tmp_path: Path) -> None:
     write_by_webdataset(tmp_path / "mine" / "other-000.tar", [{"__key__": "a", "jpg": jpeg(1), "cls": 0}])
     message = r"mine already holds other-000\.tar; choose an empty folder"

@@ -23,7 +23,7 @@ from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data import LabelledImages, Preprocessing, load_embedded, train_validation_split
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.network import SpikingMLP
-from snnmlp_edu.registry import get_config
+from snnmlp_edu.registry import create_model, get_config
 from snnmlp_edu.training import Recipe, evaluate, evaluate_embedded, fit, list_recipes, load_recipe
 from snnmlp_edu.training.data_module import ImageDataModule
 from snnmlp_edu.training.optimisation import Plan, make_optimizer, make_schedule
@@ -107,6 +107,8 @@ def test_overrides_reach_recipe_and_network(recipe: Recipe) -> None:
         ({"flip": "yes"}, "recipe field flip is 'yes'; it must be true or false"),
         ({"max_shift": -1}, "recipe field max_shift is -1"),
         ({"seed": -1}, "recipe field seed is -1"),
+        ({"seed": 2**32}, "it must be a whole number of at least 0 and at most 4294967295"),
+        ({"epochs": 2**63}, "recipe field epochs is 9223372036854775808"),
         ({"preset": 5}, "recipe field preset is 5; it must be the name of a preset"),
         ({"model": 5}, "recipe field model is 5"),
         (
@@ -133,6 +135,9 @@ def test_bad_recipe_field(recipe: Recipe, overrides: dict[str, Any], message: st
             "source: ours\nepochs: 1\nlearning_rate: 0.1\nbatchsize: 3\n",
             "no field 'batchsize'; did you mean 'batch_size'",
         ),
+        ("source: ours\nepochs: 1\nlearning_rate: 0.1\n3: 4\n", "has the field 3, which is no text"),
+        ("source: a\nepochs: 1\nlearning_rate: 1\nmodel: {neuron: {on: 1}}\n", "has the field True, which"),
+        ("source: ours\nepochs: 1\nlearning_rate: 1" + 400 * "0", "must be a finite number above 0"),
         ("!!python/object/apply:os.getcwd []\n", "is no YAML"),
     ],
 )
@@ -474,6 +479,13 @@ def test_a_run_is_shipped_with_card_and_manifest(recipe: Recipe, tmp_path: Path)
     card = (folder / "small.md").read_text()
     assert f"({result.test_correct} of 1000)" in card
     assert f"{100 * result.validation_accuracy:.2f} %" in card
+
+
+def test_a_network_that_no_checkpoint_could_give_back_is_not_trained(recipe: Recipe, tmp_path: Path) -> None:
+    network = create_model("spiking_vgg16", dim=2, image_size=32, in_channels=1, num_classes=10, time_steps=1)
+    with pytest.raises(InputError, match=r"the network is a SpikingVGG, .* builds a SpikingMLP; register it"):
+        fit(network, dataclasses.replace(recipe, model={}), output=tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_does_not_repeat_is_not_shipped(recipe: Recipe, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from snnmlp_edu.data.files import write_atomically
 
 from .execute import execute, with_outputs
 
-WHAT_CHAPTERS_USE = ("snnmlp_edu", "data", "book/solutions")
+WHAT_CHAPTERS_USE = ("snnmlp_edu", "data")
 
 
 class Run(NamedTuple):
@@ -57,8 +57,8 @@ def run_chapter(
 def cache_key(root: Path, notebook: NotebookNode, profile: str) -> str:
     """Hash of everything a chapter's outputs depend on.
 
-    That is its code cells with their tags, the profile, the library, the data, the solutions that its
-    exercises load, and the versions of Python and of every installed package.
+    That is its code cells with their tags, the profile, the library, the data, and
+    the versions of Python and of every installed package.
     """
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     code = [[cell.source, cell.metadata.get("tags", [])] for cell in cells]

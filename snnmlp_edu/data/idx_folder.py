@@ -53,11 +53,24 @@ def idx_class_names(folder: Path) -> tuple[str, ...]:
     """
     listed = folder / CLASS_FILE
     if listed.is_file():
-        return tuple(line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip())
+        return read_lines(listed)
     labels = read_idx(idx_files(folder, "train")[1])
     if labels.size == 0:
         raise InputError(f"{folder} has no training images; fetch the files again")
     return tuple(map(str, range(int(labels.max()) + 1)))
+
+
+def read_lines(file: Path) -> tuple[str, ...]:
+    """The lines of a text file that are not empty.
+
+    Raises:
+        InputError: it is not in UTF-8.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not in UTF-8 ({error.reason}); save it so") from error
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def load_idx(folder: Path, split: Split, class_names: tuple[str, ...]) -> LabelledImages:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-from ..config import nearest
+from ..config import is_number, nearest
 from ..errors import InputError
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -67,7 +67,7 @@ class Augmentation:
         check(self, "random_resized_crop", isinstance(self.random_resized_crop, bool), "true or false")
         for name, highest in {"scale": 1.0, "ratio": math.inf}.items():
             value = getattr(self, name)
-            pair = isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_number, value))
+            pair = isinstance(value, tuple | list) and len(value) == 2 and all(map(is_number, value))
             good = pair and 0 < value[0] <= value[1] <= highest
             check(self, name, good, "two rising numbers above 0" + (" up to 1" if highest == 1 else ""))
             object.__setattr__(self, name, tuple(map(float, value)))
@@ -75,9 +75,9 @@ class Augmentation:
         policy = self.randaugment
         good = policy is None or (isinstance(policy, str) and RANDAUGMENT.fullmatch(policy) is not None)
         check(self, "randaugment", good, "a policy such as rand-m9-mstd0.5, or null")
-        check(self, "colour_jitter", _is_number(self.colour_jitter) and self.colour_jitter >= 0, "0 or more")
+        check(self, "colour_jitter", is_number(self.colour_jitter) and self.colour_jitter >= 0, "0 or more")
         erasing = self.random_erasing
-        check(self, "random_erasing", _is_number(erasing) and 0 <= erasing <= 1, "between 0 and 1")
+        check(self, "random_erasing", is_number(erasing) and 0 <= erasing <= 1, "between 0 and 1")
         check_whole(self, "repeats", 1)
         check_whole(self, "resize", 1, optional=True)
 
@@ -189,7 +189,3 @@ def check_choice(owner: Any, name: str, choices: Any) -> None:
     """Raise for a field that is none of its choices; the nearest is suggested."""
     value, allowed = getattr(owner, name), get_args(choices)
     check(owner, name, value in allowed, f"one of {', '.join(allowed)}{nearest(str(value), allowed)}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -36,7 +36,7 @@ def write_shards(
 
     The order is fixed by the seed. Within a shard, classes are mixed: a training that reads a few shards at
     a time still sees all of them. Each shard is written under a temporary name first; `prepared.json` is
-    written last, and a second call for the same pictures finds it and does nothing.
+    written last. A second call for the same pictures finds it, and writes only what has got lost since.
 
     Args:
         source: the pictures; damaged ones are left out or refused, as it says.
@@ -49,7 +49,7 @@ def write_shards(
         The shards.
 
     Raises:
-        InputError: a picture is damaged, or the folder holds other shards.
+        InputError: a picture is damaged, or the folder holds other shards or a damaged `prepared.json`.
         OSError: the folder cannot be written.
     """
     if per_shard < 1:
@@ -62,9 +62,10 @@ def write_shards(
     }
     everything = [file for split in NAMES for file in files[split]]
     done = folder / DONE
-    if done.is_file():
-        if json.loads(done.read_text()) != facts:
-            raise InputError(f"{folder} holds shards of other images, or other ones of these; choose another")
+    if done.is_file() and _read(done) != facts:
+        raise InputError(f"{folder} holds shards of other images, or other ones of these; choose another")
+    missing = {file for file in everything if not (done.is_file() and file.is_file())}
+    if not missing:
         return everything
     strange = sorted(set(folder.glob("*.tar")) - set(everything))
     if strange:
@@ -75,7 +76,7 @@ def write_shards(
     for split, part in parts.items():
         order = _order(len(part.labels), seed)
         chunks = [order[start : start + per_shard] for start in range(0, len(order), per_shard)]
-        jobs = list(zip(files[split], chunks, strict=True))
+        jobs = [job for job in zip(files[split], chunks, strict=True) if job[0] in missing]
         workers = cores() if len(jobs) > 1 and announce else 0
         results = in_workers(partial(_write_shard, part), jobs, workers)
         title = f"writing {NAMES[split]} shards"
@@ -86,6 +87,13 @@ def write_shards(
     write_atomically(folder / CLASS_FILE, names.encode())
     write_atomically(done, json.dumps(facts, indent=2).encode())
     return everything
+
+
+def _read(done: Path) -> object:
+    try:
+        return json.loads(done.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{done} is damaged ({error}); delete it to write all shards anew") from error
 
 
 def _order(count: int, seed: int) -> list[int]:

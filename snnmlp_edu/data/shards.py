@@ -30,7 +30,7 @@ from ..errors import InputError
 from .datasets import Split
 from .file_source import FileSource
 from .files import remembered, write_atomically
-from .idx_folder import CLASS_FILE
+from .idx_folder import CLASS_FILE, read_lines
 from .picture_sets import PictureSet, Texts, describe_file
 from .pictures import decode_picture
 from .settings import Verification, cores
@@ -201,9 +201,7 @@ def open_shards(place: Path, verify: Verification, skip_corrupt: bool) -> FileSo
             raise InputError(f"the shards of {split} images in {place} hold no sample; write them again")
     listed = place / CLASS_FILE
     if listed.is_file():
-        names = tuple(
-            line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()
-        )
+        names = read_lines(listed)
     else:
         names = tuple(map(str, range(int(parts["train"].labels.max()) + 1)))
     for part in parts.values():

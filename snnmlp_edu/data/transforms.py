@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ..config import is_number
 from ..errors import InputError
 from .resizing import RESAMPLING, contain, cover, to_picture, to_pixels
 
@@ -86,7 +86,7 @@ class Preprocessing:
         for name in ("mean", "std"):
             values = tuple(getattr(self, name))
             object.__setattr__(self, name, values)
-            if not values or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+            if not values or not all(map(is_number, values)):
                 raise InputError(f"Preprocessing.{name} is {values}; give one finite number for each channel")
         if len(self.mean) != len(self.std) or min(self.std) <= 0:
             raise InputError(
@@ -143,10 +143,12 @@ class Preprocessing:
             float32 `[N, in_channels, image_size, image_size]`.
 
         Raises:
-            InputError: the images are larger than the input, or their channels do not fit.
+            InputError: the images are larger than the input, of another type, or their channels do not fit.
         """
         if images.ndim != 4:
             raise InputError(f"images have shape {tuple(images.shape)}; give [N, C, height, width]")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise InputError(f"images have type {images.dtype}; give uint8, or floats from 0 to 1")
         if self.resize is not None and images.shape[2:] != (self.image_size, self.image_size):
             if images.dtype != torch.uint8:
                 raise InputError(
@@ -173,6 +175,15 @@ class Preprocessing:
         mean = torch.tensor(self.mean, device=pixels.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(-1, 1, 1)
         return ((pixels - mean) / std).expand(-1, self.in_channels, -1, -1)
+
+    def for_size(self, image_size: int) -> Preprocessing:
+        """The same for a network that takes another size; `resize` keeps its proportion to it.
+
+        >>> Preprocessing(image_size=224, resize=256).for_size(112).resize
+        128
+        """
+        resize = None if self.resize is None else round(self.resize * image_size / self.image_size)
+        return dataclasses.replace(self, image_size=image_size, resize=resize)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they stand in a checkpoint's JSON."""

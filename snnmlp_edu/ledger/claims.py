@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..config import nearest
 from ..data.files import path
 from ..errors import InputError
+from ..yaml_files import read_yaml
 from .plans import load_plan
 from .reading import progress, read_records
 from .statistics import compare
@@ -131,10 +130,7 @@ def claims(file: Path | None = None, results: Path | None = None) -> list[Claim]
         InputError: the file is not as it should be, or a record was changed by hand.
     """
     file = path() / "claims.yaml" if file is None else file
-    try:
-        rows = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError) as error:
-        raise InputError(f"{file} holds no claims: {' '.join(str(error).split())}") from error
+    rows = read_yaml(file)
     if not isinstance(rows, list):
         raise InputError(f"{file} holds no claims; write a list of them")
     return [_claim(row, f"{file}, claim {i}", results) for i, row in enumerate(rows, start=1)]

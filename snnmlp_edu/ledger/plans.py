@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from ..config import NetworkConfig, nearest
 from ..data.files import path
 from ..errors import InputError
 from ..registry import create_model, get_config
 from ..training.recipe import Recipe, load_recipe
+from ..yaml_files import read_yaml, require_text_keys
 
 SEEDS = (0, 1, 2)
 FIELDS = ("question", "preset", "recipe", "base", "seeds", "variants")
@@ -151,10 +151,7 @@ def load_plan(name: str | Path) -> Plan:
             f"there is no plan {str(name)!r}{nearest(str(name), known)} (plans: {', '.join(known)}; or the"
             " path of a .yaml file)"
         )
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    values = read_yaml(file)
     if not isinstance(values, dict):
         raise InputError(f"{file} holds no plan; write one 'field: value' a line")
     for field in values:
@@ -196,6 +193,7 @@ def _variants(file: Path, values: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             raise InputError(f"{file}: {key!r} cannot name a variant; use letters, digits, _ . and -")
         if not isinstance(overrides, dict | None):
             raise InputError(f"{file}: variant {name} is {overrides!r}; write {{field: value}}, or {{}}")
+        require_text_keys(overrides, f"{file}: variant {name}")
         for field in overrides or {}:
             if field in _APART and field != "preset":
                 raise InputError(f"{file}: variant {name} sets {field}, which a variant cannot; leave it out")

@@ -60,9 +60,10 @@ def run_plan(
     _check_networks(plan)
     code = provenance.commit()
     results = results_folder() if results is None else results
-    recorded = latest(results)
-    if any(plan.key(*run) not in recorded for run in runs):
-        _check_data(plan.recipe.replace(**places))
+    recorded = latest(results) if results.is_dir() else {}
+    missing = [plan.recipe_of(*run).replace(**places) for run in runs if plan.key(*run) not in recorded]
+    for recipe in {(r.dataset, r.data_dir, r.data_md5): r for r in missing}.values():
+        _check_data(recipe)
     results.mkdir(parents=True, exist_ok=True)
     file = results / f"{plan.name}.jsonl"
     with locked(file):

@@ -34,8 +34,10 @@ def read_all(folder: Path) -> list[Record]:
     """All records of all plans in a folder, oldest first.
 
     Raises:
-        InputError: as `read_file`.
+        InputError: there is no such folder; or as `read_file`.
     """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder of records; give one that `snnmlp ledger run` wrote")
     records = [record for file in sorted(folder.glob("*.jsonl")) for record in read_file(file)]
     return sorted(records, key=lambda record: record.finished)
 

@@ -32,7 +32,7 @@ class Loaded:
     origin: str
 
 
-def load_or_calibrate(source: str, batch: int = 2, **overrides: Any) -> Loaded:
+def load_or_calibrate(source: str, batch: int = 2, /, **overrides: Any) -> Loaded:
     """A checkpoint as it was trained, or a preset that calibration makes fire.
 
     A name that is both, such as `mlp_spe_nano`, means the shipped checkpoint, unless the overrides change

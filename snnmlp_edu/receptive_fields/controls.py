@@ -33,8 +33,8 @@ def untrained(model: SpikingMLP, images: Tensor, seed: int = 0) -> SpikingMLP:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = SpikingMLP(model.config)
-    return _renormalised(fresh.to(next(model.parameters()).device), images)
+        fresh = type(model)(model.config)
+    return _renormalised(fresh.to(next(model.parameters())), images)
 
 
 def shuffled(model: SpikingMLP, images: Tensor, seed: int = 0) -> SpikingMLP:

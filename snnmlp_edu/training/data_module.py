@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Generator, Tensor, randperm
 from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset
 
+from ..checkpoints import hash_tensors
 from ..data.augmenting import training_transform
 from ..data.batches import Draw, PictureBatches, in_order, load_batches, sound
 from ..data.datasets import LabelledImages
@@ -98,7 +99,7 @@ class DataModule(LightningDataModule):
     @property
     def description(self) -> dict[str, Any]:
         """What a run that goes on must find again, beside the recipe."""
-        return {}
+        raise NotImplementedError
 
     def validation_sample(self, count: int) -> Tensor:
         """The first validation images as network input."""
@@ -163,6 +164,15 @@ class ImageDataModule(DataModule):
         batches = ShuffledBatches(len(train.labels), recipe.batch_size, order, accumulate=recipe.accumulate)
         super().__init__(preprocessing, recipe, batches)
         self.train_images, self.validation_images = train, validation
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """How many images there are, and a checksum over their pixels and labels."""
+        parts = {"train": self.train_images, "validation": self.validation_images}
+        return {
+            name: {"images": len(part.labels), "sha256": hash_tensors(part._asdict())[:16]}
+            for name, part in parts.items()
+        }
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches; the last one is left out where it is incomplete."""

@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ..checkpoints import load_checkpoint
+from ..checkpoints import load_checkpoint, require_rebuildable
 from ..data.files import write_atomically
 from ..data.imagenet import same_classes
 from ..data.sources import ImageSource
@@ -134,6 +134,7 @@ def fit(
                 " leave these out, or name a preset"
             )
         recipe = recipe.replace(preset=None)
+        require_rebuildable(model_or_preset, None)  # not found out after the training
     placement = place(devices, nodes, accelerator, recipe.precision)
     announce = progress and is_first_process()
     seed_everything(recipe.seed, workers=True, verbose=False)

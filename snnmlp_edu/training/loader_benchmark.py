@@ -70,7 +70,7 @@ class LoaderBenchmark:
         return "\n".join(lines)
 
 
-def measure(recipe: Recipe | str | Path, seconds: float = 10.0, **overrides: Any) -> LoaderBenchmark:
+def measure(recipe: Recipe | str | Path, seconds: float = 10.0, /, **overrides: Any) -> LoaderBenchmark:
     """Measure loader and network of a recipe, on one device.
 
     Args:

@@ -15,6 +15,7 @@ from ..config import NetworkConfig, nearest
 from ..data.settings import Augmentation, Loading, settings_from
 from ..data.sources import Dataset
 from ..errors import InputError
+from ..yaml_files import read_yaml, require_text_keys
 from .rules import RULES, SNNTORCH_LOSSES, Loss, Optimizer, Precision, Scaling, Schedule
 
 SETTINGS: dict[str, Any] = {"augmentation": Augmentation, "loading": Loading}
@@ -139,7 +140,7 @@ class Recipe:
         for contradiction in _contradictions(self):
             raise InputError(contradiction)
 
-    def replace(self, **overrides: Any) -> Recipe:
+    def replace(self, /, **overrides: Any) -> Recipe:
         """This recipe with some fields changed.
 
         A field of `NetworkConfig` may stand among them, as `time_steps=2` or `neuron={"beta": 0.8}`; it
@@ -203,12 +204,10 @@ def load_recipe(name: str | Path) -> Recipe:
             f"there is no recipe {str(name)!r}{nearest(str(name), known)} (recipes: {', '.join(known)}; or"
             " the path of a .yaml file)"
         )
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    values = read_yaml(file)
     if not isinstance(values, dict):
         raise InputError(f"{file} holds no recipe; write one 'field: value' a line")
+    require_text_keys(values, str(file))
     required = [f.name for f in dataclasses.fields(Recipe) if f.name in ("source", "epochs", "learning_rate")]
     missing = [name for name in required if name not in values]
     if missing:

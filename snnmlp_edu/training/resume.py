@@ -30,8 +30,8 @@ LAST = "last.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 RECIPE = "recipe.yaml"
 DESCRIPTION = ("recipe", "config", "preprocessing", "data", "processes")
-# Recipe fields that do not change what is computed.
-FREE = ("save_every", "loading", "tensorboard")
+# Recipe fields that do not change what is computed. Images may have moved: what they are is compared apart.
+FREE = ("save_every", "loading", "tensorboard", "data_dir")
 
 
 def how_to_resume(folder: Path) -> str:

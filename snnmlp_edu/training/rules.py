@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from ..config import nearest
+from ..config import is_number, nearest
 from ..data.sources import Dataset
 from ..errors import InputError
 
@@ -47,11 +46,12 @@ class Rule:
             raise InputError(f"recipe field {name} is {value!r}; it must be {self.expected}{hint}")
 
 
-def whole(lowest: int) -> Rule:
-    """A whole number of at least `lowest`."""
+def whole(lowest: int, highest: int = 2**63 - 1) -> Rule:
+    """A whole number within limits; the upper one is that of the machine where none is given."""
+    upper = f" and at most {highest}" if highest < 2**63 - 1 else ""
     return Rule(
-        lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= lowest,
-        f"a whole number of at least {lowest}",
+        lambda v: isinstance(v, int) and not isinstance(v, bool) and lowest <= v <= highest,
+        f"a whole number of at least {lowest}{upper}",
     )
 
 
@@ -69,11 +69,6 @@ def choice(literal: Any) -> Rule:
 def optional(rule: Rule) -> Rule:
     """None, or what another rule says."""
     return Rule(lambda v: v is None or rule.holds(v), rule.expected, rule.choices)
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a finite number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 TEXT = Rule(lambda v: isinstance(v, str), "text")
@@ -127,7 +122,7 @@ RULES = {
     "ema_decay": optional(PART),
     "precision": choice(Precision),
     "validation_fraction": PART,
-    "seed": whole(0),
+    "seed": whole(0, 2**32 - 1),
     "save_every": optional(whole(1)),
     "tensorboard": FLAG,
 }
