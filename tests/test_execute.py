@@ -217,6 +217,11 @@ class TestBadInput:
         with pytest.raises(InputError, match=r"stages\.0\.embedding\.embed\.norm .*fold_batch_norm"):
             event_driven(SpikingMLP(tiny).eval())
 
+    def test_on_events_already(self, tiny: NetworkConfig) -> None:
+        folded, _ = folded_network(tiny)
+        with pytest.raises(InputError, match="runs on events already; give the folded network"):
+            event_driven(event_driven(folded))
+
     def test_training_mode(self, tiny: NetworkConfig) -> None:
         folded, _ = folded_network(tiny)
         with pytest.raises(InputError, match="training mode"):

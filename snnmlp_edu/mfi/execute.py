@@ -68,7 +68,7 @@ def event_driven(
             whole numbers.
 
     Raises:
-        InputError: the network is not folded, is in training mode or has no spikes; or, when it runs, a map
+        InputError: the network is not folded, is in training mode, has no spikes or runs on events already; or, when it runs, a map
             meets a value that is neither 0 nor 1.
 
     >>> from snnmlp_edu import load_pretrained
@@ -177,6 +177,8 @@ def _check(network: nn.Module) -> None:
                 f"{where} normalises real values, which events cannot carry: fold the network first, by"
                 " snnmlp_edu.mfi.fold_batch_norm"
             )
+        if isinstance(module, EventMap):
+            raise InputError(f"{where} runs on events already; give the folded network that it was made from")
         if isinstance(module, nn.ReLU):
             raise InputError(f"{where} is a ReLU and sends no spikes; events need LIF neurons")
     if not _maps(network):
