@@ -68,8 +68,8 @@ def event_driven(
             whole numbers.
 
     Raises:
-        InputError: the network is not folded, is in training mode, has no spikes or runs on events already; or, when it runs, a map
-            meets a value that is neither 0 nor 1.
+        InputError: the network is not folded, is in training mode, has no spikes or runs on events already;
+            or, when it runs, a map meets a value that is neither 0 nor 1.
 
     >>> from snnmlp_edu import load_pretrained
     >>> from snnmlp_edu.mfi import fold_batch_norm
