@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -391,6 +392,8 @@ def test_book_ends_with_its_first_page_and_renders_only_what_changed(
     index = Path(said.splitlines()[-1])
     printed = (index.parent / PDF).is_file()
     assert printed == (find_browser() is not None) == ("The PDF was printed." in said)
+    facts = r"^The site has \d+\.\d MB" + (r"; the first page loads in \d+\.\d s\.$" if printed else r"\.$")
+    assert re.search(facts, said, re.MULTILINE), said
     assert printed == (f'href="{PDF}"' in (index.parent / "downloads.html").read_text(encoding="utf-8"))
     assert index == project / "book" / "_build" / "html" / "index.html"
     assert "chapters/00_preface.html" in index.read_text(encoding="utf-8")

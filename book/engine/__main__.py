@@ -16,7 +16,7 @@ from snnmlp_edu.data.files import write_atomically
 from snnmlp_edu.data.settings import cores
 from snnmlp_edu.errors import InputError
 
-from .browser import MISSING, find_browser
+from .browser import MISSING, find_browser, seconds_to_first_page
 from .cache import Run, notebook_text, run_chapter, write_if_changed
 from .convert import convert
 from .execute import PROFILES, ChapterError
@@ -81,6 +81,9 @@ def build_book(root: Path, profile: str, jobs: int = 1) -> Path:
     elif not pdf.is_file():
         print_book(build / "html", pages(build / "source"), pdf)
         print("The PDF was printed.")
+    size = sum(file.stat().st_size for file in (build / "html").rglob("*") if file.is_file())
+    loaded = f"; the first page loads in {seconds_to_first_page(build / 'html'):.1f} s" if with_pdf else ""
+    print(f"The site has {size / 1e6:.1f} MB{loaded}.")
     return build / "html" / "index.html"
 
 

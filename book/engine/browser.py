@@ -8,6 +8,7 @@ import http.server
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,20 @@ def open_browser() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+def seconds_to_first_page(html: Path) -> float:
+    """How long a browser without a cache takes to the first page, loaded with all that it needs.
+
+    Raises:
+        InputError: no browser is installed.
+    """
+    with serve(html) as address, open_browser() as browser:
+        opened = browser.new_page()
+        begin = time.perf_counter()
+        opened.goto(address)  # which leads on to the first chapter
+        opened.wait_for_url("**/chapters/*.html", wait_until="load")
+        return time.perf_counter() - begin
 
 
 @contextlib.contextmanager
