@@ -48,6 +48,7 @@ def execute(notebook: NotebookNode, chapter: str, profile: str = "smoke", jobs: 
             resources={"metadata": {"path": scratch}},
             record_timing=False,
             coalesce_streams=True,
+            shutdown_kernel="immediate",  # all outputs are in; a polite end would take two seconds a chapter
             extra_arguments=["--log-level=ERROR"],  # else each kernel notes that it listens on this machine
             on_cell_start=lambda cell, cell_index: started.append(cell),
         )
