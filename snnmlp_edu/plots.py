@@ -23,6 +23,12 @@ MEMBRANE = "#0072B2"
 CURRENT = "#009E73"
 REFERENCE = "#6E6E6E"
 PALETTE = (MEMBRANE, SPIKE, CURRENT, "#CC79A7", "#E69F00", "#56B4E9")
+CONTESTANTS = (
+    "#000000",
+    *PALETTE[3:],
+    "#7B5EA7",
+    "#8C510A",
+)  # no colour that stands for spikes, membranes, currents
 
 
 def use_book_style() -> None:
@@ -200,12 +206,14 @@ def plot_sweeps(sweeps: Sequence[Mapping[str, Any]]) -> Figure:
     markers = "osD^vP"
     for panel, sweep in zip(panels, sweeps, strict=False):
         for i, (name, milliseconds) in enumerate(sweep["ms"].items()):
-            style = {"color": PALETTE[i % len(PALETTE)], "marker": markers[i % len(markers)]}
+            style = {"color": CONTESTANTS[i % len(CONTESTANTS)], "marker": markers[i % len(markers)]}
             panel.plot(sweep["values"], milliseconds, label=name, **style)
-        panel.set(xlabel=sweep["variable"], ylabel="time, ms", yscale="log")
+        panel.set(ylabel="time, ms", yscale="log")
+        panel.set_xlabel(sweep["variable"], fontsize="small")
         panel.set_title(sweep["task"], fontsize="medium")
-        panel.set_xticks(sweep["values"], [f"{value:g}" for value in sweep["values"]])
-        panel.legend(fontsize="small")
+        panel.set_xticks(sweep["values"], [f"{value:g}" for value in sweep["values"]], rotation=45)
+        panel.set_ylim(top=panel.get_ylim()[1] * 10)  # room for the legend above all lines
+        panel.legend(fontsize="small", loc="upper left", ncols=2)
     for panel in panels[len(sweeps) :]:
         panel.set_axis_off()
     return figure
