@@ -108,6 +108,17 @@ def backward_scan_with_current(
     return backward_scan(config, to_spikes, *inputs) + to_current
 
 
+def vector_width() -> dict[str, int]:
+    """An option of torch.compile: code for vectors as wide as this process's, in bits.
+
+    PyTorch keeps compiled graphs on disk and does not note for which vectors they were made. One made for
+    AVX-512 would be built again where `ATEN_CPU_CAPABILITY` or another processor asks for AVX2, and then
+    compute half of its entries. Named as an option, the width is part of what a graph is found by.
+    """
+    bits = {"AVX512": 512, "AVX2": 256}.get(torch.backends.cpu.get_cpu_capability())
+    return {} if bits is None else {"cpp.simdlen": bits}
+
+
 class CompilerMissing(Exception):
     """torch.compile does not work here; the message says why."""
 
@@ -130,7 +141,8 @@ def _compile(
     name = f"{scan.__name__}_{steps}_steps_of_{len(ranks)}"
     own = types.FunctionType(bound.__code__.replace(co_name=name), globals(), name, None, bound.__closure__)
     # A loop over as few entries as here at least is worth both cores; fewer would be compiled for one.
-    compiled = torch.compile(own, dynamic=True, fullgraph=True, options={"cpp.dynamic_threads": True})
+    options: dict[str, Any] = {"cpp.dynamic_threads": True, **vector_width()}
+    compiled = torch.compile(own, dynamic=True, fullgraph=True, options=options)
     shapes = {1: (96,), 2: (steps, 2**16), 3: (steps, 1024, 96), 4: (steps, 32, 96, 24)}
     try:
         # The neuron's numbers are constants of its graph; dynamic shapes alone would make them inputs.

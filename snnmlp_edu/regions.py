@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from .compiled import vector_width
 from .mixing import MixerBlock
 from .network import Stage
 
@@ -37,4 +38,4 @@ def compile_blocks(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, MixerBlock):
-            module.compile()
+            module.compile(options=vector_width())

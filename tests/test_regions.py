@@ -50,7 +50,7 @@ def test_recomputed_blocks_give_the_same_step_and_keep_less(
 
 def test_blocks_are_compiled_one_by_one(tiny: NetworkConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[nn.Module] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
+    monkeypatch.setattr(nn.Module, "compile", lambda self, options: compiled.append(self))
     model = SpikingMLP(tiny)
     compile_blocks(model)
     assert compiled == [block for stage in model.stages for block in stage.blocks]
