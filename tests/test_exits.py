@@ -81,6 +81,11 @@ def test_ways_to_read_a_length(read: Callable[[Tensor], float]) -> None:
     assert {row[2] for row in found} == {LENGTH}
 
 
+def test_one_violation_is_no_plural() -> None:
+    report = audit(between(lambda s: s * 2.0 ** len(s.nonzero())), IMAGES)
+    assert report.verdict() == "not multiplication-free: 1 violation in 1 module"
+
+
 def test_length_inside_pytorch_is_data() -> None:
     """Ones in the likeness of a list of spikes, summed, are a count of spikes."""
 

@@ -106,7 +106,8 @@ class AuditReport:
             proven = f"{seen:,} of them only for the inputs seen" if seen else "for all inputs"
             return f"multiplication-free: {len(self.layers):,} operations, {proven}"
         places = {row.path for row in self.violations}
-        return f"not multiplication-free: {len(self.violations):,} violations in {len(places)} modules"
+        found = f"{_counted(len(self.violations), 'violation')} in {_counted(len(places), 'module')}"
+        return f"not multiplication-free: {found}"
 
     def sections(self) -> dict[str, list[Group]]:
         """Rows that compute, grouped: title of a module, or of all layers like it -> what it does there."""
@@ -158,6 +159,10 @@ class AuditReport:
         for title, groups in self.sections().items():
             table += [title, *(line(group.cells()) for group in groups)]
         return "\n".join([*table, *self.notes(), self.verdict()])
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _group(rows: Iterable[AuditedOperation]) -> list[Group]:
