@@ -23,7 +23,7 @@ from .starts import starts_1d, starts_2d
 
 SHORTEST_LINE, SMALLEST_SIDE = 16, 8
 HIGHEST_FREQUENCY = 0.75  # a little beyond what the diagonal of a pixel grid can carry
-CHUNK = 2**17  # values of a model computed together: they stay in the processor's cache
+CHUNK = 2**16  # values of a model computed together: they stay in the processor's cache
 SHORT, LONG = 8, 60  # steps from every start, and from the best of them
 
 
