@@ -19,7 +19,7 @@ in the same way along both of its directions.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -60,6 +60,25 @@ class Transfer:
             parts.append(f"{len(self.interpolated)} interpolated (lines of {changed} positions)")
         parts.append(f"{len(self.new)} new ({', '.join(self.new)})" if self.new else "none new")
         return ", ".join(parts)
+
+    def shuffled(self, seed: int) -> Transfer:
+        """The same with the numbers of every tensor that was taken over in another order.
+
+        A control: what a start owes to the scale of trained weights stays, what it owes to their
+        arrangement is lost. Tensors that are new stay as they are.
+
+        Args:
+            seed: of the order.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        taken = {name: shuffle(self.weights[name], generator) for name in (*self.kept, *self.interpolated)}
+        return replace(self, weights={**self.weights, **taken})
+
+
+def shuffle(values: Tensor, generator: torch.Generator) -> Tensor:
+    """The same numbers in another order, in a tensor of the same shape."""
+    order = torch.randperm(values.numel(), generator=generator).to(values.device)
+    return values.flatten()[order].view(values.shape)
 
 
 def transfer_weights(source: SpikingNetwork, target: SpikingNetwork, keep_head: bool = True) -> Transfer:

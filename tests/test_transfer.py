@@ -16,6 +16,7 @@ from snnmlp_edu.config import NetworkConfig, NeuronConfig
 from snnmlp_edu.data import CLASS_NAMES, Preprocessing
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.network import SpikingMLP
+from snnmlp_edu.registry import create_model
 from snnmlp_edu.training import Recipe, fit, load_recipe
 from snnmlp_edu.transfer import Transfer, transfer_weights
 
@@ -258,6 +259,47 @@ def test_training_starts_with_the_weights_that_are_named(checkpoint: Path, tmp_p
         torch.testing.assert_close(new, old, msg=name)
     assert after.recipe["init_from"] == str(checkpoint)
     assert fit(None, short, output=tmp_path, progress=False, init_from=None).transfer is None
+
+
+def test_a_shuffled_start_has_the_same_numbers_in_another_order(checkpoint: Path, tmp_path: Path) -> None:
+    short = recipe(
+        model=SMALL, init_from=str(checkpoint), init_shuffled=True, learning_rate=1e-12, optimizer="sgd"
+    )
+    before = dict(load_checkpoint(checkpoint).model.named_parameters())
+    starts = []
+    for seed in (0, 0, 1):
+        result = fit(None, short.replace(seed=seed), output=tmp_path, progress=False)
+        after = dict(load_checkpoint(result.checkpoint).model.named_parameters())
+        for name, old in before.items():
+            torch.testing.assert_close(
+                after[name].flatten().sort().values, old.flatten().sort().values, msg=name
+            )
+        maps = [name for name, old in before.items() if old.ndim > 1 and old.numel() > 4]
+        assert not any(torch.allclose(after[name], before[name]) for name in maps)
+        starts.append(torch.cat([after[name].flatten() for name in maps]))
+    torch.testing.assert_close(starts[0], starts[1])
+    assert not torch.allclose(starts[0], starts[2])
+
+
+def test_a_new_head_is_not_shuffled() -> None:
+    torch.manual_seed(0)
+    source = create_model("mlp_spe_nano")
+    target = create_model("mlp_spe_nano", num_classes=7)
+    transfer = transfer_weights(source, target)
+    mixed = transfer.shuffled(0)
+    assert (mixed.kept, mixed.new) == (transfer.kept, transfer.new)
+    for name in transfer.new:
+        assert torch.equal(mixed.weights[name], target.state_dict()[name])
+    assert not torch.equal(
+        mixed.weights["stages.0.embedding.embed.conv.weight"],
+        source.state_dict()["stages.0.embedding.embed.conv.weight"],
+    )
+
+
+def test_what_is_shuffled_must_be_named() -> None:
+    message = "init_shuffled is true and init_from is null; name the checkpoint to shuffle"
+    with pytest.raises(InputError, match=message):
+        recipe(init_shuffled=True)
 
 
 def test_without_a_preset_the_network_is_the_checkpoints(checkpoint: Path, tmp_path: Path) -> None:

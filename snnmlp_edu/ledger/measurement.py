@@ -15,14 +15,13 @@ from ..checkpoints import Checkpoint, load_checkpoint
 from ..cost import count_operations
 from ..data.datasets import LabelledImages
 from ..data.embedded import CLASS_NAMES
-from ..data.imagenet import same_classes
 from ..errors import InputError
 from ..mfi import audit, fold_batch_norm
 from ..mfi.report import without_numbers
 from ..registry import create_model
 from ..training.evaluation import BATCH_SIZE, evaluate, evaluate_embedded
 from ..training.recipe import Recipe
-from ..transfer import transfer_weights
+from ..training.start import starting_weights
 
 COUNTED_IMAGES = 100
 GRADIENT_IMAGES = 64
@@ -37,8 +36,7 @@ def untrained(recipe: Recipe, class_names: tuple[str, ...]) -> nn.Module:
         model = create_model(str(recipe.preset), **recipe.model)
     if recipe.init_from is not None:
         start = load_checkpoint(recipe.init_from)
-        keep_head = same_classes(start.class_names, class_names)
-        model.load_state_dict(transfer_weights(start.model, model, keep_head=keep_head).weights)
+        model.load_state_dict(starting_weights(recipe, start, model, class_names).weights)
     return model
 
 

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..mixing import PositionMixing
 from ..network import SpikingMLP
 from ..synapses import AxisLinear
+from ..transfer import shuffle
 from .gabors import SHORTEST_LINE
 
 
@@ -58,12 +59,6 @@ def shuffled(model: SpikingMLP, images: Tensor, seed: int = 0) -> SpikingMLP:
         for parameter in mixed.parameters():
             parameter.copy_(shuffle(parameter, generator))
     return _renormalised(mixed, images)
-
-
-def shuffle(values: Tensor, generator: torch.Generator) -> Tensor:
-    """The same numbers in another order, in a tensor of the same shape."""
-    order = torch.randperm(values.numel(), generator=generator).to(values.device)
-    return values.flatten()[order].view(values.shape)
 
 
 def _renormalised(model: SpikingMLP, images: Tensor) -> SpikingMLP:

@@ -18,13 +18,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..checkpoints import load_checkpoint, require_rebuildable
 from ..data.files import write_atomically
-from ..data.imagenet import same_classes
 from ..data.sources import ImageSource
 from ..errors import InputError, Preempted
 from ..network import SpikingNetwork
 from ..plots import plot_learning_curves
 from ..registry import build_model, create_model
-from ..transfer import Transfer, transfer_weights
+from ..transfer import Transfer
 from .callbacks import KeepBest, StopAfter
 from .diagnosis import Diverged
 from .evaluation import describe_accuracy, evaluate_source
@@ -38,6 +37,7 @@ from .progress import TensorBoardCurves, TrainingBar
 from .recipe import Recipe, load_recipe
 from .resume import CHECKPOINT, LAST, SavedRun, StateIO, how_to_resume, writing
 from .run_folder import RunFolder
+from .start import starting_weights
 
 CURVES = "learning_curves.png"
 
@@ -144,7 +144,7 @@ def fit(
     else:
         model, transfer = make_network(model_or_preset, recipe, source)
     if transfer is not None and announce:
-        print(f"weights of {recipe.init_from}: {transfer}")
+        print(f"weights of {recipe.init_from}{', shuffled' * recipe.init_shuffled}: {transfer}")
 
     # The test images are looked at only when everything is decided: at the end.
     data = feed(source, recipe, model.config, announce)
@@ -248,9 +248,7 @@ def make_network(
         )
     if start is None:
         return model, None
-    transfer = transfer_weights(
-        start.model, model, keep_head=same_classes(start.class_names, source.class_names)
-    )
+    transfer = starting_weights(recipe, start, model, source.class_names)
     model.load_state_dict(transfer.weights)
     return model, transfer
 

@@ -36,6 +36,8 @@ class Recipe:
         data_md5: checksum of a CIFAR archive; None expects the published one.
         init_from: a checkpoint, by name or path, whose weights the network starts with (`transfer_weights`).
             With `preset` None the network is the checkpoint's own, but for `model` and the classes.
+        init_shuffled: put the numbers of each of these tensors in another order, drawn with the seed: a
+            control that has the scale of trained weights and nothing of what they know.
         epochs: passes over the training images.
         early_epochs: first epochs in which a network sees every image `early_time_steps` times only, which is
             cheaper; validation and tests take the network's own T throughout.
@@ -96,6 +98,7 @@ class Recipe:
     data_dir: str | None = None
     data_md5: str | None = None
     init_from: str | None = None
+    init_shuffled: bool = False
     early_epochs: int = 0
     early_time_steps: int = 1
     max_steps: int | None = None
@@ -223,6 +226,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
             f"recipe field early_epochs is {recipe.early_epochs} and epochs {recipe.epochs}; leave at least"
             " one epoch for the network's own number of time steps"
         )
+    if recipe.init_shuffled and recipe.init_from is None:
+        yield "recipe field init_shuffled is true and init_from is null; name the checkpoint to shuffle"
     if recipe.warmup is not None and recipe.warmup_epochs is not None:
         yield (
             f"recipe fields warmup ({recipe.warmup}) and warmup_epochs ({recipe.warmup_epochs}) say the same"

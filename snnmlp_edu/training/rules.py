@@ -90,6 +90,7 @@ RULES = {
     "data_dir": TEXT_OR_NULL,
     "data_md5": TEXT_OR_NULL,
     "init_from": TEXT_OR_NULL,
+    "init_shuffled": FLAG,
     "epochs": whole(1),
     "early_epochs": whole(0),
     "early_time_steps": whole(1),
