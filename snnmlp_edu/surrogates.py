@@ -9,7 +9,7 @@ that derivative, in the backward pass only, by a bump around the threshold. With
 | `sigmoid` | :math:`a\,\sigma(ax)(1 - \sigma(ax))` | 4 |
 | `atan` | :math:`(a/2) / (1 + (\pi a x / 2)^2)` | 2 |
 | `fast_sigmoid` | :math:`1 / (1 + a|x|)^2` | 10 |
-| `triangle` | :math:`\max(0, a - |x|) / a^2`, where a is the half-width | 1 |
+| `triangle` | :math:`\max(0, a - |x|) / a^2`, which ends at a distance a | 1 |
 | `dspike` | :math:`a / (2\tanh(a/2))\,\mathrm{sech}^2(ax)` for :math:`|x| \le 1/2`, else 0 | 3 |
 
 Sources: sigmoid and atan as in arXiv 2007.05785; fast sigmoid, doi 10.1162/neco_a_01086; triangle,

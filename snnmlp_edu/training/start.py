@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from ..checkpoints import Checkpoint
 from ..data.imagenet import same_classes
+from ..network import SpikingNetwork
 from ..transfer import Transfer, transfer_weights
 from .recipe import Recipe
 
 
 def starting_weights(
-    recipe: Recipe, start: Checkpoint, model: nn.Module, class_names: tuple[str, ...]
+    recipe: Recipe, start: Checkpoint, model: SpikingNetwork, class_names: tuple[str, ...]
 ) -> Transfer:
     """The weights of a checkpoint as a network takes them over, in shuffled order where the recipe says so.
 
