@@ -112,6 +112,15 @@ def test_two_threads_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> Non
     torch.testing.assert_close(event_driven(folded)(images), folded(images), rtol=1e-4, atol=1e-5)
 
 
+def test_the_number_of_threads_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_pass = pytest.importorskip("snnmlp_edu.mfi.one_pass", reason="numba is not installed")
+    # As when numba starts its threads, which happens once in a process.
+    monkeypatch.setattr(one_pass.numba, "set_num_threads", lambda pieces: torch.set_num_threads(2))
+    torch.set_num_threads(1)
+    assert events.find_events(torch.tensor([[[0.0, 1.0, 1.0]]])).rows.tolist() == [0, 2, 3]
+    assert torch.get_num_threads() == 1
+
+
 def test_the_stem_stays_and_the_folded_network_too(tiny: NetworkConfig) -> None:
     folded, images = folded_network(tiny)
     before = folded(images)

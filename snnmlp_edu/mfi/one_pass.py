@@ -52,8 +52,8 @@ def _pieces(values: int) -> int:
 
 def _run(loop: Any, pieces: int, *arguments: Any) -> None:
     with _one_at_a_time:
-        numba.set_num_threads(pieces)
         threads = torch.get_num_threads()
+        numba.set_num_threads(pieces)
         loop(pieces, *arguments)
         if torch.get_num_threads() != threads:  # numba's start of its threads sets PyTorch's number, too
             torch.set_num_threads(threads)
