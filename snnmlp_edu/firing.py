@@ -72,7 +72,8 @@ def fire_behind(
 def watched(*modules: nn.Module) -> bool:
     """Whether hooks want to see what passes through these modules, so that nothing may be left out."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, kind) for module in modules for kind in kinds)
+    of_all = torch.nn.modules.module._has_any_global_hook()
+    return of_all or any(getattr(module, kind) for module in modules for kind in kinds)
 
 
 def mixed_precision(x: Tensor) -> bool:

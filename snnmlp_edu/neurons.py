@@ -14,6 +14,9 @@ from __future__ import annotations
 import functools
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
@@ -150,8 +153,9 @@ COMPILE_STEPS = 32
 
 def _repays(current: Tensor) -> bool:
     large = current.numel() >= COMPILE_FROM and current.shape[0] <= COMPILE_STEPS
-    # Under functorch the plain steps are what can be transformed.
-    return large and current.device.type != "meta" and not torch._C._are_functorch_transforms_active()
+    # Whoever watches or transforms PyTorch's operations cannot see into a compiled loop.
+    watched = torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0
+    return large and current.device.type != "meta" and not watched
 
 
 def compiles(current: Tensor, config: NeuronConfig) -> bool:
@@ -173,9 +177,22 @@ def _auto(current: Tensor, config: NeuronConfig) -> Tensor:
 _BACKENDS = {"auto": _auto, "compiled": _compiled, "eager": _eager, "snntorch": _snntorch}
 
 
+_only_plain_steps: ContextVar[bool] = ContextVar("only_plain_steps", default=False)
+
+
+@contextmanager
+def plain_steps() -> Iterator[None]:
+    """Inside, neurons run step by step in PyTorch's own operations, which every transform knows."""
+    token = _only_plain_steps.set(True)
+    try:
+        yield
+    finally:
+        _only_plain_steps.reset(token)
+
+
 def _backend_name(config: NeuronConfig) -> str:
-    if torch.compiler.is_compiling():
-        return "eager"  # a larger compiled function takes the plain steps in
+    if torch.compiler.is_compiling() or _only_plain_steps.get():
+        return "eager"  # a larger compiled function, or a transform, takes the plain steps in
     name: str = config.backend
     if name == "auto":
         name = os.environ.get("SNNMLP_LIF_BACKEND", "auto")

@@ -84,7 +84,7 @@ class ThresholdBatchNorm(BatchNorm):
             return normalised
         # s (gamma x_hat + beta) + (1 - s) beta: the shift stays unscaled, the BatchNorm1d stays whole.
         shift = spread_along(self.batch_norm.bias, self.axis, current)
-        return torch.lerp(shift, normalised, self.scale)
+        return torch.lerp(shift.to(normalised.dtype), normalised, self.scale)
 
     def extra_repr(self) -> str:
         """What `repr` shows of this layer."""

@@ -262,3 +262,26 @@ def test_weights_that_learn_while_they_run() -> None:
 
     model = nn.Sequential(nn.Linear(4, 8), Fires(), Hebbian(8, 2))
     assert_one(violations(model), "2", "aten.addmm", "values of the data by values of the data")
+
+
+# --- constants that are none ---------------------------------------------------------------------------
+
+
+def scaled_by_an_end(x: Tensor) -> Tensor:
+    ends = torch.linspace(torch.zeros(()), x.flatten()[0], 4)
+    return ends * ends * 0.3
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (scaled_by_an_end, "it divides the way between its ends"),
+        (lambda x: torch.round(x, decimals=1), "it multiplies by a power of ten"),
+        (
+            lambda x: torch.add(x.to(torch.complex64), x.to(torch.complex64), alpha=1j).abs(),
+            "complex numbers",
+        ),
+    ],
+)
+def test_products_hide_in_harmless_names(function: Callable[[Tensor], Tensor], reason: str) -> None:
+    assert any(reason in why for _, _, why in violations(Applies(function), torch.randn(3, 4)))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from snnmlp_edu import InputError, NetworkConfig, NeuronConfig, SpikingMLP, create_model, record
-from snnmlp_edu.mfi import audit, calibrate, event_driven, events, fold_batch_norm
+from snnmlp_edu.cost import count_operations
+from snnmlp_edu.mfi import audit, calibrate, event_driven, events, execute, fold_batch_norm
 from snnmlp_edu.mfi.event_layers import EventMap
 from snnmlp_edu.mfi.execute import Choice
 from snnmlp_edu.neurons import LIF
@@ -115,10 +116,31 @@ def test_two_threads_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_number_of_threads_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     one_pass = pytest.importorskip("snnmlp_edu.mfi.one_pass", reason="numba is not installed")
     # As when numba starts its threads, which happens once in a process.
-    monkeypatch.setattr(one_pass.numba, "set_num_threads", lambda pieces: torch.set_num_threads(2))
+    set_num_threads = one_pass.numba.set_num_threads
+
+    def start(pieces: int) -> None:
+        torch.set_num_threads(2)
+        set_num_threads(pieces)
+
+    monkeypatch.setattr(one_pass.numba, "set_num_threads", start)
+    before = one_pass.numba.get_num_threads()
     torch.set_num_threads(1)
     assert events.find_events(torch.tensor([[[0.0, 1.0, 1.0]]])).rows.tolist() == [0, 2, 3]
     assert torch.get_num_threads() == 1
+    assert one_pass.numba.get_num_threads() == before
+
+
+def test_a_network_that_chose_dense_maps_says_that_it_runs_on_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "MARGIN", 0.0)  # no map is ever faster by that much
+    config = NetworkConfig(dim=6, depths=(1, 1), patch_size=2, image_size=8, num_classes=5, time_steps=3)
+    folded, images = folded_network(config)
+    network = event_driven(folded, mode="auto", images=images)
+    network(images)
+    assert {choice.mode for choice in network.choices.values()} == {"dense"}
+    with pytest.raises(InputError, match="runs on events already"):
+        event_driven(network)
+    with pytest.raises(InputError, match="runs on events and keeps a count of its own"):
+        count_operations(network, images)
 
 
 def test_the_stem_stays_and_the_folded_network_too(tiny: NetworkConfig) -> None:

@@ -86,3 +86,13 @@ def test_each_kind_has_its_axis(kind: str, expected: str) -> None:
 
 def test_none_is_nothing() -> None:
     assert isinstance(make_norm("none", "channel", SHAPE[2:], time_steps=3, threshold=1.0), nn.Identity)
+
+
+def test_threshold_batch_norm_trains_in_mixed_precision() -> None:
+    norm = ThresholdBatchNorm("channel", 6, 0.5, currents_summed=4)
+    current = torch.randn(2, 3, 2, 2, 6, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = norm(current.bfloat16())
+    mixed.float().sum().backward()
+    torch.testing.assert_close(mixed.float(), norm(current), rtol=0.02, atol=0.02)
+    assert norm.batch_norm.bias.grad is not None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig, SpikingMLP, create_model, record
+from snnmlp_edu.mfi import calibrate, fold_batch_norm
 from snnmlp_edu.receptive_fields import (
     Fields,
     axial_lines,
@@ -128,6 +129,20 @@ def test_spikes_of_all_steps_count(tiny: NetworkConfig) -> None:
     assert torch.equal(fields.spikes, counts.sum(0).long())
 
 
+def test_faint_activations_have_the_fields_of_strong_ones(tiny: NetworkConfig) -> None:
+    model = SpikingMLP(tiny.replace(activation="relu"))
+    images = next(iter(white_noise((2, 8, 8), 64, contrast=2)))
+    path = "stages.0.neuron"
+    strong = spike_triggered_average(model, path, [images])
+    with torch.no_grad():
+        for parameter in model.stages[0].embedding.parameters():
+            if parameter.ndim == 1:  # scale and shift behind the stem: activations sum to less than one
+                parameter.mul_(1e-4)
+    faint = spike_triggered_average(model, path, [images])
+    assert torch.equal(faint.silent, strong.silent)
+    torch.testing.assert_close(faint.maps, strong.maps, rtol=1e-4, atol=1e-4)
+
+
 def test_a_field_lies_where_the_stem_looks(tiny: NetworkConfig) -> None:
     """The stem's patches are 2 x 2 pixels: outside its own patch a unit's field is noise."""
     fields = spike_triggered_average(
@@ -241,6 +256,36 @@ def test_gradient_equals_one_backward_pass_for_one_unit(tiny: NetworkConfig) -> 
     torch.testing.assert_close(
         fields.standard_error[1].float(), leaf.grad.std(0) / math.sqrt(3), rtol=1e-4, atol=1e-7
     )
+
+
+def test_gradients_of_large_layers_are_those_of_the_plain_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    # From 32768 currents on, neurons would run compiled, which many gradients at once cannot pass.
+    model = create_model("mlp_spe_nano", time_steps=2)
+    images = torch.rand(6, 1, 32, 32)
+    path = "stages.0.blocks.0.token_neuron"
+    by_default = input_gradients(model, path, images, positions=[(3, 4)])
+    monkeypatch.setenv("SNNMLP_LIF_BACKEND", "eager")
+    assert torch.equal(by_default.maps, input_gradients(model, path, images, positions=[(3, 4)]).maps)
+
+
+def test_membranes_of_folded_neurons_are_their_own(tiny: NetworkConfig) -> None:
+    config = tiny.replace(channel_norm="bn_token")
+    images = torch.rand(4, config.in_channels, config.image_size, config.image_size, dtype=torch.float64)
+    folded = fold_batch_norm(calibrate(SpikingMLP(config).double(), images, rate=0.2), strict=False)
+    path = "stages.0.blocks.0.channel.neuron"
+    position = (1, 1)
+    fields = input_gradients(folded, path, images, positions=[position])
+    pixels = images.clone().requires_grad_()
+    layer = folded.get_submodule(path)
+    seen: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(
+        lambda module, inputs: seen.append(module.trace(inputs[0]).membrane)
+    )
+    folded(pixels)
+    hook.remove()
+    unit = 2
+    (expected,) = torch.autograd.grad(seen[0][:, :, position[0], position[1], unit].sum(), pixels)
+    torch.testing.assert_close(fields.maps[unit], expected.mean(0), rtol=1e-9, atol=1e-9)
 
 
 def test_relu_twins_have_gradients_and_no_membrane(tiny: NetworkConfig) -> None:

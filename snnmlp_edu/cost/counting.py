@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..mfi.event_layers import EventMap
+from ..mfi.execute import Faster
 from ..network import SpikingNetwork
 from ..recording import uncompiled
 from .results import Cost
@@ -101,7 +102,7 @@ def _checked(model: nn.Module, images: Tensor) -> SpikingNetwork:
     network = _ours(model)
     if any(module.training for module in network.modules()):
         raise InputError("the network is in training mode; call model.eval() before counting")
-    if any(isinstance(module, EventMap) for module in network.modules()):
+    if any(isinstance(module, EventMap | Faster) for module in network.modules()):
         raise InputError(
             "the network runs on events and keeps a count of its own, synaptic_operations; count the folded"
             " network that event_driven was given"

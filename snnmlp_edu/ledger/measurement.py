@@ -32,7 +32,7 @@ STEPS = (1, 2, 4, 6, 8)
 def untrained(recipe: Recipe, class_names: tuple[str, ...]) -> nn.Module:
     """The network as `fit` begins with it: the recipe's seed draws the same weights."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+        torch.default_generator.manual_seed(recipe.seed)
         model = create_model(str(recipe.preset), **recipe.model)
     if recipe.init_from is not None:
         start = load_checkpoint(recipe.init_from)

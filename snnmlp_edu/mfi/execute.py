@@ -91,7 +91,7 @@ def event_driven(
     network.synaptic_operations, network.choices = {}, {}
     for path, dense in _maps(network) if mode != "dense" else ():
         events = event_form(dense, path, network.synaptic_operations)
-        network.set_submodule(path, events if mode == "events" else _Faster(dense, events, network.choices))
+        network.set_submodule(path, events if mode == "events" else Faster(dense, events, network.choices))
     if weights == "int8":
         network.scales = to_integers(network)
     if mode == "auto" and images is not None:
@@ -100,7 +100,7 @@ def event_driven(
     return network
 
 
-class _Faster(Synapse):
+class Faster(Synapse):
     """Two forms of one map, or of a synapse; the first run times both, and the slower goes."""
 
     def __init__(self, dense: nn.Module, events: EventMap | EventSynapse, choices: dict[str, Choice]) -> None:
@@ -177,7 +177,7 @@ def _check(network: nn.Module) -> None:
                 f"{where} normalises real values, which events cannot carry: fold the network first, by"
                 " snnmlp_edu.mfi.fold_batch_norm"
             )
-        if isinstance(module, EventMap):
+        if isinstance(module, EventMap | Faster):
             raise InputError(f"{where} runs on events already; give the folded network that it was made from")
         if isinstance(module, nn.ReLU):
             raise InputError(f"{where} is a ReLU and sends no spikes; events need LIF neurons")

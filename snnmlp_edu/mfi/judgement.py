@@ -126,6 +126,12 @@ def judge(call: Call, stem: Stem) -> Judgement:
         return Judgement(
             Kind.UNKNOWN, Origin.REAL, words, f"{name} is an operation that the audit does not know"
         )
+    if any(isinstance(each.value, Tensor) and each.value.is_complex() for each in operands):
+        return Judgement(Kind.UNKNOWN, Origin.REAL, words, "products may hide in complex numbers")
+    if name == "linspace" and any(operand.varies for operand in operands):
+        return Judgement(Kind.MULTIPLICATION, Origin.REAL, words, "it divides the way between its ends")
+    if name == "round" and call.arguments.get("decimals"):
+        return Judgement(Kind.MULTIPLICATION, Origin.REAL, words, "it multiplies by a power of ten")
     if name in FACTORIES:
         return Judgement(kind, Origin.CONSTANT, "constant")
     if name in UNSET:

@@ -66,7 +66,7 @@ def load_or_calibrate(source: str, batch: int = 2, /, **overrides: Any) -> Loade
             f"{source} is neither a preset nor a file{nearest(source, known)} (`snnmlp models` lists presets)"
         )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         model: Any = create_model(source, **overrides)
         images = _random_images(model, batch)
     origin = f"preset {source}, not trained: calibrated to fire, with random constants, on random images"
@@ -79,7 +79,7 @@ def _trained(checkpoint: Checkpoint, source: str, batch: int) -> Loaded:
         images = checkpoint.preprocessing(load_embedded("test").images[:batch])
         return Loaded(checkpoint.model, images, f"{origin} embedded test images")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         return Loaded(checkpoint.model, _random_images(checkpoint.model, batch), f"{origin} random images")
 
 

@@ -52,11 +52,14 @@ def _pieces(values: int) -> int:
 
 def _run(loop: Any, pieces: int, *arguments: Any) -> None:
     with _one_at_a_time:
-        threads = torch.get_num_threads()
+        threads, before = torch.get_num_threads(), numba.get_num_threads()
         numba.set_num_threads(pieces)
-        loop(pieces, *arguments)
-        if torch.get_num_threads() != threads:  # numba's start of its threads sets PyTorch's number, too
-            torch.set_num_threads(threads)
+        try:
+            loop(pieces, *arguments)
+        finally:
+            numba.set_num_threads(before)
+            if torch.get_num_threads() != threads:  # numba's start of its threads sets PyTorch's number, too
+                torch.set_num_threads(threads)
 
 
 def _tallies(pieces: int, dtype: torch.dtype) -> Array:

@@ -122,8 +122,11 @@ def _neuron_without_gain(neuron: LIF) -> LIF:
 def _constants(path: str, norm: BatchNorm) -> tuple[Tensor, Tensor]:
     """Scale a and shift d of a batch norm in evaluation mode, in fp64."""
     bn = norm.batch_norm
-    assert bn.running_mean is not None
-    assert bn.running_var is not None
+    if bn.running_mean is None or bn.running_var is None or bn.weight is None:
+        raise InputError(
+            f"{path} keeps no statistics, or has no scale and shift, so there is nothing to fold; give it"
+            " track_running_stats=True and affine=True"
+        )
     scale = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
     if not scale.isfinite().all():
         raise InputError(f"{path} has a variance plus eps that is not above 0; train it, or give it an eps")

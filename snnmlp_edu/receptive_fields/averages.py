@@ -94,7 +94,7 @@ class _Sums:
         fired = (self.n > 0).unsqueeze(1)
         count = self.images
         mean = self.x / count
-        total = self.n.clamp_min(1).unsqueeze(1)
+        total = torch.where(fired, self.n.unsqueeze(1), 1.0)
         triggered = self.nx / total
         scale = count / total  # w = scale * n
         # The sum over images of ((w - 1) x - (w r - mean))^2, with w's powers written out.
@@ -109,5 +109,5 @@ class _Sums:
             units=units,
             maps=torch.where(fired, triggered - mean, 0.0).unflatten(1, self.shape),
             standard_error=torch.where(fired, variance.sqrt(), 0.0).unflatten(1, self.shape),
-            spikes=self.n.long(),
+            spikes=self.n.ceil().long(),  # activations of a ReLU are no whole numbers
         )

@@ -33,7 +33,7 @@ def untrained(model: SpikingMLP, images: Tensor, seed: int = 0) -> SpikingMLP:
         InputError: there are no images, or one is not finite.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         fresh = type(model)(model.config)
     return _renormalised(fresh.to(next(model.parameters())), images)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..data.transforms import check_finite
 from ..errors import InputError
-from ..neurons import LIF, lif_trace
+from ..neurons import LIF, plain_steps
 from ..recording import evaluating, uncompiled
 from .fields import Fields, Position, choose_units, neuron_layer
 
@@ -55,11 +55,11 @@ def input_gradients(
 
     def keep(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         if quantity == "membrane" and isinstance(module, LIF):
-            output = lif_trace(inputs[0], module.config).membrane
+            output = module.trace(inputs[0]).membrane
         seen[:] = [output]
         raise _Reached  # what lies behind the layer has no part in its gradient
 
-    with evaluating(model), uncompiled(model):
+    with evaluating(model), uncompiled(model), plain_steps():  # gradients of many units are taken at once
         hook = layer.register_forward_hook(keep)
         try:
             with torch.no_grad():
