@@ -233,6 +233,25 @@ def test_no_other_name_can_be_reached(name: str, tmp_path: Path) -> None:
         open_source("cifar10", tmp_path, md5).load("test")
 
 
+@pytest.mark.parametrize("kind", ["O8", "V8", "f8"])
+def test_an_array_of_anything_but_bytes_is_refused(kind: str, tmp_path: Path) -> None:
+    # An array of objects whose bytes the file chooses would be an array of addresses.
+    files = cifar_files("cifar10")
+    array = b"cnumpy\nndarray\n((I1\ntcnumpy\ndtype\n(V" + kind.encode() + b"\ntRB\x08\0\0\0AAAAAAAAtR."
+    files["test_batch"] = array
+    _, md5 = write_cifar(tmp_path, "cifar10", files)
+    with pytest.raises(InputError, match=f"it asks for an array of '{kind}', and pixels are bytes"):
+        open_source("cifar10", tmp_path, md5).load("test")
+
+
+def test_the_type_of_arrays_cannot_be_called(tmp_path: Path) -> None:
+    files = cifar_files("cifar10")
+    files["test_batch"] = b"cnumpy\nndarray\n((I1\ntcnumpy\ndtype\n(Vu1\ntRtR."
+    _, md5 = write_cifar(tmp_path, "cifar10", files)
+    with pytest.raises(InputError, match="holds more than arrays and plain values"):
+        open_source("cifar10", tmp_path, md5).load("test")
+
+
 def test_bytes_come_in_one_encoding(tmp_path: Path) -> None:
     files = cifar_files("cifar10")
     files["test_batch"] = b"c_codecs\nencode\n(X\x01\0\0\0aX\x03\0\0\0hextR."
@@ -273,7 +292,7 @@ def damaged_cifar(how: str) -> dict[str, Any]:
         ("label", r"\(train\) has label 10; labels must lie in 0 to 9"),
         ("kind", "data_batch_2 in .* does not hold as many labels as rows of 3072 bytes"),
         ("count", "data_batch_2 in .* does not hold"),
-        ("floats", "data_batch_2 in .* does not hold"),
+        ("floats", "data_batch_2 in .* asks for an array of 'f4', and pixels are bytes"),
         ("narrow", "data_batch_2 in .* does not hold"),
         ("list", "data_batch_2 in .* holds a list and not a dictionary"),
         ("cut", "data_batch_2 in .* was not loaded"),

@@ -317,6 +317,22 @@ def test_released_batches_are_shared_out_as_they_were() -> None:
 # --- batch norm over processes -----------------------------------------------------------------------
 
 
+def test_shared_batch_norm_takes_half_precision() -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{free_port()}", rank=0, world_size=1
+    )
+    try:
+        plain, x = nn.BatchNorm1d(3), torch.randn(12, 3).bfloat16()
+        shared = SharedStatistics().apply(nn.Sequential(nn.BatchNorm1d(3)))
+        with torch.autocast("cpu", torch.bfloat16):
+            found = shared(x)
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.float(), plain(x.float()), rtol=0.01, atol=0.01)
+        torch.testing.assert_close(shared[0].running_var, plain.running_var)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 @pytest.mark.parametrize("shape", [(12, 3), (4, 3, 5)])
 def test_shared_batch_norm_of_one_process_is_batch_norm(shape: tuple[int, ...]) -> None:
     torch.distributed.init_process_group(

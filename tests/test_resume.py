@@ -25,7 +25,7 @@ from snnmlp_edu.training import Recipe, TrainingResult, fit, load_recipe
 from snnmlp_edu.training.callbacks import KeepBest
 from snnmlp_edu.training.data_module import ImageDataModule, ShuffledBatches
 from snnmlp_edu.training.module import TrainingModule
-from snnmlp_edu.training.resume import StateIO, pack, unpack
+from snnmlp_edu.training.resume import SavedRun, StateIO, pack, unpack
 
 RECIPE = Recipe(
     name="cut",
@@ -352,6 +352,16 @@ def test_an_edited_recipe_is_noticed_and_another_network_too(cut: Path) -> None:
     other = type(model)(model.config.replace(neuron={"beta": 0.75}))
     with pytest.raises(InputError, match=r"config\.neuron\.beta is 0\.5 in the run and 0\.75 now"):
         fit(other, dataclasses.replace(RECIPE, model={}), resume=cut, progress=False)
+
+
+def test_a_run_of_an_earlier_version_goes_on_where_fields_were_added(cut: Path) -> None:
+    run = SavedRun.open(cut)
+    recipe = {name: value for name, value in run.description["recipe"].items() if name != "init_shuffled"}
+    earlier = dataclasses.replace(run, description={**run.description, "recipe": recipe})
+    earlier.require_same(run.description)
+    changed = {**run.description, "recipe": {**run.description["recipe"], "init_shuffled": True}}
+    with pytest.raises(InputError, match=r"recipe\.init_shuffled is False in the run and True now"):
+        earlier.require_same(changed)
 
 
 def test_damaged_states_are_refused_and_the_best_epoch_is_named(cut: Path, tmp_path: Path) -> None:

@@ -68,6 +68,12 @@ def test_many_files_are_shared_out_among_workers(photos: Path, monkeypatch: pyte
     assert "cat 000.jpg is empty" in damaged[8]
 
 
+def test_a_header_that_promises_too_much_is_damage(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # every picture is a bomb now
+    damaged = find_damage(training_part(photos), "header")
+    assert len(damaged) == len(training_part(photos).names)
+
+
 def test_headers_overlook_damage_in_between_and_nothing_else(photos: Path) -> None:
     file = photos / "train" / "ant" / "ant 000.jpg"
     whole = file.read_bytes()

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy._core import multiarray, numeric
 
 from ..errors import InputError
 from .datasets import LabelledImages, Split
@@ -170,20 +169,59 @@ class CifarArchive:
         return dictionaries
 
 
+class _Bytes:
+    """What a pickle gets for the type of an array's numbers: it stands for uint8, and for no other."""
+
+    def __init__(self, kind: str, *_: object) -> None:
+        if kind not in ("u1", "|u1", "uint8"):
+            raise pickle.UnpicklingError(f"it asks for an array of {kind!r}, and pixels are bytes")
+
+    def __setstate__(self, state: object) -> None:
+        """Order, fields and flags, which single bytes have not."""
+
+
+class _Array:
+    """What a pickle gets for an array: shape and bytes, and nothing of numpy that it could call."""
+
+    pixels: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        shape, kind, by_columns, content = state[-4:]
+        if not isinstance(kind, _Bytes) or by_columns:
+            raise pickle.UnpicklingError("it holds an array that is not made of rows of bytes")
+        content = content.encode("latin1") if isinstance(content, str) else bytes(content)
+        self.pixels = np.frombuffer(content, np.uint8).reshape(shape)
+
+    @classmethod
+    def reconstruct(cls, *_: object) -> _Array:
+        """An array whose content comes as its state."""
+        return cls()
+
+    @classmethod
+    def from_buffer(cls, content: bytes, kind: _Bytes, shape: tuple[int, ...], order: str) -> _Array:
+        """An array whose content comes beside it."""
+        array = cls()
+        array.__setstate__((shape, kind, order != "C", content))
+        return array
+
+
 class _PlainUnpickler(pickle.Unpickler):
-    """Builds numpy arrays and plain containers, whatever the pickle asks for."""
+    """Builds arrays of bytes and plain containers, whatever the pickle asks for."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What an array is made with; an error for every other name."""
-        # numpy's inner module has an old and a new name; importing the old one gives a warning.
-        home = module.replace("numpy.core.", "numpy._core.")
-        match home, name:
-            case "numpy", "ndarray" | "dtype":
-                return getattr(np, name)
+        """What stands in for an array while it is read; an error for every other name.
+
+        Nothing of numpy itself: its types take states and buffers that could reach any memory.
+        """
+        match module.replace("numpy.core.", "numpy._core."), name:  # an old and a new name
+            case "numpy", "ndarray":
+                return "an array's type, which is only passed on"
+            case "numpy", "dtype":
+                return _Bytes
             case "numpy._core.multiarray", "_reconstruct":
-                return multiarray._reconstruct
+                return _Array.reconstruct
             case "numpy._core.numeric", "_frombuffer":
-                return numeric._frombuffer  # type: ignore[attr-defined]
+                return _Array.from_buffer
             case "_codecs", "encode":
                 return _latin1
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
@@ -207,5 +245,8 @@ def _unpickle(content: bytes, name: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{name} holds a {type(values).__name__} and not a dictionary; fetch it again")
     return {
-        key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in values.items()
+        key.decode("latin1") if isinstance(key, bytes) else str(key): (
+            value.pixels if isinstance(value, _Array) else value
+        )
+        for key, value in values.items()
     }

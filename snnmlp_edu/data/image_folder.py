@@ -49,7 +49,7 @@ def list_images(place: Path) -> tuple[dict[str, Classes], list[str]]:
 def as_pictures(place: Path, classes: Classes) -> FilePictures:
     """The files of one split, labelled by the order of the classes' names."""
     names = [str(file.relative_to(place)) for files in classes.values() for file in files]
-    counts = torch.tensor([len(files) for files in classes.values()])
+    counts = torch.tensor([len(files) for files in classes.values()], dtype=torch.int64)
     labels = torch.repeat_interleave(torch.arange(len(classes)), counts)
     return FilePictures(place, names, labels)
 

@@ -99,7 +99,7 @@ def check_ends(source: Path | bytes, name: str) -> None:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - TAIL))
             tail = file.read()
-    except (Image.UnidentifiedImageError, OSError) as error:
+    except (Image.UnidentifiedImageError, Image.DecompressionBombError, ValueError, OSError) as error:
         raise InputError(
             f"{name} is empty or no image of a format that is known; give a PNG or JPEG"
         ) from error

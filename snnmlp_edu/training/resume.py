@@ -179,7 +179,11 @@ class SavedRun:
         Raises:
             InputError: names the fields that differ, with both values.
         """
-        differing = list(differences(self.description, description))
+        stored = dict(self.description)
+        # A field that came with a later version of the package is at its default in the run.
+        blank = Recipe(name="run", source="ours", epochs=1, learning_rate=1.0)
+        stored["recipe"] = blank.replace(**stored["recipe"]).to_dict()
+        differing = list(differences(stored, description))
         if differing:
             raise InputError(
                 f"the run {self.folder} was made otherwise: {', '.join(differing)}; leave the change out"

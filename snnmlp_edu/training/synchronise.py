@@ -54,6 +54,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
         """Normalise `[N, features]` or `[N, features, L]`."""
         if not self.training:
             return super().forward(x)
+        kind, x = x.dtype, x if x.dtype == torch.float64 else x.float()  # autocast hands over half precision
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
         count = distributed.get_world_size() * x.numel() // self.num_features
@@ -69,7 +70,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return centred * scale.view(shape) + self.bias.view(shape)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(kind)
 
 
 class SharedStatistics(LayerSync):
