@@ -167,3 +167,13 @@ def test_every_command_has_an_example(command: str) -> None:
     code, out, _ = call("data", command, "--help")
     assert code == 0
     assert f"Example: snnmlp data {command}" in out
+
+
+def test_a_split_without_classes_is_reported(tmp_path: Path) -> None:
+    for name in ("train/ant", "train/cat", "val/ant", "val/cat", "test"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
+    code, out, err = call("data", "verify", tmp_path)
+    assert code == 1, (out, err)
+    assert "Traceback" not in err
+    assert "test" in out + err

@@ -199,3 +199,14 @@ def test_all_layers_and_shapes_share_few_graphs() -> None:
     # channel, positions, channel with shortcut, the same with its current kept: forward and backward each;
     # and two kinds of folded layers, forward
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 10
+
+
+def test_a_hook_on_all_modules_watches_too() -> None:
+    layer = nn.Identity()
+    assert not firing.watched(layer)
+    handle = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: None)
+    try:
+        assert firing.watched(layer)
+    finally:
+        handle.remove()
+    assert not firing.watched(layer)

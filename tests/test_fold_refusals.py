@@ -108,3 +108,14 @@ def test_models_that_are_not_ours() -> None:
         fold_batch_norm(mixed)
     folded = fold_batch_norm(nn.Sequential(LIF(NeuronConfig(input_gain=0.25, threshold=2.0))).eval())
     assert (folded[0].config.input_gain, folded[0].config.threshold) == (1, 8)
+
+
+def test_a_norm_that_keeps_no_statistics_is_refused(tiny: NetworkConfig) -> None:
+    network = trained(SpikingMLP(tiny), images_for(tiny))
+    block = network.stages[0].blocks[0]
+    norm = block.channel.up.norm.batch_norm
+    block.channel.up.norm.batch_norm = (
+        nn.BatchNorm1d(norm.num_features, track_running_stats=False).double().eval()
+    )
+    with pytest.raises(InputError, match="keeps no statistics, or has no scale and shift"):
+        fold_batch_norm(network)

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import lif
+from torch.utils.flop_counter import FlopCounterMode
 
 from snnmlp_edu import LIF, InputError, NeuronConfig, lif_step, lif_trace
 from snnmlp_edu import neurons as neurons_module
@@ -327,3 +328,13 @@ def test_half_precision_currents_meet_one_membrane_everywhere(dtype: torch.dtype
         assert (one.dtype, state.membrane.dtype) == (dtype, torch.float32)
         fired.append(one)
     assert torch.equal(torch.stack(fired), spikes)
+
+
+def test_whoever_watches_or_transforms_gets_plain_steps() -> None:
+    current, config = torch.zeros(4, COMPILE_FROM), NeuronConfig()
+    assert neurons_module.compiles(current, config)
+    with FlopCounterMode(display=False):
+        assert not neurons_module.compiles(current, config)
+    with neurons_module.plain_steps():
+        assert not neurons_module.compiles(current, NeuronConfig(backend="compiled"))
+    assert neurons_module.compiles(current, config)
