@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 from the archives that their authors publish for Python.
 
 The archives hold pickles, and a pickle can run any program. So an archive is compared with its
-published checksum before anything in it is read, and then read by an unpickler that knows numpy arrays
+published checksum before anything in it is read, and then read by an unpickler that knows arrays of bytes
 and plain containers and nothing else.
 
 torchvision has classes for these sets too. They compare unpacked files with MD5 and then hand them to
