@@ -86,6 +86,11 @@ def calibrate(model: nn.Module, images: Tensor, rate: float | None = None, seed:
     shifter = _Shifter((LOWEST_RATE, HIGHEST_RATE) if rate is None else (rate, rate), generator)
     with torch.no_grad(), ExitStack() as hooks:
         for path, module in modules.items():
+            if isinstance(module, LIF) and type(module) not in NEURONS:
+                raise InputError(
+                    f"{path} is a {type(module).__name__}, and calibrate does not know how its rate follows"
+                    " its current; extend snnmlp_edu/mfi/calibration.py"
+                )
             if isinstance(module, _BatchNorm):
                 _draw_scale_and_shift(module, generator)
                 hooks.callback(module.register_forward_pre_hook(_take_statistics).remove)

@@ -50,7 +50,7 @@ from ..normalisation import BatchNorm, LayerNorm
 from ..patches import ConvPatchEmbedding, SpikingPatchEncoding, Stem
 from ..synapses import AxisLinear
 from .folded import AxisLIF, FoldedFigureHead, FoldedHead, SteppedLinear
-from .known import AFFINE, CONTAINERS, FOLDED_HEADS, WIRINGS, refuse_unknown
+from .known import AFFINE, CONTAINERS, FOLDED_HEADS, WIRINGS
 from .nir_graph import STEP, GraphBuilder, Signal, nir_package
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ def _check(folded: nn.Module) -> SpikingMLP:
         reason = _beyond(module)
         if reason:
             raise InputError(f"{path}: {reason}")
-    refuse_unknown(folded, _KNOWN, "export_nir", "snnmlp_edu/mfi/nir.py")
+        if type(module) not in _KNOWN:
+            raise _not_here(path, module)
     for path, tensor in folded.named_parameters():
         if tensor.dtype not in (torch.float32, torch.float64):
             raise InputError(f"{path} is {tensor.dtype}; NIR holds single or double precision: call .float()")
