@@ -425,10 +425,9 @@ def test_every_table_by_name_holds_every_name() -> None:
         assert set(table) == set(get_args(names))
     assert {features_along(axis, (2, 3, 5)) for axis in get_args(Axis)} == {2, 3, 5, 6}
     assert set(rules.SNNTORCH_LOSSES) < set(get_args(rules.Loss))
+    additions = {"stage": 2, "membrane": 2, "spike_bn": 2, "spike": 2, "none": 0}
     for name, block in mixing.BLOCKS.items():
-        wiring = mixing.wiring_of(block)
-        assert wiring is not None
-        assert wiring[:2] == CURRENTS_SUMMED[name]
+        assert mixing.wiring_of(block) == (*CURRENTS_SUMMED[name], additions[name], name != "spike")
 
 
 @pytest.mark.parametrize(
