@@ -53,7 +53,7 @@ def _membranes(current: Tensor, config: NeuronConfig) -> tuple[list[Tensor], lis
         potential = leaky_sum(membrane, driven, config.beta)
         distance = potential - config.threshold
         fires = distance >= 0 if config.inclusive else distance > 0
-        membrane = torch.where(fires, 0.0 if config.reset == "hard" else distance, potential)
+        membrane = torch.where(fires, 0.0 if config.resets_to_zero else distance, potential)
         distances.append(distance)
         fired.append(fires)
     return distances, fired
@@ -92,7 +92,7 @@ def backward_scan(config: NeuronConfig, to_spikes: Tensor, *inputs: Tensor) -> T
     to_membrane = torch.zeros_like(distances[0])
     to_current = []
     for t in reversed(range(len(distances))):
-        if config.reset == "hard":
+        if config.resets_to_zero:
             to_membrane = torch.where(fired[t], 0.0, to_membrane)
         slope = surrogate_derivative(distances[t], config.surrogate, config.slope)
         to_potential = slope * to_spikes[t] + to_membrane

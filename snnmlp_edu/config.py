@@ -10,7 +10,7 @@ import difflib
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, assert_never, get_args
 
 from .errors import InputError
 
@@ -118,6 +118,17 @@ class NeuronConfig:
         _check_choice(owner, "reset", self.reset, Reset)
         _check_choice(owner, "surrogate", self.surrogate, SurrogateName)
         _check_choice(owner, "backend", self.backend, Backend)
+
+    @property
+    def resets_to_zero(self) -> bool:
+        """Whether a spike sets the membrane to 0; else it takes the threshold off."""
+        match self.reset:
+            case "hard":
+                return True
+            case "soft":
+                return False
+            case _:
+                assert_never(self.reset)
 
     @classmethod
     def early_2022(cls) -> NeuronConfig:

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from .arguments import Json, parse_overrides
 from .data.inspection import Inspection, inspect
+from .data.sources import SHIPPED
 from .prepare_commands import prepare_app
 
 data_app = typer.Typer(help="Bring data sets into place, and look at them before training on them.")
@@ -21,7 +22,7 @@ Place = Annotated[
     str,
     typer.Argument(
         metavar="PATH",
-        help="Folder of class folders, of shards, of idx files; CIFAR archive; or: embedded, digits.",
+        help=f"Folder of class folders, of shards, of idx files; CIFAR archive; or: {', '.join(SHIPPED)}.",
     ),
 ]
 Checksum = Annotated[str | None, typer.Option(help="MD5 of a CIFAR archive; else the published one.")]

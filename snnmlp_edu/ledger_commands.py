@@ -113,9 +113,7 @@ def claims(as_json: Json = False, results: Results = None) -> None:
     if as_json:
         print(json.dumps([claim.to_dict() for claim in found], indent=2, ensure_ascii=False))
         return
-    rows = [
-        (claim.claim, claim.value, claim.verdict, claim.why or "; ".join(claim.evidence)) for claim in found
-    ]
+    rows = [(claim.claim, claim.value, claim.verdict, claim.grounds) for claim in found]
     _show(("claim", "paper", "verdict", "because"), rows, leading=1)
     counts = ledger.verdict_counts(results=results)
     print(", ".join(f"{verdict}: {count}" for verdict, count in counts.items()))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, NamedTuple
+
 from torch import Tensor, nn
 
 from .config import NetworkConfig
+from .errors import InputError
 from .firing import fire_behind, watched
 from .layout import Axis, features_along
 from .neurons import make_activation
 from .normalisation import BatchNorm
 from .synapses import Synapse, make_synapse
-
-# How many normalised currents add up at the LIF behind the fuse and behind the channel block (tdBN's alpha).
-CURRENTS_SUMMED = {"stage": (2, 3), "membrane": (2, 2), "spike_bn": (2, 2), "spike": (1, 1), "none": (1, 1)}
 
 
 class PositionMixing(nn.Module):
@@ -128,11 +128,14 @@ class TokenMixing(Mixing):
     Args:
         shape: `(H, W, C)` of the stage.
         config: the network; `token_mixing` selects which positions are mixed.
+        currents_summed: currents that add up at the neuron behind it.
 
     Source: arXiv 2306.12465, section III-B.
     """
 
-    def __init__(self, shape: tuple[int, int, int], config: NetworkConfig) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], config: NetworkConfig, *, currents_summed: int = 1
+    ) -> None:
         super().__init__()
         positions = _POSITIONS[config.token_mixing](shape, config)
         self.positions = positions
@@ -144,7 +147,7 @@ class TokenMixing(Mixing):
             positions.streams * shape[-1],
             shape,
             bias=False,
-            currents_summed=CURRENTS_SUMMED[config.skip][0],
+            currents_summed=currents_summed,
         )
 
     def incoming(self, spikes: Tensor) -> tuple[Tensor, ...]:
@@ -166,16 +169,16 @@ class ChannelMixing(Mixing):
     Source: arXiv 2306.12465, section III-B.
     """
 
-    def __init__(self, shape: tuple[int, int, int], config: NetworkConfig) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], config: NetworkConfig, *, currents_summed: int = 1
+    ) -> None:
         super().__init__()
         height, width, channels = shape
         hidden = config.expansion * channels
         norm = config.channel_norm
         self.up = make_synapse(config, norm, "channel", channels, (height, width, hidden))
         self.neuron = make_activation(config)
-        self.down = make_synapse(
-            config, norm, "channel", hidden, shape, currents_summed=CURRENTS_SUMMED[config.skip][1]
-        )
+        self.down = make_synapse(config, norm, "channel", hidden, shape, currents_summed=currents_summed)
 
     def incoming(self, spikes: Tensor) -> tuple[Tensor, ...]:
         """Spikes `[T, B, H, W, expansion C]` of the neurons between the two maps."""
@@ -184,6 +187,28 @@ class ChannelMixing(Mixing):
     def last(self) -> Synapse:
         """The map down to C channels."""
         return self.down
+
+
+class Wiring(NamedTuple):
+    """What a block's shortcut adds, and where; each class of blocks states its own.
+
+    Args:
+        token_currents: normalised currents that add up at the neurons behind the token mixing; tdBN's alpha
+            is `1 / sqrt` of it.
+        channel_currents: the same at the neurons behind the channel mixing.
+        additions: additions that the shortcut makes for each value of the grid, in all.
+        puts_out_spikes: whether all that leaves the block is 0 or 1.
+    """
+
+    token_currents: int
+    channel_currents: int
+    additions: int
+    puts_out_spikes: bool = True
+
+
+def wiring_of(block: type[nn.Module]) -> Wiring | None:
+    """What a class of blocks states of itself, or None: what its parent states need not be true of it."""
+    return vars(block).get("wiring")
 
 
 class MixerBlock(nn.Module):
@@ -198,15 +223,28 @@ class MixerBlock(nn.Module):
         shape: `(H, W, C)` of the stage.
         config: the network.
 
+    A subclass states its own `wiring`, because the parent's counts need not be true of it.
+
+    Raises:
+        InputError: a subclass states none.
+
     Source: arXiv 2306.12465, section III-B; released code. The subclasses are the other shortcuts: the
     paper's own list is not known, and these span it.
     """
 
+    wiring: ClassVar[Wiring] = Wiring(token_currents=2, channel_currents=3, additions=2)
+
     def __init__(self, shape: tuple[int, int, int], config: NetworkConfig) -> None:
         super().__init__()
-        self.token = TokenMixing(shape, config)
+        wiring = wiring_of(type(self))
+        if wiring is None:
+            raise InputError(
+                f"{type(self).__name__} does not state its wiring, and that of its parent need not be true of"
+                " it; give the class `wiring = Wiring(...)` (snnmlp_edu.mixing)"
+            )
+        self.token = TokenMixing(shape, config, currents_summed=wiring.token_currents)
         self.token_neuron = make_activation(config)
-        self.channel = ChannelMixing(shape, config)
+        self.channel = ChannelMixing(shape, config, currents_summed=wiring.channel_currents)
         self.channel_neuron = make_activation(config)
 
     def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,6 +256,8 @@ class MixerBlock(nn.Module):
 class MembraneSkipBlock(MixerBlock):
     """The shortcut carries the sum of all currents of the stage so far: `m += t`, fire, `m += c`, fire."""
 
+    wiring = Wiring(token_currents=2, channel_currents=2, additions=2)
+
     def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Output spikes, and the sum of currents for the next block."""
         spikes, current = self.token.fire_and_keep(self.token_neuron, spikes, residual)
@@ -226,6 +266,8 @@ class MembraneSkipBlock(MixerBlock):
 
 class NormalisedSpikeSkipBlock(MixerBlock):
     """Spikes enter the shortcut through a batch norm: `LIF(BN(s) + t)`, `LIF(BN(s') + c)`."""
+
+    wiring = Wiring(token_currents=2, channel_currents=2, additions=2)
 
     def __init__(self, shape: tuple[int, int, int], config: NetworkConfig) -> None:
         super().__init__(shape, config)
@@ -241,6 +283,8 @@ class NormalisedSpikeSkipBlock(MixerBlock):
 class SpikeSkipBlock(MixerBlock):
     """Spikes are added behind the neuron: `LIF(t) + s`, `LIF(c) + s'`; the sums are not binary."""
 
+    wiring = Wiring(token_currents=1, channel_currents=1, additions=2, puts_out_spikes=False)
+
     def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Integers that grow by up to 2 a block; the embedding is passed on unused."""
         spikes = self.token.fire(self.token_neuron, spikes) + spikes
@@ -249,6 +293,8 @@ class SpikeSkipBlock(MixerBlock):
 
 class NoSkipBlock(MixerBlock):
     """No shortcut: `LIF(t)`, `LIF(c)`."""
+
+    wiring = Wiring(token_currents=1, channel_currents=1, additions=0)
 
     def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Output spikes; the embedding is passed on unused."""

@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import assert_never
 
 from torch import Tensor, nn
 
 from .config import NetworkConfig
 from .errors import InputError
-from .mixing import BLOCKS, ChannelMixing, PositionMixing, TokenMixing
+from .mixing import BLOCKS, ChannelMixing, NormalisedSpikeSkipBlock, PositionMixing, TokenMixing
 from .neurons import make_activation
 from .normalisation import BatchNorm
 from .patches import ConvPatchEmbedding, SpikingPatchEncoding, Stem
@@ -129,9 +130,13 @@ def make_embedding(config: NetworkConfig, index: int) -> nn.Module:
     if index == 0:
         return Stem(config)
     before, width = config.widths[index - 1], config.widths[index]
-    if config.patch_encoding == "spiking":
-        return SpikingPatchEncoding(before, width, config)
-    return ConvPatchEmbedding(before, width)
+    match config.patch_encoding:
+        case "spiking":
+            return SpikingPatchEncoding(before, width, config)
+        case "conv":
+            return ConvPatchEmbedding(before, width)
+        case _:
+            assert_never(config.patch_encoding)
 
 
 class Head(nn.Module):
@@ -152,7 +157,7 @@ class Head(nn.Module):
         height, width, channels = shape or (*config.grids[-1], config.widths[-1])
         self.grid = (height, width)
         self.norm = BatchNorm("channel", channels) if normalised else nn.Identity()
-        self.neuron = make_activation(config) if config.head == "figure" else nn.Identity()
+        self.neuron = _neuron_of_head(config)
         self.linear = nn.Linear(channels, config.num_classes)
 
     def forward(self, spikes: Tensor) -> Tensor:
@@ -165,11 +170,21 @@ class Head(nn.Module):
         return steps.mean(dim=0)
 
 
+def _neuron_of_head(config: NetworkConfig) -> nn.Module:
+    match config.head:
+        case "released":
+            return nn.Identity()
+        case "figure":
+            return make_activation(config)
+        case _:
+            assert_never(config.head)
+
+
 def parts_of(network: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
     """Which modules make up a part: its name, the path and the module, in the order of the network.
 
-    The parts are stem, patch encoding, axial (the mixing of positions, whatever its kind), fuse, channel
-    and head. What is none of these has no part.
+    The parts are stem, patch encoding, axial (the mixing of positions, whatever its kind), fuse, channel,
+    skip (the batch norms that the shortcut `spike_bn` adds) and head. What is none of these has no part.
     """
     for path, module in network.named_modules():
         match module:
@@ -183,6 +198,9 @@ def parts_of(network: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
                 yield "fuse", f"{path}.fuse", module.fuse
             case ChannelMixing():
                 yield "channel", path, module
+            case NormalisedSpikeSkipBlock():
+                yield "skip", f"{path}.token_skip_norm", module.token_skip_norm
+                yield "skip", f"{path}.channel_skip_norm", module.channel_skip_norm
             case Head():
                 yield "head", path, module
 
@@ -193,7 +211,7 @@ def count_parameters(model: SpikingMLP) -> dict[str, int]:
     `skip` are the batch norms that the shortcut `spike_bn` adds. The parts sum to the total.
 
     Raises:
-        InputError: the network is no `SpikingMLP`, and so has other parts.
+        InputError: the network is no `SpikingMLP`, and so has other parts; or a parameter belongs to none.
 
     >>> from snnmlp_edu.registry import create_model
     >>> sum(count_parameters(create_model("mlp_spe_nano")).values())
@@ -206,8 +224,15 @@ def count_parameters(model: SpikingMLP) -> dict[str, int]:
         )
     counts = dict.fromkeys(("stem", "axial", "fuse", "channel", "patch encoding", "skip", "head"), 0)
     seen: set[nn.Parameter] = set()
-    for part, _, module in (*parts_of(model), ("skip", "", model)):
+    for part, _, module in parts_of(model):
         new = set(module.parameters()) - seen
         counts[part] += sum(parameter.numel() for parameter in new)
         seen |= new
+    for path, parameter in model.named_parameters():
+        if parameter not in seen:
+            owner = model.get_submodule(path.rpartition(".")[0])
+            raise InputError(
+                f"{path}, in a {type(owner).__name__}, belongs to no part that is known; extend parts_of in"
+                " snnmlp_edu/network.py"
+            )
     return counts

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ def _integrate(current: Tensor, state: LIFState | None, config: NeuronConfig) ->
 
 def _fire(potential: Tensor, config: NeuronConfig) -> tuple[Tensor, LIFState]:
     spikes = spike(potential - config.threshold, config.surrogate, config.slope, config.inclusive)
-    reset = torch.zeros_like(potential) if config.reset == "hard" else potential - config.threshold
+    reset = torch.zeros_like(potential) if config.resets_to_zero else potential - config.threshold
     return spikes, LIFState(torch.where(spikes.detach().bool(), reset, potential))
 
 
@@ -117,7 +117,7 @@ def _snntorch(current: Tensor, config: NeuronConfig) -> Tensor:
         threshold=config.threshold,
         spike_grad=lambda x: spike(x, config.surrogate, config.slope, inclusive=False),
         # snnTorch's soft reset subtracts after the leak, which is another model: ours is explicit below.
-        reset_mechanism="zero" if config.reset == "hard" else "none",
+        reset_mechanism="zero" if config.resets_to_zero else "none",
     ).to(current.device)
     # snnTorch keeps every neuron ever made in a class list, and so its last state.
     snntorch.SpikingNeuron.instances.remove(neuron)
@@ -126,7 +126,7 @@ def _snntorch(current: Tensor, config: NeuronConfig) -> Tensor:
     spikes = []
     for now in steps:
         fired, membrane = neuron(config.input_gain * now, membrane)
-        if config.reset == "soft":
+        if not config.resets_to_zero:
             membrane = membrane - config.threshold * fired.detach()
         spikes.append(fired)
     return torch.stack(spikes).to(current.dtype)
@@ -248,4 +248,10 @@ class LIF(nn.Module):
 
 def make_activation(config: NetworkConfig) -> nn.Module:
     """The network's nonlinearity: `LIF`, or `ReLU` for the non-spiking twin."""
-    return LIF(config.neuron) if config.activation == "lif" else nn.ReLU()
+    match config.activation:
+        case "lif":
+            return LIF(config.neuron)
+        case "relu":
+            return nn.ReLU()
+        case _:
+            assert_never(config.activation)

@@ -20,6 +20,8 @@ It folds into the linear map before it exactly when that axis is the map's outpu
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 from torch import Tensor, nn
 
@@ -181,14 +183,18 @@ def make_norm(
     'width'
     """
     features = features_along(output_axis, shape)
-    if kind == "none":
-        return nn.Identity()
-    if kind == "ln":
-        return LayerNorm("token" if output_axis == "channel" else output_axis, shape)
-    if kind == "bn_token":
-        return BatchNorm("token", features_along("token", shape))
-    if kind == "tdbn":
-        return ThresholdBatchNorm(output_axis, features, threshold, currents_summed)
-    if kind == "tebn":
-        return TemporalBatchNorm(output_axis, features, time_steps)
-    return BatchNorm(output_axis, features)
+    match kind:
+        case "bn":
+            return BatchNorm(output_axis, features)
+        case "bn_token":
+            return BatchNorm("token", features_along("token", shape))
+        case "ln":
+            return LayerNorm("token" if output_axis == "channel" else output_axis, shape)
+        case "tdbn":
+            return ThresholdBatchNorm(output_axis, features, threshold, currents_summed)
+        case "tebn":
+            return TemporalBatchNorm(output_axis, features, time_steps)
+        case "none":
+            return nn.Identity()
+        case _:
+            assert_never(kind)

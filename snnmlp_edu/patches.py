@@ -37,12 +37,18 @@ class ConvNorm(nn.Module):
     ) -> None:
         super().__init__()
         bias = isinstance(norm, nn.Identity)
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+        # Backward of a 1 x 1 convolution with a stride writes out of bounds on channels-last memory of few
+        # channels (torch 2.14.1), so the places that it passes over are left out before it.
+        self.every = stride if (kernel_size, padding) == (1, 0) else 1
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride // self.every, padding, bias=bias
+        )
         self.norm = BatchNorm("channel", out_channels) if norm is None else norm
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Currents `[T, B, H / stride, W / stride, C]` for spikes `[T, B, H, W, C]`."""
         steps, batch = spikes.shape[:2]
+        spikes = spikes[:, :, :: self.every, :: self.every]
         # A view: channels-last memory is what PyTorch calls channels_last of [N, C, H, W].
         current = self.conv(spikes.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.norm(current.unflatten(0, (steps, batch)))

@@ -1,4 +1,4 @@
-"""The network of SCIENCE written out a second time, channels first, one step at a time.
+"""The network of arXiv 2306.12465 written out a second time, channels first, one step at a time.
 
 It shares nothing with the package but the weights: tensors are `[T, B, C, H, W]`, maps are einsums,
 statistics are means, and a surrogate gradient is the derivative of its antiderivative.
@@ -43,6 +43,12 @@ def lif(current: Tensor, neuron: NeuronConfig) -> Tensor:
     return torch.stack(out)
 
 
+# Currents that add up at the neurons behind the token mixing and behind the channel mixing: h + t and
+# h + t + c, m + t and m + c, BN(s) + t and BN(s') + c, or one alone.
+CURRENTS_SUMMED = {"stage": (2, 3), "membrane": (2, 2), "spike_bn": (2, 2), "spike": (1, 1), "none": (1, 1)}
+# Which maps mix the positions, each with the axis that it writes.
+LINES = {"axial": (("rows", "width"), ("columns", "height")), "full": (("grid", "token"),), "none": ()}
+
 KEPT = {"channel": (2,), "height": (3,), "width": (4,), "token": (3, 4)}
 
 
@@ -81,16 +87,22 @@ class Reference:
         return weight.reshape(shape) * (x - mean) / torch.sqrt(variance + 1e-5) + bias.reshape(shape)
 
     def norm(self, name: str, x: Tensor, kind: str, axis: str, summed: int) -> Tensor:
-        if kind == "none":
-            return x
-        if kind == "ln":
-            return self.layer_norm(name, x, axis)
-        if kind == "bn_token":
-            return self.batch_norm(name, x, "token")
-        if kind == "tdbn":
-            return self.batch_norm(name, x, axis, self.config.neuron.threshold / math.sqrt(summed))
-        y = self.batch_norm(name, x, axis)
-        return y * self.weights[f"{name}.step_scale"].view(-1, 1, 1, 1, 1) if kind == "tebn" else y
+        match kind:
+            case "none":
+                return x
+            case "ln":
+                return self.layer_norm(name, x, axis)
+            case "bn":
+                return self.batch_norm(name, x, axis)
+            case "bn_token":
+                return self.batch_norm(name, x, "token")
+            case "tdbn":
+                return self.batch_norm(name, x, axis, self.config.neuron.threshold / math.sqrt(summed))
+            case "tebn":
+                scale = self.weights[f"{name}.step_scale"]
+                return self.batch_norm(name, x, axis) * scale.view(-1, 1, 1, 1, 1)
+            case _:
+                raise AssertionError(kind)
 
     def synapse(self, name: str, x: Tensor, kind: str, axis: str, summed: int = 1) -> Tensor:
         w, b = self.weights[f"{name}.linear.weight"], self.weights.get(f"{name}.linear.bias")
@@ -126,22 +138,17 @@ class Reference:
 
     def token(self, name: str, s: Tensor) -> Tensor:
         c = self.config
-        lines = {
-            "axial": (("rows", "width"), ("columns", "height")),
-            "full": (("grid", "token"),),
-            "none": (),
-        }
         mixed = [s]
-        for part, axis in lines[c.token_mixing]:
+        for part, axis in LINES[c.token_mixing]:
             current = self.synapse(f"{name}.positions.{part}.synapse", s, c.token_norm, axis)
             mixed.append(self.fire(current))
         kind = "bn" if c.token_norm == "ln" else c.token_norm
-        summed = {"stage": 2, "membrane": 2, "spike_bn": 2, "spike": 1, "none": 1}[c.skip]
+        summed = CURRENTS_SUMMED[c.skip][0]
         return self.synapse(f"{name}.fuse", torch.cat(mixed, dim=2), kind, "channel", summed)
 
     def channel(self, name: str, s: Tensor) -> Tensor:
         c = self.config
-        summed = {"stage": 3, "membrane": 2, "spike_bn": 2, "spike": 1, "none": 1}[c.skip]
+        summed = CURRENTS_SUMMED[c.skip][1]
         hidden = self.fire(self.synapse(f"{name}.up", s, c.channel_norm, "channel"))
         return self.synapse(f"{name}.down", hidden, c.channel_norm, "channel", summed)
 

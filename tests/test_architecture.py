@@ -94,11 +94,6 @@ def test_imports_form_no_circle() -> None:
         visit(module, ())
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_no_file_is_long(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 300
-
-
 # What is taken from snnTorch, each part by one file: its neuron, to compare with, and its losses.
 SNNTORCH = {"neurons.py": "snntorch", "training/losses.py": "snntorch.functional"}
 

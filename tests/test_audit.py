@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
+from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, RESETS, SPIKING_SKIPS, TOKEN_MIXINGS
 
 from snnmlp_edu import LIF, NetworkConfig, NeuronConfig, load_pretrained
 from snnmlp_edu.mfi import audit, fold_batch_norm
@@ -42,14 +43,14 @@ def test_convolution_counts_its_window() -> None:
 @given(
     st.fixed_dictionaries(
         {
-            "channel_norm": st.sampled_from(["bn", "tdbn", "tebn", "none"]),
-            "token_norm": st.sampled_from(["bn", "tdbn", "tebn", "none"]),
-            "skip": st.sampled_from(["stage", "membrane", "spike_bn", "none"]),
-            "patch_encoding": st.sampled_from(["spiking", "conv"]),
-            "token_mixing": st.sampled_from(["axial", "full", "none"]),
-            "head": st.sampled_from(["released", "figure"]),
+            "channel_norm": st.sampled_from(FOLDING_NORMS),
+            "token_norm": st.sampled_from(FOLDING_NORMS),
+            "skip": st.sampled_from(SPIKING_SKIPS),
+            "patch_encoding": st.sampled_from(PATCH_ENCODINGS),
+            "token_mixing": st.sampled_from(TOKEN_MIXINGS),
+            "head": st.sampled_from(HEADS),
             "beta": st.sampled_from([0.0, 0.25, 0.5, 0.8, 1.0]),
-            "reset": st.sampled_from(["hard", "soft"]),
+            "reset": st.sampled_from(RESETS),
             "inclusive": st.booleans(),
             "timed": st.booleans(),
         }
@@ -83,7 +84,7 @@ def test_shipped_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {row.holds for row in report.layers} == {"all inputs"}
 
 
-@pytest.mark.parametrize("reset", ["hard", "soft"])
+@pytest.mark.parametrize("reset", RESETS)
 def test_every_backend_is_seen(tiny: NetworkConfig, reset: str) -> None:
     """The compiled scan runs operation by operation; snnTorch's neuron resets by a product."""
     model, images = folded(tiny.replace(neuron={"reset": reset}))

@@ -12,6 +12,7 @@ from audited import Fires, folded, violations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from variants import RESETS, SPIKING_SKIPS
 
 from snnmlp_edu import LIF, NetworkConfig, NeuronConfig, SpikingMLP
 from snnmlp_edu.config import (
@@ -123,7 +124,7 @@ def configurations(draw: st.DrawFn) -> NetworkConfig:
         beta=draw(st.sampled_from([0.0, 2.0**-9, 0.25, 0.5, 1.0]) | st.floats(0, 1)),
         threshold=draw(st.floats(0.1, 4)),
         input_gain=draw(st.floats(0.1, 4)),
-        reset=draw(st.sampled_from(["hard", "soft"])),
+        reset=draw(st.sampled_from(RESETS)),
         surrogate=draw(st.sampled_from(get_args(SurrogateName))),
         inclusive=draw(st.booleans()),
         backend=draw(st.sampled_from(["auto", "eager"])),
@@ -161,7 +162,7 @@ def in_theory(config: NetworkConfig) -> bool:
     )
     beta = config.neuron.beta
     leak_shifts = beta == 0 or math.frexp(beta)[0] == 0.5 or config.time_steps == 1  # then nothing leaks
-    return config.activation == "lif" and config.skip != "spike" and norms_fold and leak_shifts
+    return config.activation == "lif" and config.skip in SPIKING_SKIPS and norms_fold and leak_shifts
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])

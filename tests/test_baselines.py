@@ -83,10 +83,10 @@ def test_time_steps_are_the_published_ones() -> None:
 # --- what they compute -------------------------------------------------------------------------------
 
 
-def convolve(layer: ConvNorm, spikes: Tensor) -> Tensor:
+def convolve(layer: ConvNorm, spikes: Tensor, stride: int | None = None) -> Tensor:
     """One step, from the weights alone: `[B, C, H, W]` in and out."""
     current = functional.conv2d(
-        spikes, layer.conv.weight, layer.conv.bias, layer.conv.stride, layer.conv.padding
+        spikes, layer.conv.weight, layer.conv.bias, stride or layer.conv.stride, layer.conv.padding
     )
     if isinstance(layer.norm, nn.Identity):
         return current
@@ -120,7 +120,8 @@ def resnet_by_hand(model: Any, images: Tensor) -> Tensor:
         for stage in model.stages:
             for block in stage.blocks:
                 current = convolve(block.second, neurons(block.first_neuron, convolve(block.first, x)))
-                around = convolve(block.shortcut, x) if isinstance(block.shortcut, ConvNorm) else x
+                halved = x.shape[-1] // current.shape[-1]
+                around = convolve(block.shortcut, x, halved) if isinstance(block.shortcut, ConvNorm) else x
                 x = neurons(block.neuron, current + around)
         logits.append(model.head.linear(x.mean(dim=(2, 3))))
     return torch.stack(logits)
@@ -150,6 +151,27 @@ def test_forward_is_the_published_network_step_by_step(name: str, by_hand: Any) 
         steps = model.forward_steps(images)
         torch.testing.assert_close(steps, by_hand(model, images), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(model(images), steps.mean(0))
+
+
+@pytest.mark.parametrize(("channels", "side", "batch"), [(1, 56, 12), (3, 8, 2), (8, 8, 2)])
+def test_gradients_of_a_strided_map_of_single_places(channels: int, side: int, batch: int) -> None:
+    """PyTorch's own backward of it ends the process by a segmentation fault for the first of these shapes."""
+    layer = ConvNorm(channels, 2 * channels, kernel_size=1, stride=2, norm=nn.Identity())
+    spikes = torch.rand(1, batch, side, side, channels).round().requires_grad_()
+    current = layer(spikes)
+    weights = layer.conv.weight.double()[:, :, 0, 0]
+    assert layer.conv.bias is not None
+    wanted = spikes.detach().double()[:, :, ::2, ::2] @ weights.T + layer.conv.bias.double()
+    torch.testing.assert_close(current.double(), wanted, rtol=1e-5, atol=1e-6)
+    arriving = torch.randn_like(current)
+    current.backward(arriving)
+    to_spikes = torch.zeros(spikes.shape, dtype=torch.float64)
+    to_spikes[:, :, ::2, ::2] = arriving.double() @ weights.detach()
+    to_weights = torch.einsum("tbhwo,tbhwi->oi", arriving.double(), spikes.detach().double()[:, :, ::2, ::2])
+    assert spikes.grad is not None
+    assert layer.conv.weight.grad is not None
+    torch.testing.assert_close(spikes.grad.double(), to_spikes, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(layer.conv.weight.grad[:, :, 0, 0].double(), to_weights, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

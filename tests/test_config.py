@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from variants import SKIPS
 
 from snnmlp_edu import InputError, NetworkConfig, NeuronConfig
 
@@ -81,7 +82,7 @@ def test_configurations_are_frozen() -> None:
     dim=st.integers(1, 40),
     steps=st.integers(1, 9),
     beta=st.floats(0, 1),
-    skip=st.sampled_from(["stage", "membrane", "spike_bn", "spike", "none"]),
+    skip=st.sampled_from(SKIPS),
 )
 def test_a_configuration_survives_its_own_json(
     stages: int, dim: int, steps: int, beta: float, skip: Any

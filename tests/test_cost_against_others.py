@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_cost import dense_by_part, images_of, lively
 from torch import Tensor, nn
+from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, SPIKING_SKIPS, TOKEN_MIXINGS
 
 from snnmlp_edu import NetworkConfig, SpikingMLP, get_config, load_pretrained, record
 from snnmlp_edu.baselines import RESNET34, VGG16, SpikingResNet, SpikingVGG
@@ -96,12 +97,12 @@ CONFIGS = st.builds(
     num_classes=st.integers(1, 4),
     time_steps=st.integers(1, 3),
     expansion=st.integers(1, 3),
-    skip=st.sampled_from(["stage", "membrane", "spike_bn", "none"]),
-    patch_encoding=st.sampled_from(["spiking", "conv"]),
-    token_mixing=st.sampled_from(["axial", "full", "none"]),
-    token_norm=st.sampled_from(["bn", "tebn", "none"]),
+    skip=st.sampled_from(SPIKING_SKIPS),
+    patch_encoding=st.sampled_from(PATCH_ENCODINGS),
+    token_mixing=st.sampled_from(TOKEN_MIXINGS),
+    token_norm=st.sampled_from(FOLDING_NORMS),
     channel_norm=st.sampled_from(["bn", "tdbn", "none"]),
-    head=st.sampled_from(["released", "figure"]),
+    head=st.sampled_from(HEADS),
 )
 
 

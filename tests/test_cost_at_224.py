@@ -27,7 +27,7 @@ def test_every_network_has_a_run_for_each_rate_and_seed() -> None:
 
 
 def test_sizes_are_the_derived_ones() -> None:
-    """SCIENCE, section 3, and the parameter counts of the baselines."""
+    """Sizes of the networks of arXiv 2306.12465 by formula, and the parameter counts of the baselines."""
     derived = {
         "mlp_spe_t": (4, 25_223_796, 4_944_726_696, 11_741_184, 30_576_000),
         "mlp_spe_s": (4, 37_983_144, 7_452_060_672, 14_450_688, 37_632_000),

@@ -8,6 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, RESETS, SPIKING_SKIPS, TOKEN_MIXINGS
 
 from snnmlp_edu import InputError, NetworkConfig, NeuronConfig, SpikingMLP, create_model, record
 from snnmlp_edu.cost import count_operations
@@ -30,15 +31,15 @@ def folded_network(
 
 configurations = st.builds(
     dict,
-    token_mixing=st.sampled_from(["axial", "full", "none"]),
-    patch_encoding=st.sampled_from(["spiking", "conv"]),
-    head=st.sampled_from(["released", "figure"]),
-    skip=st.sampled_from(["stage", "membrane", "spike_bn", "none"]),
-    channel_norm=st.sampled_from(["bn", "tdbn", "tebn", "none"]),
-    token_norm=st.sampled_from(["bn", "tdbn", "tebn", "none"]),
+    token_mixing=st.sampled_from(TOKEN_MIXINGS),
+    patch_encoding=st.sampled_from(PATCH_ENCODINGS),
+    head=st.sampled_from(HEADS),
+    skip=st.sampled_from(SPIKING_SKIPS),
+    channel_norm=st.sampled_from(FOLDING_NORMS),
+    token_norm=st.sampled_from(FOLDING_NORMS),
     neuron=st.builds(
         NeuronConfig,
-        reset=st.sampled_from(["hard", "soft"]),
+        reset=st.sampled_from(RESETS),
         inclusive=st.booleans(),
         beta=st.sampled_from([0.5, 0.8]),
     ),

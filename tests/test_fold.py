@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from trained import assert_folded, assert_same, images_for, trained
+from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, RESETS, SKIPS, SPIKING_SKIPS, TOKEN_MIXINGS
 
 from snnmlp_edu import NetworkConfig, NeuronConfig, SpikingMLP, create_model, load_pretrained, record
 from snnmlp_edu.checkpoints import load_checkpoint
@@ -23,15 +24,15 @@ def configurations(draw: st.DrawFn) -> NetworkConfig:
     depths = draw(st.sampled_from([(1,), (1, 1), (2, 1)]))
     patch = draw(st.integers(1, 2))
     activation = draw(st.sampled_from(["lif", "lif", "lif", "relu"]))
-    skip = draw(st.sampled_from(["stage", "membrane", "spike_bn", "spike", "none"]))
-    channel_norms = ["bn", "tdbn", "tebn", "none"]
+    skip = draw(st.sampled_from(SKIPS))
+    channel_norms = FOLDING_NORMS
     if activation == "lif" and skip in ("spike", "none"):
         channel_norms += ["bn_token"]  # here its neuron takes the second one too
     neuron = NeuronConfig(
         beta=draw(st.sampled_from([0.0, 0.5, 0.8, 1.0])),
         threshold=draw(st.floats(0.3, 2)),
         input_gain=draw(st.floats(0.3, 2)),
-        reset=draw(st.sampled_from(["hard", "soft"])),
+        reset=draw(st.sampled_from(RESETS)),
         inclusive=draw(st.booleans()),
     )
     return NetworkConfig(
@@ -46,11 +47,11 @@ def configurations(draw: st.DrawFn) -> NetworkConfig:
         neuron=neuron,
         activation=activation,
         channel_norm=draw(st.sampled_from(channel_norms)),
-        token_norm=draw(st.sampled_from(["bn", "tdbn", "tebn", "none"])),
+        token_norm=draw(st.sampled_from(FOLDING_NORMS)),
         skip=skip,
-        patch_encoding=draw(st.sampled_from(["spiking", "conv"])),
-        token_mixing=draw(st.sampled_from(["axial", "full", "none"])),
-        head=draw(st.sampled_from(["released", "figure"])),
+        patch_encoding=draw(st.sampled_from(PATCH_ENCODINGS)),
+        token_mixing=draw(st.sampled_from(TOKEN_MIXINGS)),
+        head=draw(st.sampled_from(HEADS)),
     )
 
 
@@ -67,8 +68,8 @@ def test_any_network_that_folds_is_the_same_network(config: NetworkConfig, seed:
     assert folded.config == config
 
 
-@pytest.mark.parametrize("head", ["released", "figure"])
-@pytest.mark.parametrize("skip", ["stage", "membrane", "spike_bn", "none"])
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("skip", SPIKING_SKIPS)
 def test_every_map_but_the_stem_reads_only_spikes(tiny: NetworkConfig, head: str, skip: str) -> None:
     config = tiny.replace(head=head, skip=skip)
     images = images_for(config)

@@ -163,7 +163,7 @@ class TestBadInput:
             event_driven(folded, mode="auto", weights="int8")
 
     def test_neurons_with_many_thresholds(self, tiny: NetworkConfig) -> None:
-        with pytest.raises(InputError, match=r"channel_neuron is an AxisLIF"):
+        with pytest.raises(InputError, match=r"neuron is an AxisLIF"):
             integer_network(tiny.replace(skip="none", channel_norm="bn_token"))
 
     def test_other_networks(self) -> None:

@@ -2,31 +2,33 @@ from __future__ import annotations
 
 import gc
 import resource
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from reference import Reference
 from torch import Tensor, nn
+from variants import HEADS, PATCH_ENCODINGS, RESETS, SKIPS, SURROGATES, TOKEN_MIXINGS
 
 from snnmlp_edu import InputError, NetworkConfig, SpikingMLP, count_parameters, record
+from snnmlp_edu.config import ChannelNorm, TokenNorm
 from snnmlp_edu.synapses import AxisLinear
 
 VARIANTS: list[dict[str, Any]] = [
     {},
-    *({"channel_norm": kind} for kind in ("bn_token", "ln", "tdbn", "tebn", "none")),
-    *({"token_norm": kind} for kind in ("ln", "tdbn", "tebn", "none")),
-    *({"token_mixing": "full", "token_norm": kind} for kind in ("bn", "ln", "tdbn", "tebn", "none")),
-    *({"skip": skip} for skip in ("membrane", "spike_bn", "spike", "none")),
-    *({"skip": s, "channel_norm": "tdbn", "token_norm": "tdbn"} for s in ("membrane", "spike_bn", "none")),
-    {"patch_encoding": "conv"},
-    {"token_mixing": "none"},
-    {"head": "figure"},
+    *({"channel_norm": kind} for kind in get_args(ChannelNorm)),
+    *({"token_norm": kind} for kind in get_args(TokenNorm)),
+    *({"token_mixing": "full", "token_norm": kind} for kind in get_args(TokenNorm)),
+    *({"skip": skip} for skip in SKIPS),
+    *({"skip": skip, "channel_norm": "tdbn", "token_norm": "tdbn"} for skip in SKIPS),
+    *({"patch_encoding": name} for name in PATCH_ENCODINGS),
+    *({"token_mixing": name} for name in TOKEN_MIXINGS),
+    *({"head": name} for name in HEADS),
     {"activation": "relu"},
     {"activation": "relu", "skip": "spike", "head": "figure", "patch_encoding": "conv"},
-    *({"neuron": {"surrogate": name}} for name in ("atan", "fast_sigmoid", "triangle", "dspike")),
+    *({"neuron": {"surrogate": name}} for name in SURROGATES),
     {"neuron": {"surrogate": "sigmoid", "slope": 2.5}},
-    {"neuron": {"reset": "soft"}},
+    *({"neuron": {"reset": name}} for name in RESETS),
     {"neuron": {"beta": 0.8, "threshold": 0.5, "input_gain": 1.0}, "token_norm": "tdbn"},
     {"neuron": {"inclusive": False}},
     {"time_steps": 1},

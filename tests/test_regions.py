@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from variants import SKIPS
 
 from snnmlp_edu import NetworkConfig, SpikingMLP
 from snnmlp_edu.regions import checkpoint_activations, compile_blocks
@@ -27,7 +28,7 @@ def step(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor], int]:
 
 
 @pytest.mark.parametrize("backend", ["compiled", "eager"])
-@pytest.mark.parametrize("skip", ["stage", "membrane", "spike_bn"])
+@pytest.mark.parametrize("skip", SKIPS)
 def test_recomputed_blocks_give_the_same_step_and_keep_less(
     tiny: NetworkConfig, skip: Any, backend: Any
 ) -> None:

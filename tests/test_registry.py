@@ -15,7 +15,7 @@ from snnmlp_edu import (
 )
 from snnmlp_edu.presets import PRESETS
 
-# SCIENCE, section 3: default by formula, released by counting the authors' network.
+# The networks of arXiv 2306.12465: default by formula, released by counting the authors' network.
 PARAMETERS = {
     "mlp_spe_t": (25_223_796, 25_229_180),
     "mlp_spe_s": (37_983_144, 37_975_568),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -10,15 +12,20 @@ from ..errors import InputError
 from ..normalisation import make_norm
 from ..patches import ConvNorm
 
-# What says how tokens are mixed, embedded and read out in a spiking MLP says nothing about a convolution.
-_FIELDS_OF_A_MIXER = (
-    "patch_size",
-    "expansion",
-    "token_norm",
-    "skip",
-    "patch_encoding",
-    "token_mixing",
-    "head",
+# What says how tokens are mixed, embedded and read out in a spiking MLP says nothing about a convolution:
+# every other field must stay as the preset has it.
+_OWN_FIELDS = frozenset(
+    {
+        "dim",
+        "depths",
+        "image_size",
+        "in_channels",
+        "num_classes",
+        "time_steps",
+        "neuron",
+        "activation",
+        "channel_norm",
+    }
 )
 
 
@@ -38,7 +45,7 @@ def refuse_fields_of_a_mixer(name: str, config: NetworkConfig, preset: NetworkCo
     Traceback (most recent call last):
     snnmlp_edu.errors.InputError: spiking_vgg16 has nothing that skip='none' could change; leave it at 'stage'
     """
-    for field in _FIELDS_OF_A_MIXER:
+    for field in (f.name for f in dataclasses.fields(config) if f.name not in _OWN_FIELDS):
         value, kept = getattr(config, field), getattr(preset, field)
         if value != kept:
             raise InputError(f"{name} has nothing that {field}={value!r} could change; leave it at {kept!r}")

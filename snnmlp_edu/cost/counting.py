@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..mfi.event_layers import EventMap
 from ..mfi.execute import Faster
+from ..mfi.known import refuse_unknown
+from ..mixing import MixerBlock, wiring_of
 from ..network import SpikingNetwork
 from ..recording import uncompiled
 from .results import Cost
-from .tally import Tally
+from .tally import KNOWN, Tally
 
 
 def count_operations(
@@ -46,8 +48,9 @@ def count_operations(
         The cost of one image, the mean over all that were given.
 
     Raises:
-        InputError: the network is none of this package, runs on events, is in training mode or has weights
-            that are not finite; or there are no images, or images of another size.
+        InputError: the network is none of this package, has a layer whose exact class is not known, runs on
+            events, is in training mode or has weights that are not finite; or there are no images, or images
+            of another size.
 
     Source: M. Horowitz, ISSCC 2014, doi 10.1109/ISSCC.2014.6757323, for the two energies.
 
@@ -107,6 +110,14 @@ def _checked(model: nn.Module, images: Tensor) -> SpikingNetwork:
             "the network runs on events and keeps a count of its own, synaptic_operations; count the folded"
             " network that event_driven was given"
         )
+    blocks = {type(module) for module in network.modules() if isinstance(module, MixerBlock)}
+    for block in blocks:
+        if wiring_of(block) is None:
+            raise InputError(
+                f"{block.__name__} does not state how many additions its shortcut makes; give the class"
+                " `wiring = Wiring(...)` (snnmlp_edu.mixing)"
+            )
+    refuse_unknown(network, KNOWN | blocks, "count_operations", "snnmlp_edu/cost/tally.py")
     for path, tensor in network.state_dict().items():
         if not tensor.isfinite().all():
             raise InputError(f"{path} holds NaN or infinite values; load or train weights that are finite")

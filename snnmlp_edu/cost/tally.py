@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
 
-from ..baselines.resnet import ResidualBlock
-from ..baselines.vgg import FullyConnectedStage
-from ..mfi.folded import SteppedLinear
+from ..baselines.convolution import SpikePool
+from ..baselines.resnet import FiringStem, ResidualBlock, ResidualStage, SpikingResNet
+from ..baselines.vgg import ConvolutionStage, FullyConnectedStage, SpikingVGG
+from ..errors import InputError
+from ..mfi.folded import ChannelAffine, FoldedFigureHead, FoldedHead, SelectedAffine, SteppedLinear
+from ..mfi.known import (
+    AFFINE,
+    CONTAINERS,
+    FOLDED_HEADS,
+    MAPS,
+    NEURONS,
+    NORMALISATIONS,
+    STATISTICS,
+    lets_only_spikes_through,
+)
 from ..mfi.origins import is_binary
 from ..mfi.rules import NotFolded, outcomes
-from ..mixing import MixerBlock, NormalisedSpikeSkipBlock, NoSkipBlock
+from ..mixing import MixerBlock, NormalisedSpikeSkipBlock, wiring_of
 from ..network import Head, SpikingNetwork, parts_of
 from ..neurons import LIF
 from ..normalisation import BatchNorm, LayerNorm
@@ -23,6 +36,28 @@ from .results import Cost, LayerCost, Operations
 
 # Of each value: scale and shift. Layer norm squares it too, and scales by what its squares add up to.
 BATCH_NORM_MACS, LAYER_NORM_MACS = 1, 3
+
+# What these do, the layers inside them do; max pooling compares.
+_SILENT = CONTAINERS | {
+    SpikingResNet,
+    SpikingVGG,
+    ResidualStage,
+    FiringStem,
+    ConvolutionStage,
+    FullyConnectedStage,
+    SpikePool,
+}
+# Layers that are counted, each by its exact class, and beside them every block that states its wiring.
+KNOWN = (
+    _SILENT
+    | MAPS
+    | NORMALISATIONS
+    | STATISTICS
+    | NEURONS
+    | AFFINE
+    | FOLDED_HEADS
+    | {Head, nn.Linear, nn.ReLU, SpikingPatchEncoding, ResidualBlock}
+)
 
 
 def parts_by_path(network: nn.Module) -> dict[str, str]:
@@ -48,7 +83,7 @@ class Tally:
         self.network = network
         self.images = images
         self.parts = parts_by_path(network)
-        self.real = network.config.activation == "relu"
+        self.real = _is_real(network)
         self.layers: list[LayerCost] = []
         self.norm_macs: dict[str, int] = {}
         self.firing_rates: dict[str, tuple[float, ...]] = {}
@@ -57,7 +92,9 @@ class Tally:
         self.head_before: Operations | None = None
 
     def observer(self, path: str, module: nn.Module) -> Callable[..., None] | None:
-        """What shall see a module's inputs and output."""
+        """What shall see a module's inputs and output; the module is of a class in `KNOWN`, or a block."""
+        # The head counts its own map, and a SteppedLinear those of its steps.
+        within = path.startswith("head.") or ".steps." in path
         match module:
             case BatchNorm() | LayerNorm():
                 return self.see_norm
@@ -66,16 +103,25 @@ class Tally:
             case MixerBlock() | SpikingPatchEncoding() | ResidualBlock():
                 return self.see_shortcut
             case AxisLinear() | nn.Conv2d() | SteppedLinear():
-                # The head counts its own map, and a SteppedLinear those of its steps.
-                within = path.startswith("head.") or ".steps." in path
                 return None if within else self.see_map
-        return self.see_head if path == "head" else None
+            case ChannelAffine():
+                return None if within else self.see_norm
+            case Head() | FoldedHead() | FoldedFigureHead():
+                return self.see_head
+            case SelectedAffine() | nn.Linear() | nn.BatchNorm1d() | nn.SyncBatchNorm() | nn.LayerNorm():
+                return None  # it selects; or the head and the normalisations count it
+            case _ if type(module) in _SILENT:
+                return None
+        raise InputError(
+            f"{path} is a {type(module).__name__}, which count_operations does not know; extend"
+            " snnmlp_edu/cost/tally.py"
+        )
 
     def see_map(self, path: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """A linear map or convolution: what arrives, times what it reaches."""
         first = inputs[0]
         runs = len(first) // self.images if isinstance(module, nn.Conv2d) else len(first)
-        part = self.parts[path]
+        part = self._part(path)
         binary = part != "stem" and not self.real and all(is_binary(values) for values in inputs)
         layer = module.steps[0] if isinstance(module, SteppedLinear) else module
         arrived = [reached(layer, values) for values in inputs]
@@ -88,7 +134,7 @@ class Tally:
         fired = int(torch.count_nonzero(spikes))
         binary = not self.real and is_binary(spikes)
         linear = nn.Linear(channels, classes, device="meta")
-        if self.network.config.head == "figure":
+        if _has_neurons(module):
             assert self.latest is not None  # the head's own neurons ran last
             self._add_row(path, "head", binary, steps, Reached(spikes.numel(), fired, fired))
             self._add_row("head.linear", "head", not self.real, steps, reached(linear, self.latest))
@@ -99,14 +145,13 @@ class Tally:
         else:
             self._add_row("head.linear", "head", binary, steps, reached(linear, spikes))
         if isinstance(module, Head):
-            self.head_before = self._head_as_written(steps, channels, values)
+            self.head_before = self._head_as_written(module, steps, channels, values)
 
-    def _head_as_written(self, steps: int, channels: int, values: int) -> Operations:
+    def _head_as_written(self, head: Head, steps: int, channels: int, values: int) -> Operations:
         """What `Head` computes: mean over the grid, linear map, mean over the steps."""
         classes = self.network.config.num_classes
         last = self.layers[-1]
-        released = self.network.config.head == "released"
-        weighed = Operations(steps * channels * classes, 0) if released else last.operations
+        weighed = last.operations if _has_neurons(head) else Operations(steps * channels * classes, 0)
         return Operations(
             weighed.macs + steps * channels + classes, weighed.accumulates + steps * (values + classes)
         )
@@ -128,11 +173,17 @@ class Tally:
     def see_shortcut(
         self, path: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]
     ) -> None:
-        """Where currents join: one addition for each value, or two in a block that joins them twice."""
+        """Where currents join: for each value as many additions as the wiring has."""
         joined = output if isinstance(output, Tensor) else output[0]
-        # Patch encoding adds once to a third of its channels and twice to another.
-        times = 0 if isinstance(module, NoSkipBlock) else 2 if isinstance(module, MixerBlock) else 1
-        self.skip_additions += times * joined.numel() // self.images
+        self.skip_additions += _additions(module) * joined.numel() // self.images
+
+    def _part(self, path: str) -> str:
+        if path not in self.parts:
+            raise InputError(
+                f"{path} is a map in no part that count_operations knows; extend parts_of in"
+                " snnmlp_edu/network.py"
+            )
+        return self.parts[path]
 
     def _add_row(self, path: str, part: str, binary: bool, runs: int, arrived: Reached) -> None:
         self.layers.append(
@@ -151,7 +202,7 @@ class Tally:
     def cost(self, mac_joules: float, accumulate_joules: float) -> Cost:
         """The cost of one image."""
         stays = {outcome.path for outcome in outcomes(self.network) if isinstance(outcome, NotFolded)}
-        if self.real:  # what a ReLU puts out is scaled for good
+        if not lets_only_spikes_through(self.network):  # what is no spike is scaled for good
             stays |= {
                 f"{path}.{norm}"
                 for path, block in self.network.named_modules()
@@ -174,3 +225,39 @@ class Tally:
             mac_joules=mac_joules,
             accumulate_joules=accumulate_joules,
         )
+
+
+def _is_real(network: SpikingNetwork) -> bool:
+    """Whether values other than 0 and 1 move between the layers of a network, as in a ReLU twin."""
+    match network.config.activation:
+        case "lif":
+            return False
+        case "relu":
+            return True
+        case _:
+            assert_never(network.config.activation)
+
+
+def _has_neurons(head: nn.Module) -> bool:
+    match head:
+        case Head():
+            return type(head.neuron) is not nn.Identity
+        case FoldedHead():
+            return False
+        case FoldedFigureHead():
+            return True
+    raise InputError(f"the head is a {type(head).__name__}; extend snnmlp_edu/cost/tally.py")
+
+
+def _additions(module: nn.Module) -> int:
+    """Additions for each value of what a layer puts out, where currents join in it."""
+    match module:
+        case MixerBlock():
+            wiring = wiring_of(type(module))
+            assert wiring is not None  # count_operations has looked
+            return wiring.additions
+        case SpikingPatchEncoding():  # once to a third of the channels, and twice to another
+            return 1
+        case ResidualBlock():
+            return 1
+    raise InputError(f"{type(module).__name__} joins currents; extend snnmlp_edu/cost/tally.py")

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple
 
 from ..config import nearest
 from ..errors import InputError
 from .cifar import CifarArchive
 from .datasets import LabelledImages, Split
 from .digits import DIGIT_NAMES, load_digits
+from .downloading import DOWNLOADS, Download
 from .embedded import CLASS_NAMES, load_embedded
 from .file_source import FileSource, open_folder
 from .idx_folder import idx_class_names, load_idx
@@ -34,7 +35,6 @@ Dataset = Literal[
     "image_folder",
     "webdataset",
 ]
-SHIPPED = ("embedded", "digits", "photographs")
 
 
 def _not_at_once(split: Split) -> LabelledImages:
@@ -78,6 +78,102 @@ class ImageSource:
         return self.files.check(announce) if self.files is not None else []
 
 
+class Wanted(NamedTuple):
+    """What a data set is opened with; `open_source` has the fields."""
+
+    name: str
+    place: Path
+    md5: str | None
+    verify: Verification
+    skip_corrupt: bool
+
+
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is decided by the name of a data set.
+
+    Args:
+        open: makes its source of what is wanted and of the class names below.
+        class_names: what each label stands for; None where the files say it.
+        shipped: whether it comes with the installation, so that no `data_dir` is given.
+        requires: a package that it needs and that need not be installed.
+        download: how `snnmlp data prepare NAME` fetches it; None where it does not.
+    """
+
+    open: Callable[[Wanted, Names | None], ImageSource]
+    class_names: Names | None = None
+    shipped: bool = False
+    requires: str | None = None
+    download: Download | None = None
+
+
+def _shipped(
+    load: Callable[[Split], LabelledImages], class_names: Names, requires: str | None = None
+) -> Entry:
+    return Entry(lambda wanted, _: ImageSource(wanted.name, class_names, load), class_names, True, requires)
+
+
+def _open_idx(wanted: Wanted, class_names: Names | None) -> ImageSource:
+    names = idx_class_names(wanted.place) if class_names is None else class_names
+    return ImageSource(wanted.name, names, partial(load_idx, wanted.place, class_names=names))
+
+
+def _open_cifar(wanted: Wanted, _: Names | None) -> ImageSource:
+    archive = CifarArchive(wanted.name, wanted.place, wanted.md5)
+    return ImageSource(wanted.name, archive.class_names(), archive.load)
+
+
+def _open_folder(wanted: Wanted, _: Names | None) -> ImageSource:
+    files = open_folder(wanted.place, wanted.verify, wanted.skip_corrupt)
+    return ImageSource(wanted.name, files.class_names, files=files)
+
+
+def _open_imagenet(wanted: Wanted, _: Names | None) -> ImageSource:
+    files = open_folder(wanted.place, wanted.verify, wanted.skip_corrupt)
+    return ImageSource(wanted.name, named_classes(wanted.place, files.class_names), files=files)
+
+
+def _open_shards(wanted: Wanted, _: Names | None) -> ImageSource:
+    files = open_shards(wanted.place, wanted.verify, wanted.skip_corrupt)
+    return ImageSource(wanted.name, files.class_names, files=files)
+
+
+# All that is decided by the name of a data set is decided here.
+DATASETS: dict[Dataset, Entry] = {
+    "embedded": _shipped(load_embedded, CLASS_NAMES),
+    "digits": _shipped(load_digits, DIGIT_NAMES, requires="scikit-learn"),
+    "photographs": _shipped(load_photographs, ROTATION_NAMES),
+    "fashion_mnist": Entry(_open_idx, CLASS_NAMES, download=DOWNLOADS["fashion_mnist"]),
+    "idx": Entry(_open_idx),
+    "cifar10": Entry(_open_cifar, download=DOWNLOADS["cifar10"]),
+    "cifar100": Entry(_open_cifar, download=DOWNLOADS["cifar100"]),
+    "imagenet": Entry(_open_imagenet),
+    "image_folder": Entry(_open_folder),
+    "webdataset": Entry(_open_shards),
+}
+SHIPPED = tuple(name for name, entry in DATASETS.items() if entry.shipped)
+
+
+def entry_of(dataset: str) -> Entry:
+    """What is known of a data set.
+
+    Raises:
+        InputError: the name is unknown.
+
+    >>> entry_of("digits").requires
+    'scikit-learn'
+    """
+    entries: dict[str, Entry] = dict(DATASETS.items())
+    if dataset not in entries:
+        raise InputError(
+            f"there is no data set {dataset!r}{nearest(dataset, entries)} (known: {', '.join(entries)})"
+        )
+    return entries[dataset]
+
+
 def open_source(
     dataset: str,
     data_dir: str | Path | None = None,
@@ -112,32 +208,13 @@ def open_source(
     >>> open_source("digits").class_names[:3]
     ('0', '1', '2')
     """
-    known = get_args(Dataset)
-    if dataset not in known:
-        raise InputError(
-            f"there is no data set {dataset!r}{nearest(dataset, known)} (known: {', '.join(known)})"
-        )
-    if dataset in SHIPPED:
-        if data_dir is not None:
-            raise InputError(f"the data set {dataset} is shipped; leave out data_dir ({data_dir})")
-        if dataset == "embedded":
-            return ImageSource("embedded", CLASS_NAMES, load_embedded)
-        if dataset == "photographs":
-            return ImageSource("photographs", ROTATION_NAMES, load_photographs)
-        return ImageSource("digits", DIGIT_NAMES, load_digits)
-    if data_dir is None:
-        fetched = dataset in ("fashion_mnist", "cifar10", "cifar100")
-        source = f"; `snnmlp data prepare {dataset} PATH` fetches them" if fetched else ""
+    entry = entry_of(dataset)
+    if entry.shipped and data_dir is not None:
+        raise InputError(f"the data set {dataset} is shipped; leave out data_dir ({data_dir})")
+    if not entry.shipped and data_dir is None:
+        source = f"; `snnmlp data prepare {dataset} PATH` fetches them" if entry.download else ""
         raise InputError(
             f"the data set {dataset} is read from files; say where they are with data_dir=PATH{source}"
         )
-    place = Path(data_dir)
-    if dataset in ("idx", "fashion_mnist"):
-        names = CLASS_NAMES if dataset == "fashion_mnist" else idx_class_names(place)
-        return ImageSource(dataset, names, partial(load_idx, place, class_names=names))
-    if dataset in ("imagenet", "image_folder", "webdataset"):
-        files = (open_shards if dataset == "webdataset" else open_folder)(place, verify, skip_corrupt)
-        names = named_classes(place, files.class_names) if dataset == "imagenet" else files.class_names
-        return ImageSource(dataset, names, files=files)
-    archive = CifarArchive(dataset, place, md5)
-    return ImageSource(dataset, archive.class_names(), archive.load)
+    wanted = Wanted(dataset, Path(data_dir or ""), md5, verify, skip_corrupt)
+    return entry.open(wanted, entry.class_names)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import assert_never
 
 import torch
 from PIL import Image
@@ -113,10 +114,15 @@ def _damaged(pictures: PictureSet, how: Verification, chunk: Sequence[int]) -> l
     for index in chunk:
         try:
             name = pictures.name(index)
-            if how == "header":
-                check_ends(pictures.source(index), name)
-            else:
-                decode_picture(pictures.source(index), name, channels=3, small=True)
+            match how:
+                case "none":
+                    pass
+                case "header":
+                    check_ends(pictures.source(index), name)
+                case "decode":
+                    decode_picture(pictures.source(index), name, channels=3, small=True)
+                case _:
+                    assert_never(how)
         except (InputError, OSError) as error:
             found.append((index, str(error)))
     return found

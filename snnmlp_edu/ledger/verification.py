@@ -14,7 +14,7 @@ from ..checkpoints import (
     require_pretrained,
 )
 from ..data.embedded import CLASS_NAMES
-from ..data.sources import SHIPPED
+from ..data.sources import entry_of
 from ..errors import InputError
 from ..training.evaluation import describe_accuracy, evaluate_embedded, evaluate_source, own_source
 from .record import Record
@@ -93,17 +93,19 @@ def _own_test(checkpoint: Checkpoint, data_dir: str | None) -> tuple[int, int] |
     """Hits and images on the test images of its own data; None where these are absent.
 
     Raises:
-        InputError: they came with the package, or `data_dir` was given, and they cannot be read.
+        InputError: they came with the package, or `data_dir` was given, and they cannot be read; or there is
+            no data set of that name.
     """
     dataset = checkpoint.recipe.get("dataset", "embedded")
-    if dataset in SHIPPED:
+    entry = entry_of(dataset)
+    if entry.shipped:
         data_dir = None
     try:
         return evaluate_source(checkpoint, own_source(checkpoint, None, data_dir))
     except InputError:
-        if data_dir is not None or dataset in ("embedded", "photographs"):
+        if data_dir is not None or (entry.shipped and entry.requires is None):
             raise
-        return None  # the digits come with scikit-learn, which need not be installed
+        return None
 
 
 def _compared(

@@ -13,18 +13,33 @@ from __future__ import annotations
 import copy
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InputError
+from ..network import Head
 from ..neurons import LIF
 from ..normalisation import BatchNorm, LayerNorm, TemporalBatchNorm
+from ..patches import SpikingPatchEncoding
+from .known import CONTAINERS, MAPS, NEURONS, NORMALISATIONS, STATISTICS, WIRINGS
 
 LOWEST_RATE, HIGHEST_RATE = 0.05, 0.5  # what counts as firing where no rate is asked for
 HALVINGS = 16  # of the interval in which a shift is sought: no finer, so that rounding decides no spike
 SAMPLE = 2**15  # neurons of a layer that are looked at for it
+TOLERANCE = 0.1  # of a rate, for the few spikes that rounding moves
+
+_KNOWN = (
+    CONTAINERS
+    | WIRINGS
+    | MAPS
+    | NORMALISATIONS
+    | STATISTICS
+    | NEURONS
+    | {SpikingPatchEncoding, Head, nn.Linear, nn.ReLU}
+)
 
 
 def calibrate(model: nn.Module, images: Tensor, rate: float | None = None, seed: int = 0) -> nn.Module:
@@ -50,7 +65,8 @@ def calibrate(model: nn.Module, images: Tensor, rate: float | None = None, seed:
 
     Raises:
         InputError: no images, images that are not finite, a rate outside (0, 1), a rate for a network
-            without spiking neurons, or neurons without a layer before them whose current could be shifted.
+            without spiking neurons, neurons without a layer before them whose current could be shifted, or
+            neurons that do not fire as calibrated because a layer before them does not pass a shift on.
 
     >>> from snnmlp_edu import create_model, record
     >>> images = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -70,6 +86,11 @@ def calibrate(model: nn.Module, images: Tensor, rate: float | None = None, seed:
     shifter = _Shifter((LOWEST_RATE, HIGHEST_RATE) if rate is None else (rate, rate), generator)
     with torch.no_grad(), ExitStack() as hooks:
         for path, module in modules.items():
+            if isinstance(module, LIF) and type(module) not in NEURONS:
+                raise InputError(
+                    f"{path} is a {type(module).__name__}, and calibrate does not know how its rate follows"
+                    " its current; extend snnmlp_edu/mfi/calibration.py"
+                )
             if isinstance(module, _BatchNorm):
                 _draw_scale_and_shift(module, generator)
                 hooks.callback(module.register_forward_pre_hook(_take_statistics).remove)
@@ -81,8 +102,46 @@ def calibrate(model: nn.Module, images: Tensor, rate: float | None = None, seed:
                     shifter.shift(layer, inputs[0], path)
 
                 hooks.callback(module.register_forward_pre_hook(shift).remove)
-        calibrated(images)
+        reached = _rates(calibrated, images)
+    with torch.no_grad():
+        _compare(calibrated, reached, _rates(calibrated, images))
     return calibrated
+
+
+class _Rate(NamedTuple):
+    """How often a layer of neurons fired in one of its runs, and the least that this can differ by."""
+
+    path: str
+    spikes: float
+    step: float
+
+
+def _rates(network: nn.Module, images: Tensor) -> list[_Rate]:
+    """The rates of every layer of neurons in one run, in the order in which they ran."""
+    rates: list[_Rate] = []
+    with ExitStack() as hooks:
+        for path, module in network.named_modules():
+            if isinstance(module, LIF):
+
+                def note(_: nn.Module, inputs: tuple[Tensor], spikes: Tensor, path: str = path) -> None:
+                    rates.append(_Rate(path, spikes.mean().item(), 1 / spikes.numel()))
+
+                hooks.callback(module.register_forward_hook(note).remove)
+        network(images)
+    return rates
+
+
+def _compare(network: nn.Module, reached: list[_Rate], again: list[_Rate]) -> None:
+    """Raise where a layer does not fire as it did while its current was shifted, but for rounding."""
+    for before, after in zip(reached, again, strict=True):
+        if abs(before.spikes - after.spikes) > TOLERANCE * before.spikes + 5 * before.step:
+            others = {type(m).__name__ for m in network.modules() if type(m) not in _KNOWN}
+            raise InputError(
+                f"the neurons of {after.path or 'the network'} were calibrated to {before.spikes:.3g} and"
+                f" fire at {after.spikes:.3g}: a layer before them does not pass a shift on as it is"
+                f" (not known here: {', '.join(sorted(others)) or 'none'}); extend"
+                " snnmlp_edu/mfi/calibration.py"
+            )
 
 
 def _draw_scale_and_shift(batch_norm: _BatchNorm, generator: torch.Generator) -> None:

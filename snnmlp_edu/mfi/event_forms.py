@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..firing import watched
-from ..layout import Axis
 from ..neurons import LIF
 from ..synapses import AxisLinear, Synapse
 from .event_layers import EventConv2d, EventLinear, EventMap
@@ -56,7 +56,7 @@ class EventSynapse(Synapse):
         return self.linear.fire(neuron.config, spikes, shortcut, keep) if usual else None
 
 
-FOLDED = (Synapse, SteppedLinear, nn.Linear, nn.Conv2d)
+FOLDED = (Synapse, SteppedLinear, AxisLinear, nn.Linear, nn.Conv2d)
 
 
 def event_form(layer: nn.Module, path: str, operations: dict[str, int]) -> EventMap | EventSynapse:
@@ -66,24 +66,49 @@ def event_form(layer: nn.Module, path: str, operations: dict[str, int]) -> Event
         layer: the layer.
         path: what it is called in errors and in `operations`; the map of a synapse is `linear` below it.
         operations: where it writes how many weights it added.
+
+    Raises:
+        InputError: its exact class is none of `FOLDED`, or its synapse normalises.
     """
-    if isinstance(layer, Synapse):
+    if type(layer) is Synapse:
+        if type(layer.norm) is not nn.Identity:
+            raise InputError(
+                f"{path}.norm is a {type(layer.norm).__name__}; events need a folded synapse, without one"
+            )
         linear = event_form(layer.linear, f"{path}.linear", operations)
-        assert isinstance(linear, EventLinear)
+        if not isinstance(linear, EventLinear):
+            raise _without_events(f"{path}.linear", layer.linear)
         return EventSynapse(linear).eval()
-    form = _event_map(layer).eval()
+    form = _event_map(path, layer).eval()
     form.path, form.operations = path, operations
     return form
 
 
-def _event_map(layer: nn.Module) -> EventMap:
-    if isinstance(layer, SteppedLinear):
-        weights = [step.get_parameter("weight") for step in layer.steps]
-        biases = [step.get_parameter("bias") for step in layer.steps]
-        return EventLinear(layer.axis, torch.stack((*weights,)), torch.stack((*biases,)))
-    if isinstance(layer, nn.Conv2d):
-        return EventConv2d(layer)
-    axis: Axis = layer.axis if isinstance(layer, AxisLinear) else "channel"
-    weight, bias = layer.get_parameter("weight"), layer.bias
-    bias = bias if isinstance(bias, Tensor) else weight.new_zeros(len(weight))
-    return EventLinear(axis, weight.unsqueeze(0), bias.unsqueeze(0))
+def _event_map(path: str, layer: nn.Module) -> EventMap:
+    if type(layer) not in FOLDED:
+        raise _without_events(path, layer)
+    match layer:
+        case SteppedLinear():
+            weights = [step.get_parameter("weight") for step in layer.steps]
+            biases = [step.get_parameter("bias") for step in layer.steps]
+            return EventLinear(layer.axis, torch.stack((*weights,)), torch.stack((*biases,)))
+        case nn.Conv2d():
+            return EventConv2d(layer)
+        case AxisLinear():
+            return EventLinear(layer.axis, layer.weight.unsqueeze(0), _bias(layer).unsqueeze(0))
+        case nn.Linear():
+            return EventLinear("channel", layer.weight.unsqueeze(0), _bias(layer).unsqueeze(0))
+        case _:
+            raise _without_events(path, layer)
+
+
+def _bias(layer: nn.Linear) -> Tensor:
+    bias = layer.bias
+    return bias if isinstance(bias, Tensor) else layer.weight.new_zeros(layer.out_features)
+
+
+def _without_events(path: str, layer: nn.Module) -> InputError:
+    return InputError(
+        f"{path or 'the network'} is a {type(layer).__name__}, which has no event-driven form; extend"
+        " snnmlp_edu/mfi/event_forms.py"
+    )

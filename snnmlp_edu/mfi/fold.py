@@ -95,13 +95,15 @@ def _strays(network: nn.Module, listed: Sequence[NotFolded]) -> list[NotFolded]:
         seen = any(path.startswith(f"{other.path}.") for other in (*listed, *strays))
         if isinstance(module, NORMS) and not seen:
             axis = getattr(module, "axis", "channel")
-            strays.append(NotFolded(path, axis, "it stands behind no linear map that fold_batch_norm knows"))
+            holder = type(network.get_submodule(path.rpartition(".")[0])).__name__
+            reason = f"it stands in a {holder}, behind no linear map that fold_batch_norm knows"
+            strays.append(NotFolded(path, axis, reason))
     return strays
 
 
 _OWN = (Synapse, ConvNorm, LIF, BatchNorm, LayerNorm, Head)
 # Whatever normalises.
-NORMS = (BatchNorm, LayerNorm, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+NORMS = (BatchNorm, LayerNorm, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def _check(model: nn.Module) -> None:

@@ -148,7 +148,7 @@ class AxisLIF(LIF):
             potential = drive if membrane is None else leaky_sum(membrane, drive, c.beta)
             distance = torch.where(falling, threshold - potential, potential - threshold)
             fired = spike(distance, c.surrogate, c.slope, c.inclusive)
-            reset = torch.zeros_like(potential) if c.reset == "hard" else potential - threshold
+            reset = torch.zeros_like(potential) if c.resets_to_zero else potential - threshold
             membrane = torch.where(fired.detach().bool(), reset, potential)
             spikes.append(fired)
             potentials.append(potential)

@@ -27,10 +27,21 @@ from ..errors import InputError
 from ..mixing import ChannelMixing, PositionMixing
 from ..network import SpikingMLP
 from ..neurons import LIF
-from ..patches import Stem
-from .event_layers import EventMap
+from ..patches import SpikingPatchEncoding, Stem
+from .event_forms import EventSynapse
+from .event_layers import EventConv2d, EventLinear, EventMap
 from .events import Events, RowTable, runs_compiled
 from .folded import FoldedFigureHead, FoldedHead, SelectedAffine, constant
+from .known import CONTAINERS, FOLDED_HEADS, NEURONS, WIRINGS, refuse_unknown
+
+# What can be counted in whole numbers, each by its exact class; only in the stem may a map stay dense.
+_KNOWN = (
+    CONTAINERS
+    | WIRINGS
+    | FOLDED_HEADS
+    | NEURONS
+    | {SpikingPatchEncoding, EventSynapse, EventLinear, EventConv2d, RowTable, SelectedAffine, nn.Conv2d}
+)
 
 LARGEST = 127
 FRACTION_BITS = 4  # of the smallest map's 8-bit unit, so that rounding a leak or a bias costs little
@@ -129,7 +140,7 @@ class IntegerLIF(LIF):
             leaks = membrane is not None and self.bits is not None
             potential = (membrane >> self.bits) + now if leaks else now  # type: ignore[operator]
             fires = potential >= self.threshold if self.config.inclusive else potential > self.threshold
-            reset = torch.zeros_like(potential) if self.config.reset == "hard" else potential - self.threshold
+            reset = torch.zeros_like(potential) if self.config.resets_to_zero else potential - self.threshold
             membrane = torch.where(fires, reset, potential)
             spikes.append(fires)
         return torch.stack(spikes).to(torch.get_default_dtype())
@@ -169,19 +180,29 @@ def to_integers(network: nn.Module) -> dict[str, float]:
     Raises:
         InputError: the network is no `SpikingMLP`, or has neurons that have no form in whole numbers.
     """
-    if not isinstance(network, SpikingMLP):
+    if type(network) is not SpikingMLP:
         raise InputError(f"weights='int8' is made for a SpikingMLP, not for {type(network).__name__}")
+    refuse_unknown(network, _KNOWN, "weights='int8'", "snnmlp_edu/mfi/integer.py")
     scales = {}
     for group, paths in _groups(network).items():
         scale = scales[group] = _scale([network.get_submodule(path) for path in paths])
         for path in paths:
             network.set_submodule(path, _in_units(path, network.get_submodule(path), scale))
-    head = network.head
-    if isinstance(head, FoldedFigureHead):
-        head.shift = constant(_whole(head.shift, scales["head.neuron"]))
-    if isinstance(head, FoldedHead):
-        head.bias = constant(_whole(head.bias, scales["head"]))
+    match network.head:
+        case FoldedFigureHead() as head:
+            head.shift = constant(_whole(head.shift, scales["head.neuron"]))
+        case FoldedHead() as head:
+            head.bias = constant(_whole(head.bias, scales["head"]))
+        case other:
+            raise _no_whole_numbers("head", other)
     return scales
+
+
+def _no_whole_numbers(path: str, module: nn.Module) -> InputError:
+    return InputError(
+        f"{path} is an {type(module).__name__}, which has no form in whole numbers; extend"
+        " snnmlp_edu/mfi/integer.py"
+    )
 
 
 def _groups(network: SpikingMLP) -> dict[str, list[str]]:
@@ -231,4 +252,5 @@ def _in_units(path: str, layer: nn.Module, scale: float) -> nn.Module:
             return layer
         case Stem():
             return IntegerStem(layer, scale).eval()
-    raise InputError(f"{path} is an {type(layer).__name__}, which has no form in whole numbers")
+        case _:
+            raise _no_whole_numbers(path, layer)

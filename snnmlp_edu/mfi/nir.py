@@ -44,15 +44,19 @@ from ..mixing import (
     SpikeSkipBlock,
     TokenMixing,
 )
-from ..network import Head, SpikingMLP, Stage
+from ..network import Head, SpikingMLP
 from ..neurons import LIF
 from ..normalisation import BatchNorm, LayerNorm
 from ..patches import ConvPatchEmbedding, SpikingPatchEncoding, Stem
-from .folded import FoldedFigureHead, FoldedHead, SteppedLinear
+from ..synapses import AxisLinear
+from .folded import AxisLIF, FoldedFigureHead, FoldedHead, SteppedLinear
+from .known import AFFINE, CONTAINERS, FOLDED_HEADS, WIRINGS
 from .nir_graph import STEP, GraphBuilder, Signal, nir_package
 
 if TYPE_CHECKING:
     import nir
+
+_KNOWN = CONTAINERS | WIRINGS | AFFINE | FOLDED_HEADS | {SpikingPatchEncoding, AxisLinear, nn.Conv2d, LIF}
 
 
 def export_nir(folded: nn.Module, path: str | Path | None = None) -> nir.NIRGraph:
@@ -76,8 +80,9 @@ def export_nir(folded: nn.Module, path: str | Path | None = None) -> nir.NIRGrap
         The graph. Its input is one image `[channels, H, W]`, its output what a step adds to the logits.
 
     Raises:
-        InputError: the network is not a folded one, has something that NIR cannot say, or unrolls to more
-            than 16,777,216 weights; or the package `nir` is not installed.
+        InputError: the network is not a folded one, has something that NIR cannot say or a layer whose exact
+            class is not known, or unrolls to more than 16,777,216 weights; or the package `nir` is not
+            installed.
         OSError: the file cannot be written.
 
     Source: Pedersen et al., "Neuromorphic intermediate representation", 2024, doi 10.1038/s41467-024-52259-9.
@@ -100,7 +105,7 @@ def export_nir(folded: nn.Module, path: str | Path | None = None) -> nir.NIRGrap
 
 def _check(folded: nn.Module) -> SpikingMLP:
     """The network, if all of it can be exported."""
-    if not isinstance(folded, SpikingMLP):
+    if type(folded) is not SpikingMLP:
         raise InputError(f"export_nir exports a folded SpikingMLP and got {type(folded).__name__}")
     if folded.training:
         raise InputError("the network is in training mode; call .eval() first")
@@ -108,6 +113,8 @@ def _check(folded: nn.Module) -> SpikingMLP:
         reason = _beyond(module)
         if reason:
             raise InputError(f"{path}: {reason}")
+        if type(module) not in _KNOWN:
+            raise _not_here(path, module)
     for path, tensor in folded.named_parameters():
         if tensor.dtype not in (torch.float32, torch.float64):
             raise InputError(f"{path} is {tensor.dtype}; NIR holds single or double precision: call .float()")
@@ -119,15 +126,17 @@ def _check(folded: nn.Module) -> SpikingMLP:
 def _beyond(module: nn.Module) -> str | None:
     """Why a layer cannot be exported, and what to do; None where it can."""
     match module:
-        case BatchNorm() | LayerNorm() | Head():
+        case BatchNorm() | LayerNorm():
+            return "a normalisation is not folded; export what fold_batch_norm returns"
+        case Head() if type(module) is Head:
             return "a normalisation is not folded; export what fold_batch_norm returns"
         case nn.ReLU():
             return "NIR has no ReLU; export a network with activation='lif'"
         case SteppedLinear():
             return "NIR's weights are the same at every step; take another norm than 'tebn'"
-        case LIF() if type(module) is not LIF:
+        case AxisLIF():
             return "NIR's neurons all fire above a threshold; take another channel_norm than 'bn_token'"
-        case LIF() if module.config.reset == "soft":
+        case LIF() if not module.config.resets_to_zero:
             return "NIR's neurons reset to a value; take neuron.reset='hard'"
     return None
 
@@ -135,19 +144,16 @@ def _beyond(module: nn.Module) -> str | None:
 @torch.no_grad()
 def _build(folded: SpikingMLP, dtype: torch.dtype) -> nir.NIRGraph:
     builder = GraphBuilder(dtype)
-    stem = folded.stages[0].embedding
-    assert isinstance(stem, Stem)
-    signal = _stem(builder, stem)
+    signal: Signal | None = None
     for index, stage in enumerate(folded.stages):
-        assert isinstance(stage, Stage)
         path = f"stages.{index}"
-        embedded = signal if index == 0 else _embed(builder, f"{path}.embedding", stage.embedding, signal)
-        signal = builder.fire(f"{path}.neuron", stage.neuron, embedded)
-        for number, block in enumerate(stage.blocks):
-            assert isinstance(block, MixerBlock)
+        embedded = _embed(builder, f"{path}.embedding", stage.get_submodule("embedding"), signal)
+        signal = builder.fire(f"{path}.neuron", stage.get_submodule("neuron"), embedded)
+        for number, block in enumerate(stage.get_submodule("blocks").children()):
             signal, embedded = _mix(builder, f"{path}.blocks.{number}", block, signal, embedded)
-    (logits,) = _read_out(builder, folded.head, signal).nodes
-    builder.add("output", nir_package().Output(output_type=np.array([folded.config.num_classes])), logits)
+    assert signal is not None  # a configuration has at least one stage
+    logits = _read_out(builder, folded.head, signal)
+    builder.add("output", nir_package().Output(output_type=np.array([logits.shape[-1]])), *logits.nodes)
     notes = {
         "step_s": STEP,
         "time_steps": folded.config.time_steps,
@@ -169,28 +175,42 @@ def _build(folded: SpikingMLP, dtype: torch.dtype) -> nir.NIRGraph:
 def _stem(builder: GraphBuilder, stem: Stem) -> Signal:
     config, conv = stem.config, stem.embed.conv
     image = (config.image_size, config.image_size)
-    grid = config.grids[0]
-    assert conv.bias is not None
+    channels, *grid = conv(conv.weight.new_zeros(1, conv.in_channels, *image)).shape[1:]
+    bias = conv.weight.new_zeros(channels) if conv.bias is None else conv.bias
+    if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+        raise InputError(
+            f"the stem pads by {conv.padding_mode!r}, {conv.padding!r}; NIR pads by a number of zeros"
+        )
     path = "stages.0.embedding"
     source = builder.add("input", nir_package().Input(input_type=np.array([config.in_channels, *image])))
     patches = nir_package().Conv2d(
         input_shape=image,
         weight=builder.array(conv.weight),
-        stride=config.patch_size,
-        padding=0,
-        dilation=1,
-        groups=1,
-        bias=builder.array(conv.bias),
+        stride=conv.stride,
+        padding=conv.padding,
+        dilation=conv.dilation,
+        groups=conv.groups,
+        bias=builder.array(bias),
     )
     embedded = builder.add(f"{path}.embed", patches, source)
-    flatten = nir_package().Flatten(input_type=np.array([config.dim, *grid]), start_dim=0, end_dim=-1)
-    return Signal((builder.add(path, flatten, embedded),), (*grid, config.dim))
+    flatten = nir_package().Flatten(input_type=np.array([channels, *grid]), start_dim=0, end_dim=-1)
+    return Signal((builder.add(path, flatten, embedded),), (grid[0], grid[1], channels))
 
 
-def _embed(builder: GraphBuilder, path: str, embedding: nn.Module, spikes: Signal) -> Signal:
-    if isinstance(embedding, ConvPatchEmbedding):
-        return builder.map(path, embedding, spikes)
-    assert isinstance(embedding, SpikingPatchEncoding)
+def _embed(builder: GraphBuilder, path: str, embedding: nn.Module, spikes: Signal | None) -> Signal:
+    """The embedding of a stage's spikes; of images where there are none yet."""
+    match embedding:
+        case Stem() if spikes is None:
+            return _stem(builder, embedding)
+        case ConvPatchEmbedding() if spikes is not None:
+            return builder.map(path, embedding, spikes)
+        case SpikingPatchEncoding() if spikes is not None:
+            return _encode(builder, path, embedding, spikes)
+        case _:
+            raise _not_here(path, embedding)
+
+
+def _encode(builder: GraphBuilder, path: str, embedding: SpikingPatchEncoding, spikes: Signal) -> Signal:
     down, between, neurons = embedding.down, embedding.between, embedding.neurons
     first, second, third = (
         builder.map(f"{path}.down.{k}", lambda s, k=k: down(s).chunk(3, dim=-1)[k], spikes) for k in range(3)
@@ -210,9 +230,11 @@ def _embed(builder: GraphBuilder, path: str, embedding: nn.Module, spikes: Signa
 
 
 def _mix(
-    builder: GraphBuilder, path: str, block: MixerBlock, spikes: Signal, embedded: Signal
+    builder: GraphBuilder, path: str, block: nn.Module, spikes: Signal, embedded: Signal
 ) -> tuple[Signal, Signal]:
     """Output spikes of a block, and the current that its shortcut carries on."""
+    if not isinstance(block, MixerBlock):
+        raise _not_here(path, block)
     token = _mix_tokens(builder, f"{path}.token", block.token, spikes)
 
     def fire_tokens(current: Signal) -> Signal:
@@ -237,9 +259,15 @@ def _mix(
             fired = fire_tokens(token + builder.map(f"{path}.token_skip_norm", norms[0], spikes))
             shortcut = builder.map(f"{path}.channel_skip_norm", norms[1], fired)
             return fire_channels(mix_channels(fired) + shortcut), embedded
-    current = token + embedded
-    total = mix_channels(fire_tokens(current)) + current
-    return fire_channels(total), total if isinstance(block, MembraneSkipBlock) else embedded
+        case MembraneSkipBlock():
+            current = token + embedded
+            total = mix_channels(fire_tokens(current)) + current
+            return fire_channels(total), total
+        case _ if type(block) is MixerBlock:
+            current = token + embedded
+            return fire_channels(mix_channels(fire_tokens(current)) + current), embedded
+        case _:
+            raise _not_here(path, block)
 
 
 def _mix_tokens(builder: GraphBuilder, path: str, token: TokenMixing, spikes: Signal) -> Signal:
@@ -250,6 +278,8 @@ def _mix_tokens(builder: GraphBuilder, path: str, token: TokenMixing, spikes: Si
             mixings = {"grid": full.grid}
         case NoMixing():
             mixings = {}
+        case _:
+            raise _not_here(f"{path}.positions", token.positions)
     streams = [spikes]
     for name, mixing in mixings.items():
         place = f"{path}.positions.{name}"
@@ -259,11 +289,21 @@ def _mix_tokens(builder: GraphBuilder, path: str, token: TokenMixing, spikes: Si
 
 
 def _read_out(builder: GraphBuilder, head: nn.Module, spikes: Signal) -> Signal:
-    if isinstance(head, FoldedFigureHead):
-        affine, shift, linear = head.affine, head.shift, head.linear
-        pooled = builder.map("head.pool", lambda s: affine(s).sum((2, 3), keepdim=True) + shift, spikes)
-        fired = builder.fire("head.neuron", head.neuron, pooled)
-        return builder.map("head.linear", linear, fired)
-    assert isinstance(head, FoldedHead)
-    linear, bias = head.linear, head.bias
-    return builder.map("head", lambda s: linear(s).sum((2, 3), keepdim=True) + bias, spikes)
+    match head:
+        case FoldedFigureHead():
+            affine, shift = head.affine, head.shift
+            pooled = builder.map("head.pool", lambda s: affine(s).sum((2, 3), keepdim=True) + shift, spikes)
+            fired = builder.fire("head.neuron", head.neuron, pooled)
+            return builder.map("head.linear", head.linear, fired)
+        case FoldedHead():
+            linear, bias = head.linear, head.bias
+            return builder.map("head", lambda s: linear(s).sum((2, 3), keepdim=True) + bias, spikes)
+        case _:
+            raise _not_here("head", head)
+
+
+def _not_here(path: str, module: nn.Module) -> InputError:
+    return InputError(
+        f"{path} is a {type(module).__name__}, which export_nir does not know there; extend"
+        " snnmlp_edu/mfi/nir.py"
+    )

@@ -93,7 +93,11 @@ class GraphBuilder:
 
     def fire(self, path: str, neuron: nn.Module, current: Signal) -> Signal:
         """Add a layer of neurons."""
-        assert isinstance(neuron, LIF)
+        if type(neuron) is not LIF:
+            raise InputError(
+                f"{path} is a {type(neuron).__name__}; NIR has LIF and IF neurons: extend"
+                " snnmlp_edu/mfi/nir_graph.py"
+            )
         config, ones = neuron.config, np.ones(math.prod(current.shape))
         threshold = self.array(torch.tensor(config.threshold, dtype=torch.float64))
         if config.inclusive:

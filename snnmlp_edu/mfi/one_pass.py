@@ -134,7 +134,7 @@ class Fired(NamedTuple):
 
 def _constants(neuron: NeuronConfig, dtype: torch.dtype) -> tuple[Any, Any, bool, bool]:
     number = _SPELLING[dtype].number
-    return number(neuron.beta), number(neuron.threshold), neuron.inclusive, neuron.reset == "hard"
+    return number(neuron.beta), number(neuron.threshold), neuron.inclusive, neuron.resets_to_zero
 
 
 def _table_size(tables: Tensor) -> int:

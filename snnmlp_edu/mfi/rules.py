@@ -25,8 +25,15 @@ from torch import Tensor, nn
 
 from ..config import NetworkConfig
 from ..errors import InputError
-from ..mixing import ChannelMixing, NormalisedSpikeSkipBlock, NoSkipBlock, PositionMixing, SpikeSkipBlock
-from ..network import Head
+from ..mixing import (
+    ChannelMixing,
+    MixerBlock,
+    NormalisedSpikeSkipBlock,
+    NoSkipBlock,
+    PositionMixing,
+    SpikeSkipBlock,
+)
+from ..network import Head, SpikingNetwork
 from ..neurons import LIF
 from ..normalisation import BatchNorm, LayerNorm, TemporalBatchNorm, ThresholdBatchNorm
 from ..patches import ConvNorm
@@ -42,6 +49,7 @@ from .folded import (
     constant,
     without_gain,
 )
+from .known import FOLDED_HEADS, STATISTICS, WIRINGS, lets_only_spikes_through
 
 Replacements = dict[str, nn.Module]  # by module path
 
@@ -62,7 +70,7 @@ class NotFolded:
 
     Args:
         path: module path of the layer that holds it.
-        axis: the axis that keeps statistics of its own.
+        axis: the axis that keeps statistics of its own, or `unknown`.
         reason: why it cannot fold.
     """
 
@@ -71,7 +79,8 @@ class NotFolded:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path} does not fold: it keeps statistics on the {self.axis} axis, and {self.reason}"
+        statistics = f"it keeps statistics on the {self.axis} axis, and " if self.axis != "unknown" else ""
+        return f"{self.path} does not fold: {statistics}{self.reason}"
 
 
 def outcomes(network: nn.Module) -> Iterator[Replacements | NotFolded]:
@@ -82,30 +91,39 @@ def outcomes(network: nn.Module) -> Iterator[Replacements | NotFolded]:
     """
     paths = dict(network.named_modules(remove_duplicate=False))
     for path, module in paths.items():
-        if isinstance(module, LIF) and module.config.input_gain != 1:
+        if type(module) is LIF and module.config.input_gain != 1:
             yield {path: _neuron_without_gain(module)}
+    # A block that is not known may add to any current within it.
+    others = [p for p, m in paths.items() if isinstance(m, MixerBlock) and type(m) not in WIRINGS]
     sole_neuron = {
         _below(path, synapse): _below(path, neuron)
         for path, module in paths.items()
+        if not any(f"{path}.".startswith(f"{other}.") for other in others)
         for synapse, neuron in _SOLE_CURRENTS.get(type(module), ())
     }
     config = getattr(network, "config", None)
     steps = config.time_steps if isinstance(config, NetworkConfig) else None
-    spikes_only = not any(isinstance(module, nn.ReLU | SpikeSkipBlock) for module in paths.values())
+    spikes_only = lets_only_spikes_through(network)
     for path, module in paths.items():
         match module:
+            case SpikingNetwork() if type(module.head) not in FOLDED_HEADS | {Head}:
+                yield _unknown(_below(path, "head"), module.head, module.head)
+            case Synapse() | ConvNorm() if type(module) not in (Synapse, ConvNorm):
+                norm = getattr(module, "norm", None)
+                if isinstance(norm, nn.Module) and type(norm) is not nn.Identity:
+                    yield _unknown(path, norm, module)
             case Synapse():
                 driven = sole_neuron.get(path, "")
                 yield _fold_synapse(path, module, driven, paths.get(driven))
             case ConvNorm():
                 yield _fold_convolution(path, module)
-            case NormalisedSpikeSkipBlock():
+            case NormalisedSpikeSkipBlock() if type(module) is NormalisedSpikeSkipBlock:
                 yield {
                     _below(path, name): _fold_shortcut(_below(path, name), norm, spikes_only)
                     for name, norm in module.named_children()
                     if type(norm) is BatchNorm
                 }
-            case Head():
+            case Head() if type(module) is Head:
                 yield _fold_head(path, module, steps, spikes_only)
 
 
@@ -122,6 +140,11 @@ def _neuron_without_gain(neuron: LIF) -> LIF:
 def _constants(path: str, norm: BatchNorm) -> tuple[Tensor, Tensor]:
     """Scale a and shift d of a batch norm in evaluation mode, in fp64."""
     bn = norm.batch_norm
+    if type(bn) not in STATISTICS:
+        raise InputError(
+            f"{path} holds a {type(bn).__name__}, which fold_batch_norm does not know; extend"
+            " snnmlp_edu/mfi/known.py"
+        )
     if bn.running_mean is None or bn.running_var is None or bn.weight is None:
         raise InputError(
             f"{path} keeps no statistics, or has no scale and shift, so there is nothing to fold; give it"
@@ -143,7 +166,7 @@ def _merge(weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) ->
 
 
 def _unknown(path: str, norm: nn.Module, culprit: nn.Module) -> NotFolded:
-    reason = f"fold_batch_norm does not know {type(culprit).__name__} here"
+    reason = f"fold_batch_norm does not know {type(culprit).__name__} here; extend snnmlp_edu/mfi/rules.py"
     if isinstance(culprit, LayerNorm):
         reason = "layer norm takes them from each input anew, so no constant weight can stand in for it"
     return NotFolded(path, getattr(norm, "axis", "unknown"), reason)
@@ -163,7 +186,7 @@ def _fold_synapse(
 ) -> Replacements | NotFolded:
     linear, norm = synapse.linear, synapse.norm
     without_norm: Replacements = {_below(path, "norm"): nn.Identity()}
-    if isinstance(norm, nn.Identity):
+    if type(norm) is nn.Identity:
         return {}
     if not isinstance(norm, BatchNorm) or type(norm) not in (*_STATIC, TemporalBatchNorm):
         return _unknown(path, norm, norm)
@@ -187,7 +210,7 @@ def _fold_synapse(
 
 def _fold_convolution(path: str, layer: ConvNorm) -> Replacements | NotFolded:
     conv, norm = layer.conv, layer.norm
-    if isinstance(norm, nn.Identity):
+    if type(norm) is nn.Identity:
         return {}
     if not isinstance(norm, BatchNorm) or type(norm) not in _STATIC:
         return _unknown(path, norm, norm)
@@ -215,7 +238,7 @@ def _fold_shortcut(path: str, norm: BatchNorm, spikes_only: bool) -> nn.Module:
 def _fold_head(path: str, head: Head, steps: int | None, spikes_only: bool) -> Replacements | NotFolded:
     norm, neuron, last, (height, width) = head.norm, head.neuron, head.linear, head.grid
     weight, bias, dtype = last.weight.double(), last.bias.double(), last.weight.dtype
-    if isinstance(norm, nn.Identity):
+    if type(norm) is nn.Identity:
         scale, shift = torch.ones_like(weight[0]), torch.zeros_like(weight[0])
     elif isinstance(norm, BatchNorm) and type(norm) in _STATIC:
         scale, shift = _constants(path, norm)
@@ -228,10 +251,10 @@ def _fold_head(path: str, head: Head, steps: int | None, spikes_only: bool) -> R
         )
     places = (steps, height, width)
     share = scale / (height * width)  # of one spike in the mean over the grid
-    if isinstance(neuron, nn.Identity):
+    if type(neuron) is nn.Identity:
         per_spike, per_step = weight * share / steps, (weight @ shift + bias) / steps
         return {path: FoldedHead(per_spike.to(dtype), per_step.to(dtype), places)}
     affine = _affine(share.to(dtype), torch.zeros_like(share, dtype=dtype), spikes_only)
-    folded = _neuron_without_gain(neuron) if isinstance(neuron, LIF) else neuron
+    folded = _neuron_without_gain(neuron) if type(neuron) is LIF else neuron
     constants = (shift.to(dtype), folded, (weight / steps).to(dtype), (bias / steps).to(dtype))
     return {path: FoldedFigureHead(affine, *constants, places)}

@@ -21,8 +21,9 @@ from .fitting import make_network
 from .losses import make_loss
 from .optimisation import make_optimizer
 from .recipe import Recipe, load_recipe
+from .rules import Precision
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _endless(data: DataModule, loader: DataLoader) -> Iterator[tuple[Tensor, Ten
 
 def _training_step(model: Any, recipe: Recipe, images: Tensor, labels: Tensor) -> Callable[[], int]:
     loss, optimizer = make_loss(recipe), make_optimizer(model, recipe)
-    kind = AUTOCAST.get(recipe.precision)
+    kind = AUTOCAST[recipe.precision]
 
     def step() -> int:
         optimizer.zero_grad()

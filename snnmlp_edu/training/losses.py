@@ -17,13 +17,13 @@ map, and so the "count" of a class is the sum of its logits, which need not be w
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import assert_never
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from .recipe import Recipe
-from .rules import SNNTORCH_LOSSES
 
 StepLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -35,12 +35,18 @@ def make_loss(recipe: Recipe) -> StepLoss:
         A function of logits `[T, B, classes]` and of labels, int64 `[B]` or the classes' shares
         `[B, classes]`, that returns the mean over the images. snnTorch's take int64 alone.
     """
-    if recipe.loss in SNNTORCH_LOSSES:
-        return _of_snntorch(recipe.loss)
     smoothing = recipe.label_smoothing
-    if recipe.loss == "tet":
-        return lambda steps, labels: tet(steps, labels, recipe.tet_lambda, recipe.tet_phi, smoothing)
-    return lambda steps, labels: functional.cross_entropy(steps.mean(0), labels, label_smoothing=smoothing)
+    match recipe.loss:
+        case "cross_entropy":
+            return lambda steps, labels: functional.cross_entropy(
+                steps.mean(0), labels, label_smoothing=smoothing
+            )
+        case "tet":
+            return lambda steps, labels: tet(steps, labels, recipe.tet_lambda, recipe.tet_phi, smoothing)
+        case "ce_rate" | "ce_count" | "mse_count":
+            return _of_snntorch(recipe.loss)
+        case _:
+            assert_never(recipe.loss)
 
 
 def tet(steps: Tensor, labels: Tensor, weight: float, level: float, smoothing: float = 0.0) -> Tensor:

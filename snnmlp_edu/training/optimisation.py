@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import assert_never
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -84,8 +86,15 @@ class Plan:
         recipe = self.recipe
         if recipe.warmup_epochs is not None:
             return min(recipe.warmup_epochs * self.steps_an_epoch, self.steps - 1) / self.steps
-        usual = 0.3 if recipe.schedule == "one_cycle" else 0.0
-        return usual if recipe.warmup is None else recipe.warmup
+        if recipe.warmup is not None:
+            return recipe.warmup
+        match recipe.schedule:
+            case "one_cycle":
+                return 0.3
+            case "cosine" | "constant":
+                return 0.0
+            case _:
+                assert_never(recipe.schedule)
 
     @property
     def learning_rate(self) -> float:
@@ -94,7 +103,13 @@ class Plan:
         if recipe.scale_learning_rate is None or recipe.base_batch is None:
             return recipe.learning_rate
         ratio = self.images_a_step / recipe.base_batch
-        return recipe.learning_rate * (math.sqrt(ratio) if recipe.scale_learning_rate == "sqrt" else ratio)
+        match recipe.scale_learning_rate:
+            case "linear":
+                return recipe.learning_rate * ratio
+            case "sqrt":
+                return recipe.learning_rate * math.sqrt(ratio)
+            case _:
+                assert_never(recipe.scale_learning_rate)
 
     def _product(self) -> str:
         parts = [f"{self.recipe.batch_size // self.processes} images"]
@@ -136,10 +151,14 @@ def make_optimizer(model: nn.Module, recipe: Recipe, learning_rate: float | None
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    if recipe.optimizer == "sgd":
-        nesterov = recipe.nesterov and recipe.momentum > 0
-        return SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=nesterov)
-    return AdamW(groups, lr=rate)
+    match recipe.optimizer:
+        case "adamw":
+            return AdamW(groups, lr=rate)
+        case "sgd":
+            nesterov = recipe.nesterov and recipe.momentum > 0
+            return SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=nesterov)
+        case _:
+            assert_never(recipe.optimizer)
 
 
 def make_schedule(optimizer: Optimizer, plan: Plan) -> LRScheduler:
@@ -153,33 +172,42 @@ def make_schedule(optimizer: Optimizer, plan: Plan) -> LRScheduler:
 
     for `cosine`, with m the lowest rate; `constant` stays at 1 after its warm-up; `one_cycle` is PyTorch's.
     """
-    recipe, steps, highest = plan.recipe, plan.steps, plan.learning_rate
-    warmup = plan.warmup * steps
-    if recipe.schedule == "one_cycle":
-        initial, lowest = 25.0, recipe.min_learning_rate
-        final = 1e4
-        if lowest is not None:
-            final = highest / initial / lowest if lowest > 0 else math.inf
-        return OneCycleLR(
-            optimizer,
-            max_lr=highest,
-            total_steps=steps,
-            # PyTorch divides by the length of the warm-up less one step.
-            pct_start=plan.warmup * (1 + 1e-9) if warmup == 1 else plan.warmup,
-            div_factor=initial,
-            final_div_factor=final,
-            # One-cycle would also move the first moment's decay; a recipe names one momentum.
-            cycle_momentum=False,
-        )
-    lowest_part = (recipe.min_learning_rate or 0.0) / highest
+    match plan.recipe.schedule:
+        case "one_cycle":
+            return _one_cycle(optimizer, plan)
+        case "cosine":
+            lowest = (plan.recipe.min_learning_rate or 0.0) / plan.learning_rate
+            return _after_warmup(
+                optimizer, plan, lambda done: lowest + (1 - lowest) * (1 + math.cos(math.pi * done)) / 2
+            )
+        case "constant":
+            return _after_warmup(optimizer, plan, lambda done: 1.0)
+        case _:
+            assert_never(plan.recipe.schedule)
 
-    def part(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if recipe.schedule == "constant":
-            return 1.0
-        return (
-            lowest_part + (1 - lowest_part) * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
-        )
 
-    return LambdaLR(optimizer, part)
+def _one_cycle(optimizer: Optimizer, plan: Plan) -> LRScheduler:
+    initial, final, lowest = 25.0, 1e4, plan.recipe.min_learning_rate
+    if lowest is not None:
+        final = plan.learning_rate / initial / lowest if lowest > 0 else math.inf
+    return OneCycleLR(
+        optimizer,
+        max_lr=plan.learning_rate,
+        total_steps=plan.steps,
+        # PyTorch divides by the length of the warm-up less one step.
+        pct_start=plan.warmup * (1 + 1e-9) if plan.warmup * plan.steps == 1 else plan.warmup,
+        div_factor=initial,
+        final_div_factor=final,
+        # One-cycle would also move the first moment's decay; a recipe names one momentum.
+        cycle_momentum=False,
+    )
+
+
+def _after_warmup(optimizer: Optimizer, plan: Plan, part: Callable[[float], float]) -> LRScheduler:
+    """A straight line up, then a part of the highest rate for each part that is done of what follows."""
+    warmup = plan.warmup * plan.steps
+
+    def part_at(step: int) -> float:
+        return (step + 1) / (warmup + 1) if step < warmup else part((step - warmup) / (plan.steps - warmup))
+
+    return LambdaLR(optimizer, part_at)

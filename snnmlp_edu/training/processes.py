@@ -27,7 +27,7 @@ from .rules import Precision
 from .synchronise import SharedStatistics
 
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
-PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+PRECISION: dict[Precision, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 Result = TypeVar("Result")
 

@@ -1,0 +1,104 @@
+"""Which layers are known, each by its exact class: a subclass may compute anything, so it is not its parent.
+
+Whatever reads a network by its classes instead of running it starts from these sets, and refuses by name what
+stands in none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from torch import nn
+
+from ..errors import InputError
+from ..mixing import (
+    AxialMixing,
+    ChannelMixing,
+    FullMixing,
+    MembraneSkipBlock,
+    MixerBlock,
+    NoMixing,
+    NormalisedSpikeSkipBlock,
+    NoSkipBlock,
+    PositionMixing,
+    SpikeSkipBlock,
+    TokenMixing,
+    wiring_of,
+)
+from ..network import Head, SpikingMLP, SpikingNetwork, Stage
+from ..neurons import LIF
+from ..normalisation import BatchNorm, LayerNorm, TemporalBatchNorm, ThresholdBatchNorm
+from ..patches import ConvNorm, ConvPatchEmbedding, SpikingPatchEncoding, Stem
+from ..synapses import AxisLinear, Synapse
+from .folded import AxisLIF, ChannelAffine, FoldedFigureHead, FoldedHead, SelectedAffine, SteppedLinear
+
+Kinds = frozenset[type[nn.Module]]
+
+# What these compute, their parts compute.
+CONTAINERS: Kinds = frozenset(
+    {
+        nn.ModuleList,
+        nn.Sequential,
+        nn.Identity,
+        SpikingNetwork,
+        SpikingMLP,
+        Stage,
+        TokenMixing,
+        AxialMixing,
+        FullMixing,
+        NoMixing,
+        PositionMixing,
+        ChannelMixing,
+        Synapse,
+        ConvNorm,
+        Stem,
+        ConvPatchEmbedding,
+    }
+)
+WIRINGS: Kinds = frozenset(
+    {MixerBlock, MembraneSkipBlock, NormalisedSpikeSkipBlock, SpikeSkipBlock, NoSkipBlock}
+)
+MAPS: Kinds = frozenset({AxisLinear, SteppedLinear, nn.Conv2d})
+NORMALISATIONS: Kinds = frozenset({BatchNorm, ThresholdBatchNorm, TemporalBatchNorm, LayerNorm})
+STATISTICS: Kinds = frozenset({nn.BatchNorm1d, nn.SyncBatchNorm, nn.LayerNorm})  # inside a normalisation
+NEURONS: Kinds = frozenset({LIF, AxisLIF})
+AFFINE: Kinds = frozenset({SelectedAffine, ChannelAffine})
+FOLDED_HEADS: Kinds = frozenset({FoldedHead, FoldedFigureHead})
+
+_SPIKING = (CONTAINERS | MAPS | NORMALISATIONS | STATISTICS | NEURONS | AFFINE | FOLDED_HEADS) | {
+    SpikingPatchEncoding,
+    Head,
+    nn.Linear,
+}
+
+
+def refuse_unknown(network: nn.Module, known: Collection[type[nn.Module]], task: str, file: str) -> None:
+    """Raise for the first layer whose exact class is not among the known ones.
+
+    Args:
+        network: what is to be read.
+        known: the classes.
+        task: what cannot be done, as in "`task` does not know it".
+        file: where to teach it that class.
+
+    Raises:
+        InputError: names the layer and its class.
+    """
+    for path, module in network.named_modules():
+        if type(module) not in known:
+            where = path or "the network"
+            raise InputError(
+                f"{where} is a {type(module).__name__}, which {task} does not know; extend {file}"
+            )
+
+
+def lets_only_spikes_through(network: nn.Module) -> bool:
+    """Whether all that moves between the layers is known to be 0 or 1."""
+    return all(_is_spiking(type(module)) for module in network.modules())
+
+
+def _is_spiking(kind: type[nn.Module]) -> bool:
+    if issubclass(kind, MixerBlock):
+        wiring = wiring_of(kind)
+        return wiring is not None and wiring.puts_out_spikes
+    return kind in _SPIKING

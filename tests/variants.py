@@ -1,0 +1,25 @@
+"""The variants that tests run through, from the types: a new one is tested without being asked for."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from snnmlp_edu.config import (
+    ChannelNorm,
+    HeadName,
+    PatchEncoding,
+    Reset,
+    Skip,
+    SurrogateName,
+    TokenMixingName,
+)
+from snnmlp_edu.mixing import BLOCKS
+
+SKIPS: tuple[str, ...] = get_args(Skip)
+SPIKING_SKIPS = [name for name in SKIPS if BLOCKS[name].wiring.puts_out_spikes]
+PATCH_ENCODINGS: tuple[str, ...] = get_args(PatchEncoding)
+TOKEN_MIXINGS: tuple[str, ...] = get_args(TokenMixingName)
+HEADS: tuple[str, ...] = get_args(HeadName)
+RESETS: tuple[str, ...] = get_args(Reset)
+SURROGATES: tuple[str, ...] = get_args(SurrogateName)
+FOLDING_NORMS = [name for name in get_args(ChannelNorm) if name not in ("bn_token", "ln")]
