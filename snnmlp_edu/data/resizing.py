@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+LONGEST = 8  # times its shorter side: of a picture longer than that, only the middle is resized
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -20,6 +21,8 @@ def contain(picture: Image.Image, side: int, interpolation: str = "bilinear") ->
 def cover(picture: Image.Image, shorter: int, side: int, interpolation: str = "bilinear") -> Image.Image:
     """The middle of a picture whose shorter side was resized to `shorter`; black where it is too small.
 
+    A picture of any shape takes little memory: of a very long one, only what is kept is resized.
+
     Args:
         picture: any picture.
         shorter: its shorter side after resizing; the longer one is rounded down.
@@ -31,6 +34,8 @@ def cover(picture: Image.Image, shorter: int, side: int, interpolation: str = "b
     """
     least = min(picture.size)
     width, height = (shorter * length // least for length in picture.size)
+    if max(width, height) > LONGEST * max(shorter, side):
+        return _centred(_middle(picture, (width, height), side, interpolation), side)
     return _centred(_resized(picture, width, height, interpolation), side)
 
 
@@ -49,6 +54,21 @@ def to_picture(pixels: Tensor) -> Image.Image:
 def _resized(picture: Image.Image, width: int, height: int, interpolation: str) -> Image.Image:
     same = (width, height) == picture.size
     return picture if same else picture.resize((width, height), RESAMPLING[interpolation])
+
+
+def _middle(picture: Image.Image, whole: tuple[int, int], side: int, interpolation: str) -> Image.Image:
+    """What is left of a picture that was resized to `whole` and cut to `side`; only that is computed."""
+    (width, left, right), (height, top, bottom) = (
+        _kept(before, after, side) for before, after in zip(picture.size, whole, strict=True)
+    )
+    return picture.resize((width, height), RESAMPLING[interpolation], box=(left, top, right, bottom))
+
+
+def _kept(before: int, after: int, side: int) -> tuple[int, float, float]:
+    """Along one axis: how many pixels are kept of `after`, and where they begin and end among `before`."""
+    start, length = max(0, _start(after, side)), min(after, side)
+    scale = before / after
+    return length, start * scale, min((start + length) * scale, before)
 
 
 def _centred(picture: Image.Image, side: int) -> Image.Image:
