@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 LONGEST = 8  # times its shorter side: of a picture longer than that, only the middle is resized
+REACH = 3  # pixels, more than bicubic interpolation looks at on either side
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -56,19 +60,40 @@ def _resized(picture: Image.Image, width: int, height: int, interpolation: str) 
     return picture if same else picture.resize((width, height), RESAMPLING[interpolation])
 
 
-def _middle(picture: Image.Image, whole: tuple[int, int], side: int, interpolation: str) -> Image.Image:
-    """What is left of a picture that was resized to `whole` and cut to `side`; only that is computed."""
-    (width, left, right), (height, top, bottom) = (
-        _kept(before, after, side) for before, after in zip(picture.size, whole, strict=True)
-    )
-    return picture.resize((width, height), RESAMPLING[interpolation], box=(left, top, right, bottom))
+class _Kept(NamedTuple):
+    """What is kept along one axis of a resized picture.
+
+    Args:
+        length: pixels that are kept.
+        first, last: where they begin and end among the pixels before resizing.
+        low, high: the pixels before resizing that they depend on.
+    """
+
+    length: int
+    first: float
+    last: float
+    low: int
+    high: int
 
 
-def _kept(before: int, after: int, side: int) -> tuple[int, float, float]:
-    """Along one axis: how many pixels are kept of `after`, and where they begin and end among `before`."""
+def _kept(before: int, after: int, side: int) -> _Kept:
     start, length = max(0, _start(after, side)), min(after, side)
     scale = before / after
-    return length, start * scale, min((start + length) * scale, before)
+    first, last = start * scale, min((start + length) * scale, before)
+    reach = REACH * max(1, scale)
+    return _Kept(length, first, last, max(0, math.floor(first - reach)), min(before, math.ceil(last + reach)))
+
+
+def _middle(picture: Image.Image, whole: tuple[int, int], side: int, interpolation: str) -> Image.Image:
+    """What is left of a picture that was resized to `whole` and cut to `side`; only that is computed."""
+    x, y = (_kept(before, after, side) for before, after in zip(picture.size, whole, strict=True))
+    part = picture.crop((x.low, y.low, x.high, y.high))
+    for size, box in (  # first along the rows, as a whole picture is resized
+        ((x.length, part.height), (x.first - x.low, 0, x.last - x.low, part.height)),
+        ((x.length, y.length), (0, y.first - y.low, x.length, y.last - y.low)),
+    ):
+        part = part.resize(size, RESAMPLING[interpolation], box=box)
+    return part
 
 
 def _centred(picture: Image.Image, side: int) -> Image.Image:

@@ -89,10 +89,11 @@ class ShardPictures:
         shard, size = self.index.shards[index], int(self.index.sizes[index])
         file = self.files[shard]
         try:
+            descriptor = _opened(file, self.states[shard]).descriptor
+            if f"{file} {file_state(os.fstat(descriptor))}" != self.states[shard]:
+                raise AccessError(f"{file} is not the file that was indexed: it was replaced; start again")
             # By position: processes that share the open file do not move each other's.
-            content = os.pread(
-                _opened(file, self.states[shard]).descriptor, size, int(self.index.offsets[index])
-            )
+            content = os.pread(descriptor, size, int(self.index.offsets[index]))
         except OSError as error:
             raise AccessError.of(file, error) from error
         if len(content) < size:
@@ -291,12 +292,10 @@ def _indexed(file: Path) -> ShardIndex | InputError:
 
 
 class _Opened:
-    """An open shard, as it was indexed; closed when nobody holds it any more."""
+    """An open shard of one state; closed when nobody holds it any more."""
 
-    def __init__(self, file: Path, state: str) -> None:
+    def __init__(self, file: Path, _state: str) -> None:
         self.descriptor = os.open(file, os.O_RDONLY)
-        if f"{file} {file_state(os.fstat(self.descriptor))}" != state:
-            raise AccessError(f"{file} is not the file that was indexed: it was replaced; start again")
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):

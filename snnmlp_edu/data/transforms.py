@@ -111,7 +111,7 @@ class Preprocessing:
         check_images(images)
         if images.dtype != torch.uint8 or images.numel() == 0:
             shape = tuple(images.shape)
-            raise InputError(f"images have shape {shape} and type {images.dtype}; give at least one, in uint8")
+            raise InputError(f"images have shape {shape} and type {images.dtype}; give some, in uint8")
         values = torch.arange(256, dtype=torch.float64) / 255
         mean, std = [], []
         for channel in images.unbind(1):
