@@ -25,6 +25,7 @@ from test_cli import assert_wrong_usage, call
 
 from snnmlp_edu.data import Preprocessing, check_finite, flip_and_shift, train_validation_split
 from snnmlp_edu.data import files as data_files
+from snnmlp_edu.data.datasets import format_idx
 from snnmlp_edu.data.files import cache_folder, is_hidden, remembered
 from snnmlp_edu.data.image_folder import as_pictures, list_images
 from snnmlp_edu.data.pictures import decode_picture, read_picture
@@ -523,6 +524,27 @@ def test_a_shards_label_is_a_number_that_fits(label: bytes, tmp_path: Path) -> N
             archive.addfile(member, io.BytesIO(content))
     with pytest.raises(InputError, match=r"train-0\.tar: 0\.cls holds .* no class number"):
         index_shards([tmp_path / "train-0.tar"])
+
+
+def test_a_label_of_any_size_makes_no_list_of_classes(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        with tarfile.open(tmp_path / f"{part}-0.tar", "w") as archive:
+            for name, content in (("0.png", in_format("PNG")), ("0.cls", b"7000000000000")):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    with pytest.raises(InputError, match=r"train-0\.tar: 0\.png has label 7000000000000"):
+        open_source("webdataset", tmp_path)
+
+
+def test_idx_images_of_no_pixels_and_classes_of_no_name(tmp_path: Path) -> None:
+    folder = write_idx(tmp_path / "idx")
+    (folder / "train-images-idx3-ubyte").write_bytes(format_idx(np.zeros((40, 0, 28), np.uint8)))
+    with pytest.raises(InputError, match="0 x 28 pixels"):
+        open_source("idx", folder).load("train")
+    (folder / "classes.txt").write_text("\n")
+    with pytest.raises(InputError, match=r"classes\.txt"):
+        open_source("idx", folder)
 
 
 def test_a_mark_before_the_classes_is_no_part_of_them(tmp_path: Path) -> None:

@@ -135,6 +135,8 @@ def labelled_images(images: np.ndarray, labels: np.ndarray, classes: int, name: 
             f"{name} has images of shape {images.shape} and labels of shape {labels.shape};"
             " give images [N, H, W] and labels [N]"
         )
+    if 0 in images.shape[1:]:
+        raise InputError(f"{name} has images of {images.shape[1]} x {images.shape[2]} pixels; fetch it again")
     if len(images) != len(labels):
         raise InputError(
             f"{name} has {len(images)} images and {len(labels)} labels; use a pair made together"

@@ -66,13 +66,16 @@ def read_lines(file: Path) -> tuple[str, ...]:
 
     Raises:
         AccessError: it cannot be read.
-        InputError: it is not in UTF-8.
+        InputError: it is not in UTF-8, or has no line.
     """
     try:
         lines = read_bytes(file).decode("utf-8-sig").splitlines()  # editors may put a mark before the text
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not in UTF-8 ({error.reason}); save it so") from error
-    return tuple(line.strip() for line in lines if line.strip())
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise InputError(f"{file} names no class; write the name of each into a line of its own")
+    return names
 
 
 def load_idx(folder: Path, split: Split, class_names: tuple[str, ...]) -> LabelledImages:

@@ -37,6 +37,7 @@ from .workers import in_workers, shown
 
 LABEL = "cls"
 OPEN_FILES = 64
+MOST_CLASSES = 1_000_000  # where no file names them
 LONGEST_LABEL = 18  # bytes; so many digits still fit into 64 bits
 SPLIT_WORDS = {
     "train": {"train", "training"},
@@ -237,7 +238,8 @@ def open_shards(place: Path, verify: Verification, skip_corrupt: bool) -> FileSo
     if listed.is_file():
         names = read_lines(listed)
     else:
-        names = tuple(map(str, range(int(parts["train"].labels.max()) + 1)))
+        most = min(int(parts["train"].labels.max()) + 1, MOST_CLASSES)  # a wrong label could be of any size
+        names = tuple(map(str, range(most)))
     for part in parts.values():
         wrong = ((part.labels < 0) | (part.labels >= len(names))).nonzero().flatten()
         if len(wrong):
