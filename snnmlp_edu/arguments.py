@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from .errors import InputError
+from .printing import escape_what_streams_lack, printable
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Source = Annotated[str, typer.Argument(help="Preset, shipped checkpoint, or path of a checkpoint.")]
@@ -28,6 +29,7 @@ class OneLineErrors(TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line and exit."""
+        escape_what_streams_lack()
         try:
             code = super().main(*args, **kwargs | {"standalone_mode": False})
         except (InputError, OSError) as error:
@@ -41,7 +43,7 @@ class OneLineErrors(TyperGroup):
 
 
 def _fail(message: str) -> None:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print("error: " + printable(" ".join(map(str.strip, message.splitlines()))), file=sys.stderr)
     sys.exit(2)
 
 
@@ -69,7 +71,7 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
             raise InputError(f"{key} is given twice; give it once")
         try:
             place[last] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # also a number of too many digits, or too many brackets
             place[last] = text
     return changes
 

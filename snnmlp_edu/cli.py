@@ -6,14 +6,12 @@ error says how to mend it.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from . import prediction
@@ -23,6 +21,7 @@ from .data_commands import data_app
 from .errors import InputError
 from .ledger_commands import ledger_app
 from .plots import plot_sweeps
+from .printing import plain_console, print_json, printable
 from .registry import create_model, get_config, list_models
 from .train_command import train
 from .training import describe_accuracy, evaluate_source, own_source
@@ -62,7 +61,7 @@ def models(as_json: Json = False) -> None:
         row = {"preset": name, "parameters": sum(p.numel() for p in model.parameters())}
         rows.append(row | {field: getattr(get_config(name), field) for field in fields})
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print_json(rows)
         return
     table = Table(
         "preset",
@@ -76,7 +75,7 @@ def models(as_json: Json = False) -> None:
             str(row["num_classes"]),
             str(row["time_steps"]),
         )
-    Console().print(table)
+    plain_console().print(table)
 
 
 @app.command(epilog="Example: snnmlp evaluate mlp_spe_nano")
@@ -91,7 +90,7 @@ def evaluate(
     correct, total = evaluate_source(trained, own_source(trained, dataset, data_dir))
     if as_json:
         verdict = {"checkpoint": checkpoint, "correct": correct, "total": total, "accuracy": correct / total}
-        print(json.dumps(verdict, indent=2))
+        print_json(verdict)
     else:
         print(f"test accuracy {describe_accuracy(correct, total)}")
 
@@ -121,10 +120,11 @@ def predict(
             }
             for each in found
         ]
-        print(json.dumps({"checkpoint": checkpoint, "predictions": rows}, indent=2))
+        print_json({"checkpoint": checkpoint, "predictions": rows})
         return
     for each in found:
-        print(f"{each.path}: " + ", ".join(f"{name} {100 * value:.1f} %" for name, value in each.classes))
+        classes = ", ".join(f"{name} {100 * value:.1f} %" for name, value in each.classes)
+        print(printable(f"{each.path}: {classes}"))
 
 
 @app.command(epilog="Example: snnmlp bench --quick")
@@ -155,7 +155,7 @@ def bench(
         memory = benchmark.peak_memory("mlp_spe_micro", batch=64)
         measured = benchmark_report.report(*benchmark.run(quick, large), memory)
     if as_json:
-        print(json.dumps(measured, indent=2))
+        print_json(measured)
     elif as_markdown:
         print(benchmark_report.markdown(measured))
     else:
@@ -163,7 +163,7 @@ def bench(
         table = Table("task", "contestant", *right)
         for row in benchmark_report.rows(measured):
             table.add_row(*row)
-        Console().print(table)
+        plain_console().print(table)
     if plot is not None:  # last: should it fail, the minutes of measuring are not lost
         plot_sweeps(measured["sweeps"]).savefig(plot)
 
@@ -189,10 +189,10 @@ def export_nir(
         "metadata": graph.metadata,
     }
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
         return
-    print(f"{path}: {facts['nodes']} nodes, {facts['edges']} edges, {facts['bytes']:,} bytes")
-    print(f"from {loaded.origin}")
+    print(printable(f"{path}: {facts['nodes']} nodes, {facts['edges']} edges, {facts['bytes']:,} bytes"))
+    print(printable(f"from {loaded.origin}"))
     for name, note in graph.metadata.items():
         print(f"{name}: {note}")
 
@@ -207,10 +207,10 @@ def audit(source: Source, overrides: Overrides = None, as_json: Json = False) ->
     found = audit(folded, loaded.images)
     if as_json:
         not_folded = [str(layer) for layer in folded.not_folded]
-        print(json.dumps({"origin": loaded.origin, "not_folded": not_folded, **found.to_dict()}, indent=2))
+        print_json({"origin": loaded.origin, "not_folded": not_folded, **found.to_dict()})
     else:
-        print(loaded.origin)
-        console = Console()
+        print(printable(loaded.origin))
+        console = plain_console()
         widths = found.widths(console.width - len(report.COLUMNS))
         for title, groups in found.sections().items():
             columns = [Column(name, width=width) for name, width in zip(report.COLUMNS, widths, strict=True)]
@@ -235,12 +235,12 @@ def cost(source: Source, overrides: Overrides = None, as_json: Json = False) -> 
     twin = count_operations(relu_twin(loaded.model), loaded.images[:1])
     if as_json:
         facts = {"origin": loaded.origin, "images": len(loaded.images), **counted.to_dict()}
-        print(json.dumps(facts | {"relu_twin": twin.to_dict()}, indent=2))
+        print_json(facts | {"relu_twin": twin.to_dict()})
         return
     first, *counts = table.COLUMNS
     shown = Table(first, *(Column(name, justify="right") for name in counts))
     for row in table.cells(counted):
         shown.add_row(*row)
-    print(f"{loaded.origin}: operations of one image")
-    Console().print(shown)
+    print(printable(f"{loaded.origin}: operations of one image"))
+    plain_console().print(shown)
     print("\n".join(table.summary(counted, twin)))

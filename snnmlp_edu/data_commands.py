@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from .arguments import Json, parse_overrides
 from .data.inspection import Inspection, inspect
 from .data.sources import SHIPPED
 from .prepare_commands import prepare_app
+from .printing import plain_console, print_json, printable
 
 data_app = typer.Typer(help="Bring data sets into place, and look at them before training on them.")
 data_app.add_typer(prepare_app, name="prepare")
@@ -33,10 +32,10 @@ def describe(place: Place, md5: Checksum = None, as_json: Json = False) -> None:
     """Say what a data set holds; files of an image folder are counted, not opened."""
     found = inspect(place, md5, decode=False)
     if as_json:
-        print(json.dumps(asdict(found) | {"images": found.images}, indent=2))
+        print_json(asdict(found) | {"images": found.images})
     else:
         _print_table(found)
-        print("\n".join(found.problems), end="\n" if found.problems else "")
+        _print_problems(found)
     if found.problems:
         raise typer.Exit(1)
 
@@ -45,14 +44,15 @@ def describe(place: Place, md5: Checksum = None, as_json: Json = False) -> None:
 def verify(place: Place, md5: Checksum = None, as_json: Json = False) -> None:
     """Read all of a data set and list everything that is wrong with it; exit 1 if anything is."""
     found = inspect(place, md5)
+    title = _title(found)
     if as_json:
         facts = {"place": place, "kind": found.kind, "images": found.images, "problems": found.problems}
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
     elif found.problems:
-        print("\n".join(found.problems))
-        print(f"{place} ({found.kind}): {len(found.problems)} problems, {found.images:,} images counted")
+        _print_problems(found)
+        print(f"{title}: {len(found.problems)} problems, {found.images:,} images counted")
     else:
-        print(f"{place} ({found.kind}): {found.images:,} images, all can be read")
+        print(f"{title}: {found.images:,} images, all can be read")
     if found.problems:
         raise typer.Exit(1)
 
@@ -75,15 +75,27 @@ def bench(
     from .training.loader_benchmark import measure  # it needs the extra [train], and seconds to import
 
     measured = measure(recipe, seconds, **parse_overrides(overrides or []))
-    print(json.dumps(measured.to_dict(), indent=2) if as_json else measured)
+    if as_json:
+        print_json(measured.to_dict())
+    else:
+        print(measured)
+
+
+def _title(found: Inspection) -> str:
+    return f"{printable(found.place)} ({found.kind})"
+
+
+def _print_problems(found: Inspection) -> None:
+    for problem in found.problems:
+        print(printable(problem))
 
 
 def _print_table(found: Inspection) -> None:
     right = (Column(name, justify="right") for name in ("images", "classes", "images a class"))
-    table = Table("part", *right, "image", title=f"{found.place} ({found.kind})", title_justify="left")
+    table = Table("part", *right, "image", title=_title(found), title_justify="left")
     for part, classes in found.counts.items():
         fewest, most = min(classes.values(), default=0), max(classes.values(), default=0)
         spread = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
         shape = " x ".join(map(str, found.shapes.get(part, ()))) or "any size"
         table.add_row(part, f"{sum(classes.values()):,}", str(len(classes)), spread, shape)
-    Console().print(table)
+    plain_console().print(table)

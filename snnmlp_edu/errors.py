@@ -1,5 +1,9 @@
 """The exceptions that are no defects: a mistake that the person calling can mend, and a run told to stop."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 
 class InputError(ValueError):
     """A value from outside is wrong; the message is one line that names it and the fix.
@@ -7,6 +11,18 @@ class InputError(ValueError):
     The command line prints the message and exits with code 2. An exception that is neither this one
     nor `Preempted` is a defect of this package and keeps its traceback.
     """
+
+
+class AccessError(InputError):
+    """A file cannot be opened or read just now, which says nothing of what is in it.
+
+    It may be whole: it is never taken for damaged, nor left out.
+    """
+
+    @classmethod
+    def of(cls, path: str | Path, error: OSError) -> AccessError:
+        """The error for a path, with the system's reason."""
+        return cls(f"{path} cannot be read: {error.strerror or error}; mend that, and try again")
 
 
 class Preempted(Exception):

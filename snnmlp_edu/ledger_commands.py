@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Column
 from rich.table import Table as Shown
 
@@ -18,6 +16,7 @@ from . import ledger
 from .arguments import Json, parse_overrides, refuse_options
 from .errors import InputError, Preempted
 from .ledger import tables, verification
+from .printing import plain_console, print_json, printable
 
 ledger_app = typer.Typer(help="Plans of runs, their records, and what they say of the paper's claims.")
 
@@ -61,7 +60,7 @@ def run(
     try:
         new = sum(1 for _ in run_plan(plan, variant=variant, seed=seed, **where, **given))
     except Preempted:
-        print(f"stopped, and the state of the run is saved; go on with: snnmlp ledger run {plan}")
+        print(printable(f"stopped, and the state of the run is saved; go on with: snnmlp ledger run {plan}"))
         return
     print(f"{new} new records")
 
@@ -85,14 +84,14 @@ def table(
         if plan is not None or as_json:
             raise InputError("--into takes the README's table; leave out PLAN and --json")
         tables.write_into(into, tables.headline_markdown(results))
-        print(f"{into}: the table is as the records have it")
+        print(printable(f"{into}: the table is as the records have it"))
         return
     if as_markdown and plan is None:
         print(tables.headline_markdown(results))
         return
     found = [tables.table(name, results) for name in ([plan] if plan else ledger.list_plans())]
     if as_json:
-        print(json.dumps([each.to_dict() for each in found], indent=2))
+        print_json([each.to_dict() for each in found])
         return
     for each in found:
         title = f"{each.plan.name}: {each.plan.question} {str(each.progress).capitalize()}."
@@ -111,7 +110,7 @@ def claims(as_json: Json = False, results: Results = None) -> None:
     """Print every claim of the paper with its verdict, and what it rests on."""
     found = ledger.claims(results=results)
     if as_json:
-        print(json.dumps([claim.to_dict() for claim in found], indent=2, ensure_ascii=False))
+        print_json([claim.to_dict() for claim in found])
         return
     rows = [(claim.claim, claim.value, claim.verdict, claim.grounds) for claim in found]
     _show(("claim", "paper", "verdict", "because"), rows, leading=1)
@@ -134,7 +133,7 @@ def verify(
     """Test every shipped network again and compare with its record, to the image; exit 1 if one differs."""
     found = verification.verify(results, data_dir, names)
     if as_json:
-        print(json.dumps([asdict(each) for each in found], indent=2))
+        print_json([asdict(each) for each in found])
     else:
         for each in found:
             print(f"{'agrees ' if each.agrees else 'DIFFERS'} {each.name}: {each.remark}")
@@ -151,4 +150,4 @@ def _show(columns: Sequence[str], rows: Sequence[Sequence[str]], leading: int = 
     shown = Shown(first, *numbers, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), leading=leading)
     for row in rows:
         shown.add_row(*row)
-    Console().print(shown)
+    plain_console().print(shown)

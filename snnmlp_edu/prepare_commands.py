@@ -11,6 +11,7 @@ from .data import downloading, imagenet
 from .data.shard_writing import PER_SHARD, write_shards
 from .data.sources import open_source
 from .errors import InputError
+from .printing import printable
 
 prepare_app = typer.Typer(
     help="Bring a data set into place: download it, unpack ImageNet, or write shards. A second call finds"
@@ -30,8 +31,11 @@ def _add_download(name: str, wanted: downloading.Download) -> None:
     ) -> None:
         source = wanted if mirror is None else wanted.at(mirror)
         files = downloading.download(name, place, source)
-        print("\n".join(map(str, files)))
-        print(f"train with: snnmlp train --recipe RECIPE dataset={wanted.dataset} data_dir={place}")
+        for file in files:
+            print(printable(file))
+        print(
+            printable(f"train with: snnmlp train --recipe RECIPE dataset={wanted.dataset} data_dir={place}")
+        )
 
     command.__doc__ = f"Download {title}. Source: {wanted.source}."
     prepare_app.command(name, epilog=f"Example: snnmlp data prepare {name} data/{name}")(command)
@@ -69,10 +73,10 @@ def prepare_imagenet(
         raise InputError("the images in --val have no labels of their own; give --devkit or --synsets")
     if val is not None:
         labels = imagenet.read_synsets(synsets) if synsets else imagenet.read_devkit(_given(devkit), place)
-        print(imagenet.prepare_val(val, place, labels))
+        print(printable(imagenet.prepare_val(val, place, labels)))
     if train is not None:
-        print(imagenet.prepare_train(train, place))
-    print(f"train with: snnmlp train --recipe imagenet_released data_dir={place}")
+        print(printable(imagenet.prepare_train(train, place)))
+    print(printable(f"train with: snnmlp train --recipe imagenet_released data_dir={place}"))
 
 
 @prepare_app.command("shards", epilog="Example: snnmlp data prepare shards data/shards --from data/imagenet")
@@ -94,10 +98,10 @@ def prepare_shards(
     source = open_source("image_folder", photos, skip_corrupt=skip_corrupt)
     assert source.files is not None
     for line in source.files.check(announce=True):
-        print(f"left out: {line}")
+        print(printable(f"left out: {line}"))
     shards = write_shards(source.files, place, per_shard, announce=True)
-    print(f"{len(shards)} shards in {place}")
-    print(f"train with: snnmlp train --recipe RECIPE dataset=webdataset data_dir={place}")
+    print(printable(f"{len(shards)} shards in {place}"))
+    print(printable(f"train with: snnmlp train --recipe RECIPE dataset=webdataset data_dir={place}"))
 
 
 def _given(path: Path | None) -> Path:

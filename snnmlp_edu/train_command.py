@@ -9,6 +9,7 @@ import typer
 
 from .arguments import parse_overrides, refuse_options
 from .errors import Preempted
+from .printing import printable
 
 
 def train(
@@ -60,9 +61,9 @@ def train(
         return
     except Preempted as stop:
         if processes.is_first_process():
-            print(stop)
+            print(printable(stop))
         return
     if processes.is_first_process():
         print(result)
         print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (epoch {result.best_epoch})")
-        print(f"checkpoint {result.checkpoint} ({result.seconds:.0f} s)")
+        print(printable(f"checkpoint {result.checkpoint} ({result.seconds:.0f} s)"))

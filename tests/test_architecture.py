@@ -14,7 +14,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "shipped" not in path.p
 
 # A file imports only from lower levels; inside a subpackage imports must not form a circle.
 LEVELS = (
-    ("errors", "layout", "plots", "recomputing", "surrogates"),
+    ("errors", "layout", "plots", "printing", "recomputing", "surrogates"),
     ("field_plots", "yaml_files"),
     ("config",),
     ("compiled", "data", "normalisation", "racing"),

@@ -234,8 +234,8 @@ def bad_file(kind: str, folder: Path) -> Path:
         ("text.png", "is no image, or of a format that is not known; give a PNG or JPEG"),
         ("empty.png", "is empty; give an image file"),
         ("deep.tif", "32 bits, of a range that is not known"),
-        ("folder", "there is no file"),
-        ("loop.png", "there is no file"),
+        ("folder", "is a folder; give an image file"),
+        ("loop.png", "cannot be read: Too many levels of symbolic links"),
         ("absent.png", "there is no file"),
     ],
 )

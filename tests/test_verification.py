@@ -13,7 +13,7 @@ from snnmlp_edu.data import verification
 from snnmlp_edu.data.files import cache_folder, remembered
 from snnmlp_edu.data.image_folder import as_pictures, list_images
 from snnmlp_edu.data.picture_sets import PictureSet
-from snnmlp_edu.data.verification import find_damage, only_sound
+from snnmlp_edu.data.verification import examine, find_damage, only_sound
 from snnmlp_edu.data.workers import in_workers
 from snnmlp_edu.errors import InputError
 
@@ -38,7 +38,7 @@ def test_sound_files_are_read_once(photos: Path, monkeypatch: pytest.MonkeyPatch
         patch.setattr(verification, "decode_picture", never)
         assert find_damage(training_part(photos)) == {}
         with pytest.raises(AssertionError, match="read again"):
-            find_damage(training_part(photos), again=True)
+            examine(training_part(photos), again=True)
     changed = photos / "train" / "bee" / "bee 002.jpg"
     changed.write_bytes(changed.read_bytes()[:-300])
     damaged = find_damage(training_part(photos))

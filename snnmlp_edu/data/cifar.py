@@ -25,6 +25,7 @@ import torch
 
 from ..errors import InputError
 from .datasets import LabelledImages, Split
+from .files import read_bytes
 
 SIDE = 32
 
@@ -101,7 +102,7 @@ class CifarArchive:
                 " it packed"
             )
         # One read: the bytes that are checked are the bytes that are used.
-        self._content = self.file.read_bytes()
+        self._content = read_bytes(self.file)
         found = hashlib.md5(self._content, usedforsecurity=False).hexdigest()
         expected = md5 or self.format.md5
         if found != expected:
@@ -114,7 +115,9 @@ class CifarArchive:
         names = self._read([self.format.meta])[0].get(self.format.names)
         if not isinstance(names, list) or len(names) != self.format.classes:
             raise InputError(f"{self.file} does not name {self.format.classes} classes; fetch it again")
-        return tuple(name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names)
+        return tuple(
+            name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names
+        )
 
     def load(self, split: Split) -> LabelledImages:
         """Images uint8 `[N, 3, 32, 32]` and labels int64 `[N]` of one part of the data.
@@ -143,7 +146,7 @@ class CifarArchive:
             not isinstance(pixels, np.ndarray)
             or pixels.dtype != np.uint8
             or not isinstance(labels, list)
-            or not all(type(label) is int for label in labels)
+            or not all(type(label) is int and abs(label) < 2**63 for label in labels)
             or pixels.shape != (len(labels), row)
         ):
             raise InputError(
@@ -164,7 +167,9 @@ class CifarArchive:
                     dictionaries.append(_unpickle(member.read(), f"{name} in {self.file}"))
         except KeyError as error:
             raise InputError(f"{self.file} lacks a file: {error.args[0]}; fetch it again") from error
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except InputError:
+            raise
+        except Exception as error:  # bytes that are damaged can fail in any way
             raise InputError(f"{self.file} is a damaged archive ({error}); fetch it again") from error
         return dictionaries
 

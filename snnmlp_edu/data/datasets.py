@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..config import is_number
 from ..errors import InputError
+from .files import read_bytes
 
 GZIP_MAGIC = b"\x1f\x8b"
 UNSIGNED_BYTE = 0x08
@@ -25,6 +27,45 @@ class LabelledImages(NamedTuple):
 
     images: Tensor
     labels: Tensor
+
+
+def check_images(images: Tensor) -> None:
+    """Raise for what are no stored images `[N, C, H, W]`: uint8 in 0 to 255, or floating point in 0 to 1.
+
+    Raises:
+        InputError: another shape or type, or a value out of range; NaN is in no range.
+    """
+    if not isinstance(images, Tensor):
+        raise InputError(f"images are a {type(images).__name__}; give a tensor [N, C, height, width]")
+    if images.ndim != 4:
+        raise InputError(f"images have shape {tuple(images.shape)}; give [N, C, height, width]")
+    if images.dtype == torch.uint8:
+        return
+    if not images.is_floating_point():
+        raise InputError(f"images have type {images.dtype}; give uint8, or floats from 0 to 1")
+    inside = (images >= 0) & (images <= 1)
+    if not inside.all():
+        first = float(images[~inside][0])
+        raise InputError(f"images have the value {first:g}; give floats from 0 to 1, or uint8")
+
+
+def check_labels(labels: Tensor, classes: int | None = None) -> None:
+    """Raise for what are no labels `[N]`: whole numbers from 0 on, below `classes` where that is given.
+
+    Raises:
+        InputError: another shape or type, or a label out of range.
+    """
+    if not isinstance(labels, Tensor):
+        raise InputError(f"labels are a {type(labels).__name__}; give a tensor [N] of whole numbers")
+    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if labels.ndim != 1 or not whole:
+        raise InputError(
+            f"labels have shape {tuple(labels.shape)} and type {labels.dtype}; give [N] whole numbers"
+        )
+    wrong = labels[(labels < 0) | (labels >= (classes or math.inf))]
+    if len(wrong):
+        last = "" if classes is None else f" to {classes - 1}"
+        raise InputError(f"there is label {int(wrong[0])}; labels must lie in 0{last or ' and above'}")
 
 
 def parse_idx(content: bytes, name: str) -> np.ndarray:
@@ -74,7 +115,7 @@ def read_idx(file: Path) -> np.ndarray:
     """
     if not file.is_file():
         raise InputError(f"there is no file {file}; give the path of an idx file")
-    return parse_idx(file.read_bytes(), str(file))
+    return parse_idx(read_bytes(file), str(file))
 
 
 def format_idx(array: np.ndarray) -> bytes:
@@ -94,6 +135,8 @@ def labelled_images(images: np.ndarray, labels: np.ndarray, classes: int, name: 
             f"{name} has images of shape {images.shape} and labels of shape {labels.shape};"
             " give images [N, H, W] and labels [N]"
         )
+    if 0 in images.shape[1:]:
+        raise InputError(f"{name} has images of {images.shape[1]} x {images.shape[2]} pixels; fetch it again")
     if len(images) != len(labels):
         raise InputError(
             f"{name} has {len(images)} images and {len(labels)} labels; use a pair made together"
@@ -116,12 +159,18 @@ def train_validation_split(labels: Tensor, fraction: float, seed: int) -> tuple[
         Two sorted int64 vectors without a common index, together all of `0..N-1`.
 
     Raises:
-        InputError: the fraction leaves a class without a training or without a validation image.
+        InputError: there are no labels, or they are no whole numbers `[N]`; or the fraction is no number
+            between 0 and 1, or leaves a class without a training or without a validation image.
 
     >>> train, validation = train_validation_split(torch.tensor([0, 0, 1, 1]), 0.5, seed=0)
     >>> len(train), len(validation)
     (2, 2)
     """
+    check_labels(labels)
+    if len(labels) == 0:
+        raise InputError("there are 0 labels; give at least two images of each class")
+    if not is_number(fraction) or not 0 < fraction < 1:
+        raise InputError(f"validation_fraction is {fraction!r}; it must be a number between 0 and 1")
     generator = torch.Generator().manual_seed(seed)
     train, validation = [], []
     for label in labels.unique().tolist():

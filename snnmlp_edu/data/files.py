@@ -10,14 +10,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePath
 from typing import Any
 
 from filelock import FileLock
 
-from ..errors import InputError
+from ..errors import AccessError, InputError
 
 MANIFEST = "manifest.json"
 
@@ -35,34 +34,70 @@ def path() -> Path:
     raise InputError(f"{package} came without its data; install snnmlp-edu again, or clone the repository")
 
 
-def cache_folder() -> Path:
-    """Where things are kept that can be found out again: `SNNMLP_CACHE`, else the user's cache."""
-    if "SNNMLP_CACHE" in os.environ:
-        return Path(os.environ["SNNMLP_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snnmlp-edu"
+def cache_folder() -> Path | None:
+    """Where things are kept that can be found out again: `SNNMLP_CACHE`, else the user's cache.
+
+    Returns:
+        The folder; None where the user has no home.
+    """
+    if chosen := os.environ.get("SNNMLP_CACHE"):
+        return Path(chosen)
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "snnmlp-edu"
+    try:
+        return Path.home() / ".cache" / "snnmlp-edu"
+    except RuntimeError:
+        return None
+
+
+class Memory:
+    """What a file of the cache says, if there is one.
+
+    Args:
+        file: the file; None remembers nothing.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+
+    def recall(self) -> bytes | None:
+        """What was kept; None where nothing was, or it cannot be read."""
+        try:
+            return None if self.file is None else self.file.read_bytes()
+        except OSError:
+            return None
+
+    def keep(self, content: bytes) -> None:
+        """Keep it for the next time, if the cache can be written."""
+        if self.file is not None:
+            with suppress(OSError):
+                write_atomically(self.file, content)
 
 
 @contextmanager
-def remembered(key: str) -> Iterator[Path]:
-    """A file of the cache, for the one process that holds it; the others wait, and find what it wrote.
+def remembered(key: str) -> Iterator[Memory]:
+    """The memory of one thing, for the one process that holds it; the others wait, and find what it kept.
 
-    Where the cache cannot be written nothing is remembered: then the file is in a folder that goes away.
+    Where the user has no home, or the cache cannot be written, nothing is remembered.
 
     Args:
         key: what the file's name is made of.
     """
+    folder = cache_folder()
+    if folder is None:
+        yield Memory(None)
+        return
     name = hashlib.sha256(os.fsencode(key)).hexdigest()
-    file = cache_folder() / name[:2] / name
+    file = folder / name[:2] / name
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{file}.lock")
         lock.acquire()
-    except OSError:
-        with TemporaryDirectory() as folder:
-            yield Path(folder) / name
+    except (OSError, NotImplementedError):  # the latter where a file system has no locks
+        yield Memory(None)
         return
     try:
-        yield file
+        yield Memory(file)
     finally:
         lock.release()
 
@@ -85,8 +120,18 @@ def write_atomically(target: Path, content: bytes) -> None:
 
 
 def read_manifest() -> dict[str, dict[str, Any]]:
-    """For each data file, by its path relative to `path()`, its `sha256` and its length in `bytes`."""
-    return json.loads((path() / MANIFEST).read_text(encoding="utf-8"))["files"]
+    """For each data file, by its path relative to `path()`, its `sha256` and its length in `bytes`.
+
+    Raises:
+        InputError: the manifest is damaged.
+    """
+    manifest = path() / MANIFEST
+    try:
+        return {name: dict(facts) for name, facts in json.loads(manifest.read_bytes())["files"].items()}
+    except OSError as error:
+        raise AccessError.of(manifest, error) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{manifest} is damaged ({error!r}); {_restore(MANIFEST)}") from error
 
 
 def read_verified(name: str) -> bytes:
@@ -102,16 +147,43 @@ def read_verified(name: str) -> bytes:
     file = path() / name
     if expected is None:
         raise InputError(f"{name} is not in {path() / MANIFEST}; only files named there are used")
-    restore = f"restore it with 'git checkout -- data/{name}', or install snnmlp-edu again"
     if not file.is_file():
-        raise InputError(f"{file} is missing; {restore}")
-    content = file.read_bytes()
+        raise InputError(f"{file} is missing; {_restore(name)}")
+    content = read_bytes(file)
     found = hashlib.sha256(content).hexdigest()
-    if found != expected["sha256"]:
-        raise InputError(
-            f"{file} has SHA-256 {found[:12]}... and not {expected['sha256'][:12]}...; {restore}"
-        )
+    wanted = str(expected.get("sha256"))
+    if found != wanted:
+        raise InputError(f"{file} has SHA-256 {found[:12]}... and not {wanted[:12]}...; {_restore(name)}")
     return content
+
+
+def _restore(name: str) -> str:
+    return f"restore it with 'git checkout -- data/{name}', or install snnmlp-edu again"
+
+
+def read_bytes(file: Path) -> bytes:
+    """What is in a file.
+
+    Raises:
+        AccessError: it cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise AccessError.of(file, error) from error
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a path below a folder, or in an archive, leads to or through what is no data.
+
+    That is, what begins with a dot, such as notebooks' `.ipynb_checkpoints`, and `__MACOSX`, which macOS
+    adds to archives.
+
+    >>> is_hidden("ant/.ipynb_checkpoints/1.png"), is_hidden("./ant/1.png")
+    (True, False)
+    """
+    parts = PurePath(name).parts
+    return any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in parts)
 
 
 def record_in_manifest(folder: Path, names: list[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .datasets import LabelledImages, Split, labelled_images, read_idx
+from .files import is_hidden, read_bytes
 
 _WORDS = {"train": ("train",), "test": ("t10k", "test")}
 CLASS_FILE = "classes.txt"
@@ -64,13 +65,17 @@ def read_lines(file: Path) -> tuple[str, ...]:
     """The lines of a text file that are not empty.
 
     Raises:
-        InputError: it is not in UTF-8.
+        AccessError: it cannot be read.
+        InputError: it is not in UTF-8, or has no line.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_bytes(file).decode("utf-8-sig").splitlines()  # editors may put a mark before the text
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not in UTF-8 ({error.reason}); save it so") from error
-    return tuple(line.strip() for line in lines if line.strip())
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise InputError(f"{file} names no class; write the name of each into a line of its own")
+    return names
 
 
 def load_idx(folder: Path, split: Split, class_names: tuple[str, ...]) -> LabelledImages:
@@ -93,4 +98,5 @@ def load_idx(folder: Path, split: Split, class_names: tuple[str, ...]) -> Labell
 
 
 def _is_idx(file: Path) -> bool:
-    return file.is_file() and ("idx1" in file.name or "idx3" in file.name)
+    is_named = "idx1" in file.name or "idx3" in file.name
+    return is_named and not is_hidden(file.name) and file.is_file()

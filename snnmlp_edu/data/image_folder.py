@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from ..errors import InputError
+from ..errors import AccessError, InputError
+from .files import is_hidden
 from .picture_sets import FilePictures
 
 SPLITS = ("train", "val", "test")
@@ -18,19 +19,21 @@ def list_images(place: Path) -> tuple[dict[str, Classes], list[str]]:
     """The files of an image folder by split and class, and what is wrong with the folders themselves.
 
     `place` holds `train`, `val` or `test`, each with a folder for every class; or the folders of the
-    classes themselves, then the one split is called `all`. Files may lie deeper; hidden ones are left out.
+    classes themselves, then the one split is called `all`. Files may lie deeper; hidden ones are left out,
+    and those in hidden folders; see `is_hidden`.
 
     Returns:
         Split -> class -> files in order; and one line for each class without a file, each class that
-        another split lacks, and each link that leads back to a folder above it.
+        another split lacks, and each link that leads nowhere or back to a folder above it.
 
     Raises:
         InputError: the folder is missing, or holds no folder of a class.
+        AccessError: a folder cannot be read.
     """
     if not place.is_dir():
         raise InputError(f"there is no folder {place}; give one that holds a folder for each class")
     folders = {name: place / name for name in SPLITS if (place / name).is_dir()} or {"all": place}
-    problems: list[str] = []
+    problems = [_nowhere(place / name) for name in SPLITS if _leads_nowhere(place / name)]
     splits = {split: _classes(folder, problems) for split, folder in folders.items()}
     if not any(splits.values()):
         raise InputError(f"{place} holds no folder of a class; put the images of each class into one")
@@ -55,22 +58,34 @@ def as_pictures(place: Path, classes: Classes) -> FilePictures:
 
 
 def _classes(folder: Path, problems: list[str]) -> Classes:
-    return {
-        entry.name: _files(entry, problems)
-        for entry in sorted(folder.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".")
-    }
+    try:
+        entries = [entry for entry in sorted(folder.iterdir()) if not is_hidden(entry.name)]
+    except OSError as error:
+        raise AccessError.of(folder, error) from error
+    problems += [_nowhere(entry) for entry in entries if _leads_nowhere(entry)]
+    return {entry.name: _files(entry, problems) for entry in entries if entry.is_dir()}
+
+
+def _leads_nowhere(entry: Path) -> bool:
+    return entry.is_symlink() and not entry.exists()
+
+
+def _nowhere(link: Path) -> str:
+    return f"{link} is a link to nothing; mend or remove it"
 
 
 def _files(folder: Path, problems: list[str]) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise AccessError.of(error.filename or folder, error) from error
+
     found = []
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         here = Path(place)
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         above = {parent.resolve() for parent in (here, *here.parents)}
-        for name in sorted(folders):
+        for name in tuple(folders):
             if (here / name).resolve() in above:
                 problems.append(f"{here / name} is a link to a folder above it; remove it")
                 folders.remove(name)
-        folders.sort()
-        found += [here / name for name in sorted(names) if not name.startswith(".")]
+        found += [here / name for name in sorted(names) if not is_hidden(name)]
     return found

@@ -13,7 +13,7 @@ from .idx_folder import is_idx_folder
 from .image_folder import as_pictures, list_images
 from .shards import open_shards, shard_files
 from .sources import SHIPPED, open_source
-from .verification import find_damage
+from .verification import examine
 
 PARTS: tuple[Split, ...] = ("train", "test")
 
@@ -90,7 +90,7 @@ def inspect(place: str, md5: str | None = None, decode: bool = True) -> Inspecti
             split: {name: len(files) for name, files in classes.items()} for split, classes in splits.items()
         }
         for classes in splits.values() if decode else ():
-            problems += find_damage(as_pictures(Path(place), classes), again=True).values()
+            problems += examine(as_pictures(Path(place), classes), again=True).lines()
         return Inspection(place, kind, counts, problems=tuple(problems))
     return _inspect_shards(place, decode) if kind == "webdataset" else _inspect_source(place, kind, md5)
 
@@ -105,7 +105,7 @@ def _inspect_shards(place: str, decode: bool) -> Inspection:
     for part, pictures in files.parts.items():
         tally = pictures.labels.bincount(minlength=len(files.class_names)).tolist()
         counts[part] = dict(zip(files.class_names, tally, strict=True))
-        problems += find_damage(pictures, again=True).values() if decode else ()
+        problems += examine(pictures, again=True).lines() if decode else ()
     return Inspection(place, "webdataset", counts, problems=tuple(problems))
 
 

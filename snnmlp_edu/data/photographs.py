@@ -62,7 +62,8 @@ def load_photographs(split: Split) -> LabelledImages:
     """
     if split not in PATCHES:
         raise InputError(f"the split is {split!r}; choose one of {', '.join(PATCHES)}")
-    return _load(split)
+    images, labels = _load(split)
+    return LabelledImages(images.clone(), labels.clone())  # the kept ones stay as they are
 
 
 def photograph(name: str) -> Tensor:

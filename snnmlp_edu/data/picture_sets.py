@@ -111,7 +111,7 @@ class MemoryPictures:
 
 
 class FilePictures:
-    """Image files.
+    """Image files; each is read anew whenever it is asked for.
 
     Args:
         root: folder that all of them are below.
@@ -141,18 +141,22 @@ class FilePictures:
         return FilePictures(self.root, (self.names[i] for i in indices.tolist()), self.labels[indices])
 
     def state_on_disk(self) -> Iterator[str]:
-        """Path, size and time of change of each file."""
+        """What `describe_file` says of each file."""
         for name in self.names:
             yield describe_file(self.root / name)
 
 
 def describe_file(file: Path) -> str:
-    """Path, size and time of change; the path alone, where there is no file."""
+    """Path, size, time of change and inode; the path alone, where there is no file."""
     try:
-        facts = file.stat()
+        return f"{file} {file_state(file.stat())}"
     except OSError:
         return str(file)
-    return f"{file} {facts.st_size} {facts.st_mtime_ns}"
+
+
+def file_state(facts: os.stat_result) -> str:
+    """What changes when a file is written anew or another takes its place."""
+    return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ino}"
 
 
 def listing_digest(pictures: PictureSet) -> str:

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import io
-import struct
+import os
+import stat
 import warnings
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageChops, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageFile
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import AccessError, InputError
 from .resizing import to_pixels
 from .transforms import Preprocessing
 
 MODES = {1: "L", 3: "RGB"}
-# What Pillow raises for files that are damaged, or are no image; zlib's and struct's errors slip through.
-DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, MemoryError, zlib.error, struct.error)
+# How a picture is turned upright, by its EXIF orientation. Source: EXIF 2.32, tag 0x0112.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_picture(file: Path, channels: int, invert: bool = False) -> Image.Image:
@@ -38,10 +50,9 @@ def read_picture(file: Path, channels: int, invert: bool = False) -> Image.Image
         The picture in mode `L` or `RGB`, at least 1 x 1.
 
     Raises:
-        InputError: the file is missing, truncated, damaged or no image; names the file.
+        AccessError: the file is missing or cannot be read; names it, and the system's reason.
+        InputError: the file is truncated, damaged or no image; names it.
     """
-    if channels not in MODES:
-        raise InputError(f"the network takes images of {channels} channels; a picture gives 1 or 3")
     return decode_picture(file, str(file), channels, invert)
 
 
@@ -58,29 +69,79 @@ def decode_picture(
         small: unpack a JPEG at an eighth of its size: all of its bytes are read, in less time.
 
     Raises:
-        InputError: it is missing, truncated, damaged or no image.
+        AccessError: it is missing or cannot be read.
+        InputError: it is truncated, damaged or no image.
     """
-    if isinstance(source, Path) and not source.is_file():
-        raise InputError(f"there is no file {source}; give the path of an image")
-    if (len(source) if isinstance(source, bytes) else source.stat().st_size) == 0:
-        raise InputError(f"{name} is empty; give an image file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning)  # harmless oddities of old files
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+    if channels not in MODES:
+        raise InputError(f"the network takes images of {channels} channels; a picture gives 1 or 3")
+    with open_picture(source, name) as file, strictly():
+        try:
+            with Image.open(file) as picture:
                 if small:
                     picture.draft(None, (1, 1))
                 picture.load()
-                return _converted(ImageOps.exif_transpose(picture), MODES[channels], invert)
-    except Image.UnidentifiedImageError as error:
-        raise InputError(
-            f"{name} is no image, or of a format that is not known; give a PNG or JPEG"
-        ) from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InputError(f"{name} has too many pixels to be unpacked safely; make it smaller") from error
-    except DAMAGE as error:
-        raise InputError(f"{name} cannot be read: {error}; it is damaged or cut off") from error
+                return _converted(_upright(picture), MODES[channels], invert)
+        except Exception as error:  # a decoder can fail in any way
+            raise picture_error(name, error) from error
+
+
+@contextmanager
+def open_picture(source: Path | bytes, name: str) -> Iterator[BinaryIO]:
+    """An image file, or its bytes as a file.
+
+    Raises:
+        AccessError: it is missing or cannot be read.
+        InputError: it is empty, or no file.
+    """
+    if isinstance(source, bytes):
+        if not source:
+            raise InputError(f"{name} is empty; give an image file")
+        yield io.BytesIO(source)
+        return
+    try:
+        facts = os.stat(source)
+        if not stat.S_ISREG(facts.st_mode):  # to open a pipe would wait for somebody to write into it
+            kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "no ordinary file"
+            raise InputError(f"{name} is {kind}; give an image file")
+        if facts.st_size == 0:
+            raise InputError(f"{name} is empty; give an image file")
+        file = open(source, "rb")  # noqa: SIM115
+    except FileNotFoundError as error:
+        raise AccessError(f"there is no file {name}; give the path of an image") from error
+    except OSError as error:
+        raise AccessError.of(name, error) from error
+    with file:
+        yield file
+
+
+@contextmanager
+def strictly() -> Iterator[None]:
+    """Take nothing that is cut off, whatever a program has set, and nothing of too many pixels."""
+    lenient = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # harmless oddities of old files
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+
+
+def picture_error(name: str, error: Exception) -> InputError:
+    """What a decoder's exception says of an image file: damage, or that the system did not let it be read."""
+    match error:
+        case Image.UnidentifiedImageError():
+            return InputError(f"{name} is no image, or of a format that is not known; give a PNG or JPEG")
+        case Image.DecompressionBombWarning() | Image.DecompressionBombError():
+            return InputError(f"{name} has too many pixels to be unpacked safely; make it smaller")
+        case MemoryError():
+            return AccessError(f"{name} cannot be read: there is not enough memory to unpack it; free some")
+        # Decoders' own errors have no number, but for a jump to a place that their file cannot have.
+        case OSError(errno=int(number)) if number != errno.EINVAL:
+            return AccessError.of(name, error)
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return InputError(f"{name} cannot be read: {reason}; it is damaged or cut off")
 
 
 def fit_picture(picture: Image.Image, preprocessing: Preprocessing) -> Tensor:
@@ -103,9 +164,28 @@ def read_pictures(files: list[Path], preprocessing: Preprocessing, invert: bool 
     return preprocessing(torch.stack(pictures))
 
 
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        turn = UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # EXIF fails in any way, and says nothing of the pixels
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _in_eight_bits(picture: Image.Image) -> Image.Image:
+    values = np.asarray(picture).astype(np.uint16)
+    grey = Image.fromarray((values / 257).round().astype(np.uint8))
+    clear = picture.info.get("transparency")
+    if isinstance(clear, int):  # one of the 65,536 values, which scaling would lose
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey
+
+
 def _converted(picture: Image.Image, mode: str, invert: bool) -> Image.Image:
     if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture).astype(np.uint16) / 257).round().astype(np.uint8))
+        picture = _in_eight_bits(picture)
+    if picture.mode == "LAB":  # Pillow knows its way to colours alone
+        picture = picture.convert("RGB")
     if picture.mode in ("I", "F"):
         raise ValueError("its pixels have 32 bits, of a range that is not known: save it with 8 or 16 bits")
     if not picture.has_transparency_data:

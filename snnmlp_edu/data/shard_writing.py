@@ -14,6 +14,7 @@ import torch
 from torch import Generator
 
 from ..errors import InputError
+from ..printing import printable
 from .batches import mixed_seed
 from .datasets import Split
 from .file_source import FileSource
@@ -83,7 +84,7 @@ def write_shards(
         for mistake in shown(results, title, len(jobs), announce):
             if mistake is not None:
                 raise mistake
-    names = "".join(f"{name}\n" for name in source.class_names)
+    names = "".join(f"{printable(name)}\n" for name in source.class_names)
     write_atomically(folder / CLASS_FILE, names.encode())
     write_atomically(done, json.dumps(facts, indent=2).encode())
     return everything

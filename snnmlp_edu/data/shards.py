@@ -15,7 +15,6 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -26,18 +25,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import AccessError, InputError
 from .datasets import Split
 from .file_source import FileSource
-from .files import remembered, write_atomically
+from .files import is_hidden, remembered
 from .idx_folder import CLASS_FILE, read_lines
-from .picture_sets import PictureSet, Texts, describe_file
+from .picture_sets import PictureSet, Texts, describe_file, file_state
 from .pictures import decode_picture
 from .settings import Verification, cores
 from .workers import in_workers, shown
 
 LABEL = "cls"
 OPEN_FILES = 64
+MOST_CLASSES = 1_000_000  # where no file names them
+LONGEST_LABEL = 18  # bytes; so many digits still fit into 64 bits
 SPLIT_WORDS = {
     "train": {"train", "training"},
     "test": {"test", "testing"},
@@ -61,10 +62,12 @@ class ShardPictures:
     Args:
         files: the shards.
         index: where the pictures lie in them.
+        states: what `describe_file` said of each shard before it was indexed; None asks now.
     """
 
-    def __init__(self, files: Sequence[Path], index: ShardIndex) -> None:
+    def __init__(self, files: Sequence[Path], index: ShardIndex, states: Sequence[str] | None = None) -> None:
         self.files, self.index = tuple(files), index._replace(names=[])
+        self.states = tuple(map(describe_file, files) if states is None else states)
         self.names: Sequence[str] = Texts(index.names)
         self.labels = torch.from_numpy(index.labels)
         self.shards: Tensor | None = torch.from_numpy(index.shards)
@@ -81,14 +84,19 @@ class ShardPictures:
         """The bytes of its file.
 
         Raises:
-            InputError: the shard is gone or cut off.
+            AccessError: the shard cannot be read, or another has taken its place.
+            InputError: it is cut off.
         """
-        file, size = self.files[self.index.shards[index]], int(self.index.sizes[index])
+        shard, size = self.index.shards[index], int(self.index.sizes[index])
+        file = self.files[shard]
         try:
+            descriptor = _opened(file, self.states[shard]).descriptor
+            if f"{file} {file_state(os.fstat(descriptor))}" != self.states[shard]:
+                raise AccessError(f"{file} is not the file that was indexed: it was replaced; start again")
             # By position: processes that share the open file do not move each other's.
-            content = os.pread(_opened(file).descriptor, size, int(self.index.offsets[index]))
+            content = os.pread(descriptor, size, int(self.index.offsets[index]))
         except OSError as error:
-            raise InputError(f"{file} cannot be read ({error.strerror}); put it back") from error
+            raise AccessError.of(file, error) from error
         if len(content) < size:
             raise InputError(f"{self.name(index)} is cut off; fetch the shard again")
         return content
@@ -98,7 +106,8 @@ class ShardPictures:
         chosen = indices.numpy()
         names = [self.names[i] for i in chosen]
         arrays = (self.index.shards, self.index.offsets, self.index.sizes, self.index.labels)
-        return ShardPictures(self.files, ShardIndex(names, *(array[chosen] for array in arrays)))
+        index = ShardIndex(names, *(array[chosen] for array in arrays))
+        return ShardPictures(self.files, index, self.states)
 
     def state_on_disk(self) -> Iterator[str]:
         """Path, size and time of change of each shard."""
@@ -106,14 +115,15 @@ class ShardPictures:
 
 
 def index_shard(file: Path) -> ShardIndex:
-    """Read the headers of a shard; the pictures are passed over.
+    """Read the headers of a shard; the pictures are passed over, and hidden members left out.
 
     Raises:
-        InputError: the file is no whole tar archive, or a sample lacks its picture or its label.
+        AccessError: the file cannot be read.
+        InputError: it is no whole tar archive, or a sample lacks its picture or its label.
     """
     names, offsets, sizes, labels = [], [], [], []
-    length = file.stat().st_size
     try:
+        length = file.stat().st_size
         with tarfile.open(file, "r:") as archive:
             for key, members in _samples(archive):
                 picture, label = members.get("picture"), members.get(LABEL)
@@ -128,23 +138,36 @@ def index_shard(file: Path) -> ShardIndex:
                 offsets.append(picture.offset_data)
                 sizes.append(picture.size)
                 labels.append(_label(archive, label, file))
-    except tarfile.TarError as error:
+    except InputError:
+        raise
+    except OSError as error:
+        raise AccessError.of(file, error) from error
+    except Exception as error:  # a header that is damaged can fail in any way
         raise InputError(f"{file} is a damaged tar archive ({error}); fetch it again") from error
     shards = [0] * len(names)
     return ShardIndex(names, *(np.array(values, np.int64) for values in (shards, offsets, sizes, labels)))
 
 
-def index_shards(files: Sequence[Path], announce: bool = False) -> ShardIndex:
+def index_shards(
+    files: Sequence[Path], announce: bool = False, states: Sequence[str] | None = None
+) -> ShardIndex:
     """The index of many shards, made by all cores, once.
 
+    Args:
+        files: the shards.
+        announce: show how far it is.
+        states: what `describe_file` says of each, by which the index is remembered; None asks.
+
     Raises:
-        InputError: a shard is damaged.
+        AccessError: a shard cannot be read.
+        InputError: one is damaged.
     """
-    with remembered("\n".join(("shards", *map(describe_file, files)))) as kept:
-        if kept.is_file():
-            with np.load(kept, allow_pickle=False) as arrays:
-                names, *numbers = (arrays[name] for name in ShardIndex._fields)
-            return ShardIndex(os.fsdecode(names.tobytes()).split("\0")[:-1], *numbers)
+    if states is None:
+        states = [describe_file(file) for file in files]
+    with remembered("\n".join(("shards", *states))) as memory:
+        known = _recalled(memory.recall())
+        if known is not None:
+            return known
         parts = in_workers(_indexed, files, cores() if len(files) > 8 else 0)
         every = shown(parts, "reading the shards' headers", len(files), announce)
         columns: list[ShardIndex] = []
@@ -157,9 +180,17 @@ def index_shards(files: Sequence[Path], announce: bool = False) -> ShardIndex:
         content = BytesIO()
         joined = os.fsencode("".join(f"{name}\0" for name in index.names))
         np.savez(content, **index._asdict() | {"names": np.frombuffer(joined, np.uint8)})
-        with suppress(OSError):  # then it is not remembered
-            write_atomically(kept, content.getvalue())
+        memory.keep(content.getvalue())
     return index
+
+
+def _recalled(content: bytes | None) -> ShardIndex | None:
+    try:
+        with np.load(BytesIO(content or b""), allow_pickle=False) as arrays:
+            names, *numbers = (arrays[name] for name in ShardIndex._fields)
+    except Exception:  # nothing was kept, or the cache is damaged in some way
+        return None
+    return ShardIndex(os.fsdecode(names.tobytes()).split("\0")[:-1], *numbers)
 
 
 def shard_files(place: Path) -> dict[Split, list[Path]]:
@@ -167,14 +198,17 @@ def shard_files(place: Path) -> dict[Split, list[Path]]:
 
     The word `train` stands in the path of the first below `place`; `test` in that of the others, or `val`
     where there is no `test`; `SPLIT_WORDS` has their longer forms. A word ends where letters end:
-    `interval-000000.tar` is for validation of nothing.
+    `interval-000000.tar` is for validation of nothing. Hidden files and folders are left out.
 
     Raises:
         InputError: the path of a shard says both.
     """
     found: dict[str, list[Path]] = {part: [] for part in SPLIT_WORDS}
     for file in sorted(place.rglob("*.tar")):
-        words = set(re.split("[^a-z]+", str(file.relative_to(place)).lower()))
+        below = str(file.relative_to(place))
+        if is_hidden(below):
+            continue
+        words = set(re.split("[^a-z]+", below.lower()))
         said = [part for part, names in SPLIT_WORDS.items() if words & names]
         if "train" in said and len(said) > 1:
             raise InputError(f"the path of {file} says both train and {said[1]}; rename it or its folder")
@@ -196,14 +230,16 @@ def open_shards(place: Path, verify: Verification, skip_corrupt: bool) -> FileSo
         if not files:
             word = "train" if split == "train" else "val"
             raise InputError(f"{place} holds no shard of {split} images, such as {word}-000000.tar")
-        parts[split] = ShardPictures(files, index_shards(files))
+        states = [describe_file(file) for file in files]
+        parts[split] = ShardPictures(files, index_shards(files, states=states), states)
         if not len(parts[split].labels):
             raise InputError(f"the shards of {split} images in {place} hold no sample; write them again")
     listed = place / CLASS_FILE
     if listed.is_file():
         names = read_lines(listed)
     else:
-        names = tuple(map(str, range(int(parts["train"].labels.max()) + 1)))
+        most = min(int(parts["train"].labels.max()) + 1, MOST_CLASSES)  # a wrong label could be of any size
+        names = tuple(map(str, range(most)))
     for part in parts.values():
         wrong = ((part.labels < 0) | (part.labels >= len(names))).nonzero().flatten()
         if len(wrong):
@@ -220,7 +256,7 @@ def _samples(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.
     current = ""
     members: dict[str, tarfile.TarInfo] = {}
     for member in archive:
-        if not member.isfile():
+        if not member.isfile() or is_hidden(member.name):
             continue
         folder, slash, name = member.name.rpartition("/")
         base, _, ending = name.partition(".")
@@ -244,11 +280,10 @@ def endings() -> frozenset[str]:
 
 def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> int:
     held = archive.extractfile(member)
-    content = held.read() if held is not None else b""
-    try:
+    content = held.read(LONGEST_LABEL + 1) if held is not None else b""
+    if re.fullmatch(rb"\s*-?[0-9]+\s*", content) and len(content) <= LONGEST_LABEL:
         return int(content)
-    except ValueError as error:
-        raise InputError(f"{file}: {member.name} holds {content[:20]!r} and no class number") from error
+    raise InputError(f"{file}: {member.name} holds {content[:20]!r} and no class number")
 
 
 def _indexed(file: Path) -> ShardIndex | InputError:
@@ -259,9 +294,9 @@ def _indexed(file: Path) -> ShardIndex | InputError:
 
 
 class _Opened:
-    """An open file; closed when nobody holds it any more."""
+    """An open shard of one state; closed when nobody holds it any more."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, _state: str) -> None:
         self.descriptor = os.open(file, os.O_RDONLY)
 
     def __del__(self) -> None:

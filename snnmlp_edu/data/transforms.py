@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..config import is_number
 from ..errors import InputError
+from .datasets import check_images
 from .resizing import RESAMPLING, contain, cover, to_picture, to_pixels
 
 
@@ -88,10 +89,10 @@ class Preprocessing:
             object.__setattr__(self, name, values)
             if not values or not all(map(is_number, values)):
                 raise InputError(f"Preprocessing.{name} is {values}; give one finite number for each channel")
-        if len(self.mean) != len(self.std) or min(self.std) <= 0:
-            raise InputError(
-                f"Preprocessing has mean {self.mean} and std {self.std}; give as many of each, std above 0"
-            )
+        if len(self.mean) != len(self.std):
+            raise InputError(f"Preprocessing has mean {self.mean} and std {self.std}; give as many of each")
+        if min(self.std) <= 0:
+            raise InputError(f"Preprocessing.std is {self.std}; give std above 0")
         if self.interpolation not in RESAMPLING:
             raise InputError(
                 f"Preprocessing.interpolation is {self.interpolation!r}; choose one of"
@@ -100,7 +101,17 @@ class Preprocessing:
 
     @classmethod
     def fitted_to(cls, images: Tensor, image_size: int, in_channels: int) -> Preprocessing:
-        """Normalise with the mean and standard deviation of each channel of uint8 `[N, C, h, w]`."""
+        """Normalise with the mean and standard deviation of each channel of uint8 `[N, C, h, w]`.
+
+        A channel that is everywhere the same has no deviation to be divided by: its std is set to 1.
+
+        Raises:
+            InputError: the images have another shape or type, or there are none.
+        """
+        check_images(images)
+        if images.dtype != torch.uint8 or images.numel() == 0:
+            shape = tuple(images.shape)
+            raise InputError(f"images have shape {shape} and type {images.dtype}; give some, in uint8")
         values = torch.arange(256, dtype=torch.float64) / 255
         mean, std = [], []
         for channel in images.unbind(1):
@@ -108,7 +119,7 @@ class Preprocessing:
             share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
             centre = float((share * values).sum())
             mean.append(round(centre, 4))
-            std.append(round(float((share * (values - centre) ** 2).sum().sqrt()), 4))
+            std.append(round(float((share * (values - centre) ** 2).sum().sqrt()), 4) or 1.0)
         height, width = images.shape[2:]
         return cls(image_size, in_channels, tuple(mean), tuple(std), max(height, width), images.shape[1])
 
@@ -143,12 +154,10 @@ class Preprocessing:
             float32 `[N, in_channels, image_size, image_size]`.
 
         Raises:
-            InputError: the images are larger than the input, of another type, or their channels do not fit.
+            InputError: the images are larger than the input, of another type or out of range, or their
+                channels do not fit.
         """
-        if images.ndim != 4:
-            raise InputError(f"images have shape {tuple(images.shape)}; give [N, C, height, width]")
-        if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise InputError(f"images have type {images.dtype}; give uint8, or floats from 0 to 1")
+        check_images(images)
         if self.resize is not None and images.shape[2:] != (self.image_size, self.image_size):
             if images.dtype != torch.uint8:
                 raise InputError(
@@ -226,7 +235,17 @@ def flip_and_shift(
 
     Returns:
         New tensor in the shape of `images`.
+
+    Raises:
+        InputError: the images have another shape or no pixels, or a shift or share is out of range.
     """
+    if not isinstance(images, Tensor) or images.ndim != 4 or 0 in images.shape[1:]:
+        shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"images have shape {shape}; give [N, C, height, width]")
+    if not isinstance(max_shift, int) or max_shift < 0:
+        raise InputError(f"max_shift is {max_shift!r}; it must be a whole number of at least 0")
+    if not 0 <= share[0] < share[1]:
+        raise InputError(f"share is {share}; give (i, n) with i from 0 to n - 1")
     count, channels, height, width = images.shape
     first, step = share
     shifts = torch.randint(-max_shift, max_shift + 1, (2, count * step, 1), generator=generator)

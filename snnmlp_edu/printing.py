@@ -1,0 +1,47 @@
+"""Text from outside, such as the name of a file, shown as it is: on one line, and never as markup."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from typing import Any
+
+from rich.console import Console
+
+_UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNDECODABLE = re.compile("[\ud800-\udfff]")
+
+
+def printable(text: object) -> str:
+    r"""Text with backslash escapes for line breaks, control characters and bytes that are no UTF-8.
+
+    >>> print(printable("a new\nline.png"))
+    a new\nline.png
+    """
+    return _UNPRINTABLE.sub(lambda found: _escaped(found[0]), str(text))
+
+
+def print_json(facts: Any) -> None:
+    """Print as JSON; strict readers refuse bytes that are no UTF-8, so they are shown as escapes."""
+    text = json.dumps(facts, ensure_ascii=False)
+    whole = _UNDECODABLE.sub(lambda found: "\\" + _escaped(found[0]), text)
+    print(json.dumps(json.loads(whole), indent=2))
+
+
+def _escaped(character: str) -> str:
+    byte = ord(character) - 0xDC00  # of what was no UTF-8: see PEP 383
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()
+
+
+def plain_console() -> Console:
+    """A console whose tables show what stands between square brackets or colons, and do not obey it."""
+    return Console(markup=False, emoji=False, highlight=False)
+
+
+def escape_what_streams_lack() -> None:
+    """Let the standard streams escape characters that their encoding lacks, where they would stop."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
