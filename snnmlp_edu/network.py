@@ -85,7 +85,8 @@ class SpikingMLP(SpikingNetwork):
     are presented step by step.
 
     Raises:
-        InputError: the images have another shape than the configuration says.
+        InputError: the images have another shape than the configuration says, or another dtype or device
+            than the weights.
 
     Source: arXiv 2306.12465, section III.
 
@@ -96,6 +97,8 @@ class SpikingMLP(SpikingNetwork):
     """
 
     def __init__(self, config: NetworkConfig) -> None:
+        if not isinstance(config, NetworkConfig):
+            raise InputError(f"SpikingMLP got {config!r} as its config; give a NetworkConfig")
         stages = [Stage(config, index) for index in range(len(config.depths))]
         super().__init__(config, stages, Head(config))
 

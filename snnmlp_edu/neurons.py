@@ -34,6 +34,27 @@ class LIFState(NamedTuple):
     membrane: Tensor
 
 
+# Whole numbers become fp32 at their first product; 8-bit floats have no arithmetic.
+_CURRENTS = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+)
+
+
+def _check_current(current: Tensor) -> None:
+    if not isinstance(current, Tensor) or current.layout != torch.strided or current.dtype not in _CURRENTS:
+        kind = f"{current.layout} {current.dtype}" if isinstance(current, Tensor) else type(current).__name__
+        raise InputError(f"the current is {kind}; LIF neurons take a dense tensor of real numbers")
+
+
+def _check_steps(current: Tensor) -> None:
+    _check_current(current)
+    if current.ndim == 0 or current.shape[0] < 1:
+        raise InputError(
+            f"LIF got a current of shape {tuple(current.shape)}; the first axis must be time, T >= 1"
+        )
+
+
 def _full_precision(current: Tensor) -> Tensor:
     return current.float() if current.dtype in (torch.float16, torch.bfloat16) else current
 
@@ -63,12 +84,22 @@ def lif_step(current: Tensor, state: LIFState | None, config: NeuronConfig) -> t
         The spikes, 0 or 1, in the shape and dtype of `current`, and the new state, whose membrane is in fp32
         at least.
 
+    Raises:
+        InputError: the current is no tensor of real numbers, or the state is none of its shape.
+
     Source: arXiv 2306.12465, section III-A; the equations stand at the top of this file.
 
     >>> spikes, state = lif_step(torch.tensor([1.0, 3.0]), None, NeuronConfig())
     >>> spikes, state.membrane
     (tensor([0., 1.]), tensor([0.5000, 0.0000]))
     """
+    _check_current(current)
+    if state is not None and (not isinstance(state, LIFState) or state.membrane.shape != current.shape):
+        kind = tuple(state.membrane.shape) if isinstance(state, LIFState) else type(state).__name__
+        raise InputError(
+            f"the state is {kind} and the current {tuple(current.shape)}; give the state that the last step"
+            " returned, one membrane for each entry of the current, or None"
+        )
     spikes, state = _fire(_integrate(current, state, config), config)
     return spikes.to(current.dtype), state
 
@@ -87,9 +118,13 @@ def lif_trace(current: Tensor, config: NeuronConfig) -> LIFTrace:
         current: input current `[T, ...]`.
         config: the neuron.
 
+    Raises:
+        InputError: the current has no time axis, or is no tensor of real numbers.
+
     >>> lif_trace(torch.tensor([1.0, 1.0, 1.0]), NeuronConfig()).membrane
     tensor([0.5000, 0.7500, 0.8750])
     """
+    _check_steps(current)
     state = None
     spikes, potentials = [], []
     for now in current:
@@ -217,7 +252,8 @@ class LIF(nn.Module):
     where a compiler works; the environment variable SNNMLP_LIF_BACKEND says otherwise.
 
     Raises:
-        InputError: the current has no time axis, or the backend asked for is not available.
+        InputError: the current has no time axis or is no tensor of real numbers, or the backend asked for is
+            not available.
 
     >>> LIF()(torch.ones(4, 1) * 1.5).flatten()
     tensor([0., 1., 0., 1.])
@@ -225,14 +261,13 @@ class LIF(nn.Module):
 
     def __init__(self, config: NeuronConfig | None = None) -> None:
         super().__init__()
-        self.config = config or NeuronConfig()
+        self.config = NeuronConfig() if config is None else config
+        if not isinstance(self.config, NeuronConfig):
+            raise InputError(f"LIF got {config!r} as its config; give a NeuronConfig, or nothing")
 
     def forward(self, current: Tensor) -> Tensor:
         """Spikes `[T, ...]` for input currents `[T, ...]`."""
-        if current.ndim == 0 or current.shape[0] < 1:
-            raise InputError(
-                f"LIF got a current of shape {tuple(current.shape)}; the first axis must be time, T >= 1"
-            )
+        _check_steps(current)
         return _BACKENDS[backend_name(self.config)](current, self.config)
 
     def trace(self, current: Tensor) -> LIFTrace:

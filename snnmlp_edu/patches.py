@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .config import NetworkConfig
 from .errors import InputError
+from .firing import mixed_precision
 from .neurons import make_activation
 from .normalisation import BatchNorm
 
@@ -68,7 +69,8 @@ class Stem(nn.Module):
         embed: another convolution in place of the one described.
 
     Raises:
-        InputError: the images have another shape than the configuration says.
+        InputError: the images have another shape than the configuration says, or another dtype or device
+            than the weights.
 
     Source: arXiv 2306.12465, section III-D.
     """
@@ -102,6 +104,16 @@ class Stem(nn.Module):
             kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
             raise InputError(
                 f"images are {kind}; this network takes floating point: preprocess them as for its training"
+            )
+        weight = next(self.embed.parameters(), None)  # a replica for one of several devices has none
+        if weight is not None and images.device != weight.device:
+            raise InputError(
+                f"images are on {images.device} and the network on {weight.device}; move one of them"
+            )
+        if weight is not None and images.dtype != weight.dtype and not mixed_precision(weight):
+            raise InputError(
+                f"images are {images.dtype} and the network's weights {weight.dtype}; convert the images with"
+                f" images.to({weight.dtype})"
             )
         image = (c.in_channels, c.image_size, c.image_size)
         static = images.ndim == 4 and images.shape[1:] == image
@@ -137,7 +149,7 @@ def _count_copies(norm: Any, before: Tensor, places: int, copies: int) -> None:
         places = places * torch.distributed.get_world_size(batch_norm.process_group)
     factor = copies * (places - 1) / (copies * places - 1)
     momentum = batch_norm.momentum
-    kept = 1 - (1 / batch_norm.num_batches_tracked if momentum is None else momentum)
+    kept = 1 - (1 / batch_norm.num_batches_tracked.to(before.dtype) if momentum is None else momentum)
     # By its data: the backward pass remembers this buffer, and reads it only where it has not learnt.
     batch_norm.running_var.data.mul_(factor).add_((1 - factor) * kept * before)
 

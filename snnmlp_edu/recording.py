@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack
 import torch
 from torch import Tensor, nn
 
+from .errors import InputError
 from .holding import holding, in_this_thread
 from .neurons import LIF
 
@@ -52,13 +53,15 @@ def record(model: nn.Module, images: Tensor, membranes: bool = False) -> Traces:
         Module path -> spikes `[T, B, H, W, C]`; `.membranes` likewise.
 
     Raises:
-        InputError: the images have another shape than the network takes.
+        InputError: the model is no module, or the images have another shape than the network takes.
 
     >>> from snnmlp_edu.registry import create_model
     >>> traces = record(create_model("mlp_spe_nano"), torch.rand(2, 1, 32, 32))
     >>> traces["stages.0.neuron"].shape
     torch.Size([4, 2, 16, 16, 12])
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"record got a {type(model).__name__} as its model; give a network, an nn.Module")
     traces = Traces()
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import lif
+from snntorch import utils
 from torch.utils.flop_counter import FlopCounterMode
 
 from snnmlp_edu import LIF, InputError, NeuronConfig, lif_step, lif_trace
@@ -351,6 +352,46 @@ def test_a_current_without_time_is_refused() -> None:
     for current in (torch.tensor(1.0), torch.zeros(0, 3)):
         with pytest.raises(InputError, match="the first axis must be time"):
             LIF()(current)
+
+
+@pytest.mark.parametrize(
+    "current",
+    [None, [1.0, 2.0], torch.ones(2, dtype=torch.bool), torch.ones(2) * 1j, torch.ones(2, 3).to_sparse()],
+    ids=["None", "list", "bool", "complex", "sparse"],
+)
+def test_a_current_is_a_tensor_of_real_numbers(current: Any) -> None:
+    config = NeuronConfig()
+    for call in (LIF(), LIF(NeuronConfig(backend="compiled"))):
+        with pytest.raises(InputError, match="current"):
+            call(current)
+    with pytest.raises(InputError, match="current"):
+        lif_trace(current, config)
+    with pytest.raises(InputError, match="current"):
+        lif_step(current, None, config)
+
+
+def test_a_step_takes_the_state_of_the_last_one() -> None:
+    _, state = lif_step(torch.ones(2, 1), None, NeuronConfig())
+    for other in (state, state.membrane):
+        with pytest.raises(InputError, match="state"):
+            lif_step(torch.ones(3), other, NeuronConfig())  # type: ignore[arg-type]
+    for config in ({"beta": 0.5}, NeuronConfig):
+        with pytest.raises(InputError, match="NeuronConfig"):
+            LIF(config)  # type: ignore[arg-type]
+
+
+def test_a_network_of_snntorch_beside_ours_keeps_its_state() -> None:
+    current, config = torch.randn(3, 40) * 2 + 1, NeuronConfig(backend="snntorch", inclusive=False)
+    theirs = snntorch.Leaky(beta=0.5, init_hidden=True)
+    theirs(current[0])
+    membrane, known = theirs.mem.clone(), list(snntorch.SpikingNeuron.instances)
+    expected = LIF(NeuronConfig(backend="eager", inclusive=False))(current)
+    assert torch.equal(LIF(config)(current), expected)
+    assert torch.equal(theirs.mem, membrane)
+    assert list(map(id, snntorch.SpikingNeuron.instances)) == list(map(id, known))
+    utils.reset(torch.nn.Sequential(theirs))
+    assert torch.equal(LIF(config)(current), expected)
+    snntorch.SpikingNeuron.instances.remove(theirs)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
