@@ -152,7 +152,7 @@ def require_pretrained(name: str) -> None:
     known = list_pretrained()
     if name not in known:
         raise InputError(
-            f"there is no pretrained {name!r}{nearest(name, known)} (shipped: {', '.join(known)})"
+            f"there is no pretrained {name!r}{nearest(str(name), known)} (shipped: {', '.join(known)})"
         )
 
 

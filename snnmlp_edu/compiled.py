@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +27,7 @@ import torch
 from torch import Tensor
 
 from .config import NeuronConfig
+from .errors import InputError
 from .surrogates import surrogate_derivative
 
 # Where a CUDA compiler is installed and no GPU, PyTorch would warn of it whenever it compiles for the CPU.
@@ -119,11 +122,48 @@ def vector_width() -> dict[str, int]:
     return {} if bits is None else {"cpp.simdlen": bits}
 
 
-class CompilerMissing(Exception):
-    """torch.compile does not work here; the message says why."""
+# Graphs by what they are specialised on, or why there is none: what failed once is not tried again.
+_graphs: dict[tuple[Any, ...], Callable[..., Any] | str] = {}
+_compiling = threading.RLock()  # the numbers that torch.compile specialises on are a setting of all threads
+
+
+def find_scan(
+    scan: Callable[..., Any],
+    config: NeuronConfig,
+    steps: int,
+    ranks: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Callable[..., Any]:
+    """A scan for inputs of these ranks: its compiled graph, or, where none can be made, the scan as it is.
+
+    Whatever changes state asks before it does: nothing can fail afterwards for want of a compiler.
+
+    Raises:
+        InputError: there is no graph, and the neuron names the backend `compiled`.
+    """
+    if torch._dynamo.config.disable:
+        return _as_it_is(scan, config, "torch.compile is disabled by the environment")
+    key = (scan, config, steps, ranks, dtype, device)
+    with _compiling:
+        if key not in _graphs:
+            _graphs[key] = _compile(*key)
+        found = _graphs[key]
+    return _as_it_is(scan, config, found) if isinstance(found, str) else found
+
+
+def _as_it_is(scan: Callable[..., Any], config: NeuronConfig, reason: str) -> Callable[..., Any]:
+    if config.backend == "compiled":
+        raise InputError(f"the LIF backend 'compiled' is not possible: {reason}; use 'auto' or 'eager'")
+    _warn_once(reason)
+    return functools.partial(scan, config)
 
 
 @functools.cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(f"LIF neurons run without a compiler, which is slower: {reason}", stacklevel=2)
+
+
 def _compile(
     scan: Callable[..., Any],
     config: NeuronConfig,
@@ -131,8 +171,8 @@ def _compile(
     ranks: tuple[int, ...],
     dtype: torch.dtype,
     device: torch.device,
-) -> Callable[..., Any] | CompilerMissing:
-    """One graph for this scan of inputs of these ranks; what failed once is not tried again."""
+) -> Callable[..., Any] | str:
+    """One graph for this scan of inputs of these ranks, tried once; or why there is none."""
 
     def bound(*tensors: Tensor) -> Any:
         return scan(config, *tensors)
@@ -148,11 +188,17 @@ def _compile(
         # The neuron's numbers are constants of its graph; dynamic shapes alone would make them inputs.
         with torch._dynamo.config.patch(specialize_float=True):
             _run(compiled, *(torch.zeros(shapes[rank], dtype=dtype, device=device) for rank in ranks))
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        reason = next((line for line in lines if "error" in line.lower()), lines[0])
-        return CompilerMissing(f"torch.compile fails on this machine ({reason})")
+        return _reason(error)
     return compiled
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = next((line for line in lines if "error" in line.lower()), lines[0])
+    return f"torch.compile fails on this machine ({reason})"
 
 
 def _run(compiled: Callable[..., Any], *inputs: Tensor) -> Any:
@@ -165,19 +211,23 @@ def _run(compiled: Callable[..., Any], *inputs: Tensor) -> Any:
 
 
 def run_scan(scan: Callable[..., Any], config: NeuronConfig, *inputs: Tensor) -> Any:
-    """Run one of the scans above by its compiled graph, on inputs that are contiguous and no views.
+    """What `scan(config, *inputs)` returns, from the graph of that scan where there is one.
 
     Raises:
-        CompilerMissing: torch.compile does not work on this machine, or is disabled.
+        InputError: there is no graph, and the neuron names the backend `compiled`.
     """
-    if torch._dynamo.config.disable:
-        raise CompilerMissing("torch.compile is disabled by the environment")
     first = inputs[0]
-    ranks = tuple(x.ndim for x in inputs)
-    compiled = _compile(scan, config, first.shape[0], ranks, first.dtype, first.device)
-    if isinstance(compiled, CompilerMissing):
-        raise compiled
-    return _run(compiled, *inputs)
+    key = (scan, config, first.shape[0], tuple(x.ndim for x in inputs), first.dtype, first.device)
+    found = find_scan(*key)
+    try:
+        return _run(found, *inputs)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        if isinstance(found, functools.partial):  # the scan as it is
+            raise
+        _graphs[key] = _reason(error)  # a scan changes nothing, so it can begin again
+        return _run(find_scan(*key), *inputs)
 
 
 def _flatten(tensor: Tensor) -> Tensor:
@@ -209,7 +259,7 @@ def compiled_lif(current: Tensor, config: NeuronConfig) -> Tensor:
     """Spikes `[T, ...]` for currents `[T, ...]`, by compiled scans.
 
     Raises:
-        CompilerMissing: torch.compile does not work on this machine, or is disabled.
+        InputError: there is no graph, and the neuron names the backend `compiled`.
     """
     if current.numel() == 0:
         return current * 0  # nothing fires, and gradients still find their way

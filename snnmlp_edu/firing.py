@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from .compiled import (
-    CompilerMissing,
     backward_scan,
     backward_scan_with_current,
+    find_scan,
     forward_scan,
     forward_scan_with_current,
     run_scan,
 )
 from .config import NeuronConfig
 from .layout import Axis, spread_along, view_along
-from .neurons import LIF, compiles
+from .neurons import LIF, compiles, for_scan
 from .normalisation import BatchNorm
 
 
@@ -107,16 +107,13 @@ def _fire(
 ) -> tuple[Tensor, Tensor]:
     # torch.compile would make one more graph for a size of 1.
     if joins(neuron, norm, axis, x) and 1 not in _places(x, axis).shape[1:]:
-        config: Any = neuron.config
-        try:
-            if not isinstance(norm, BatchNorm):
-                return _scan(x, axis, [] if bias is None else [bias], shortcut, config, keep_current)[0]
-            if not torch.is_grad_enabled():  # autograd's own work shows where layers are small
-                return _normalise_and_scan(x, norm, bias, shortcut, config, keep_current)[0]
-            weight, shift = norm.batch_norm.weight, norm.batch_norm.bias
-            return _NormaliseAndFire.apply(x, weight, shift, bias, shortcut, norm, config, keep_current)
-        except CompilerMissing:
-            pass  # the neuron itself will say so
+        config = for_scan(neuron.config)  # type: ignore[arg-type]  # joins: it is a LIF
+        if not isinstance(norm, BatchNorm):
+            return _scan(x, axis, [] if bias is None else [bias], shortcut, config, keep_current)[0]
+        if not torch.is_grad_enabled():  # autograd's own work shows where layers are small
+            return _normalise_and_scan(x, norm, bias, shortcut, config, keep_current)[0]
+        weight, shift = norm.batch_norm.weight, norm.batch_norm.bias
+        return _NormaliseAndFire.apply(x, weight, shift, bias, shortcut, norm, config, keep_current)
     if bias is not None:
         x = x + spread_along(bias, axis, x)
     current = norm(x) if shortcut is None else norm(x) + shortcut
@@ -187,7 +184,10 @@ def _normalise_and_scan(
     keep_current: bool,
 ) -> tuple[tuple[Tensor, Any], list[Tensor]]:
     """Spikes and current, and what backward needs: mean, inverse standard deviation, inputs of the scan."""
-    batch_norm = norm.batch_norm
+    batch_norm, rank = norm.batch_norm, 3 if norm.axis == "channel" else 4
+    ranks = (rank, 1, 1) if shortcut is None else (rank, 1, 1, rank)
+    scan = forward_scan_with_current if keep_current else forward_scan
+    find_scan(scan, config, x.shape[0], ranks, x.dtype, x.device)  # before the statistics learn
     mean, inverse_deviation = _statistics(norm, x, bias)
     scale = batch_norm.weight * inverse_deviation
     shift = torch.addcmul(batch_norm.bias, mean, scale, value=-1)

@@ -13,6 +13,7 @@ is three-dimensional, `[before, features, after]`, and no data has to move to se
 
 from __future__ import annotations
 
+from math import prod
 from typing import Literal
 
 from torch import Tensor
@@ -45,9 +46,9 @@ def view_along(tensor: Tensor, axis: Axis) -> Tensor:
     torch.Size([8, 8, 24])
     """
     first, last = _FIRST_AND_LAST[axis]
-    before = tensor.shape[:first].numel()
-    features = tensor.shape[first : last + 1].numel()
-    after = tensor.shape[last + 1 :].numel()
+    # math.prod, not Size.numel, which would tie what torch.export records to the sizes of its example.
+    shape = tensor.shape
+    before, features, after = prod(shape[:first]), prod(shape[first : last + 1]), prod(shape[last + 1 :])
     return tensor.reshape(before, features, after)
 
 

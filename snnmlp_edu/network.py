@@ -22,7 +22,7 @@ from .errors import InputError
 from .mixing import BLOCKS, ChannelMixing, NormalisedSpikeSkipBlock, PositionMixing, TokenMixing
 from .neurons import make_activation
 from .normalisation import BatchNorm
-from .patches import ConvPatchEmbedding, SpikingPatchEncoding, Stem
+from .patches import PRESENTED, ConvPatchEmbedding, SpikingPatchEncoding, Stem
 from .recomputing import recomputed
 
 
@@ -57,7 +57,8 @@ class SpikingNetwork(nn.Module):
         """Within it, every image is presented `time_steps` times, whatever the configuration says.
 
         Weights, statistics and configuration stay as they are: it makes the first epochs of a training
-        cheap. A network with the norm `tebn`, which is tied to its T, raises `InputError` when it is run.
+        cheap. It holds for this thread alone. A network with the norm `tebn`, which is tied to its T, raises
+        `InputError` when it is run.
 
         >>> import torch
         >>> network = SpikingMLP(NetworkConfig(dim=6, depths=(1, 1), image_size=8, patch_size=2))
@@ -65,15 +66,13 @@ class SpikingNetwork(nn.Module):
         ...     network.forward_steps(torch.rand(3, 3, 8, 8)).shape
         torch.Size([2, 3, 1000])
         """
-        stems = [module for module in self.modules() if isinstance(module, Stem)]
-        before = [stem.time_steps for stem in stems]
+        steps = self.config.replace(time_steps=time_steps).time_steps
+        stems = {module: steps for module in self.modules() if isinstance(module, Stem)}
+        token = PRESENTED.set({**(PRESENTED.get() or {}), **stems})
         try:
-            for stem in stems:
-                stem.time_steps = time_steps
             yield
         finally:
-            for stem, steps in zip(stems, before, strict=True):
-                stem.time_steps = steps
+            PRESENTED.reset(token)
 
 
 class SpikingMLP(SpikingNetwork):
@@ -87,7 +86,8 @@ class SpikingMLP(SpikingNetwork):
     are presented step by step.
 
     Raises:
-        InputError: the images have another shape than the configuration says.
+        InputError: the images have another shape than the configuration says, or another dtype or device
+            than the weights.
 
     Source: arXiv 2306.12465, section III.
 
@@ -98,6 +98,8 @@ class SpikingMLP(SpikingNetwork):
     """
 
     def __init__(self, config: NetworkConfig) -> None:
+        if not isinstance(config, NetworkConfig):
+            raise InputError(f"SpikingMLP got {config!r} as its config; give a NetworkConfig")
         stages = [Stage(config, index) for index in range(len(config.depths))]
         super().__init__(config, stages, Head(config))
 

@@ -11,9 +11,8 @@ potential before the reset :math:`u` and after it :math:`v`. The reset is not di
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,8 +20,9 @@ from typing import NamedTuple, assert_never
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
-from .compiled import CompilerMissing, compiled_lif, leaky_sum
+from .compiled import compiled_lif, leaky_sum
 from .config import NetworkConfig, NeuronConfig
 from .errors import InputError
 from .surrogates import spike
@@ -32,6 +32,27 @@ class LIFState(NamedTuple):
     """What a neuron carries from one step to the next: its membrane potential after the reset."""
 
     membrane: Tensor
+
+
+# Whole numbers become fp32 at their first product; 8-bit floats have no arithmetic.
+_CURRENTS = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+)
+
+
+def _check_current(current: Tensor) -> None:
+    if not isinstance(current, Tensor) or current.layout != torch.strided or current.dtype not in _CURRENTS:
+        kind = f"{current.layout} {current.dtype}" if isinstance(current, Tensor) else type(current).__name__
+        raise InputError(f"the current is {kind}; LIF neurons take a dense tensor of real numbers")
+
+
+def _check_steps(current: Tensor) -> None:
+    _check_current(current)
+    if current.ndim == 0 or current.shape[0] < 1:
+        raise InputError(
+            f"LIF got a current of shape {tuple(current.shape)}; the first axis must be time, T >= 1"
+        )
 
 
 def _full_precision(current: Tensor) -> Tensor:
@@ -63,12 +84,22 @@ def lif_step(current: Tensor, state: LIFState | None, config: NeuronConfig) -> t
         The spikes, 0 or 1, in the shape and dtype of `current`, and the new state, whose membrane is in fp32
         at least.
 
+    Raises:
+        InputError: the current is no tensor of real numbers, or the state is none of its shape.
+
     Source: arXiv 2306.12465, section III-A; the equations stand at the top of this file.
 
     >>> spikes, state = lif_step(torch.tensor([1.0, 3.0]), None, NeuronConfig())
     >>> spikes, state.membrane
     (tensor([0., 1.]), tensor([0.5000, 0.0000]))
     """
+    _check_current(current)
+    if state is not None and (not isinstance(state, LIFState) or state.membrane.shape != current.shape):
+        kind = tuple(state.membrane.shape) if isinstance(state, LIFState) else type(state).__name__
+        raise InputError(
+            f"the state is {kind} and the current {tuple(current.shape)}; give the state that the last step"
+            " returned, one membrane for each entry of the current, or None"
+        )
     spikes, state = _fire(_integrate(current, state, config), config)
     return spikes.to(current.dtype), state
 
@@ -87,9 +118,13 @@ def lif_trace(current: Tensor, config: NeuronConfig) -> LIFTrace:
         current: input current `[T, ...]`.
         config: the neuron.
 
+    Raises:
+        InputError: the current has no time axis, or is no tensor of real numbers.
+
     >>> lif_trace(torch.tensor([1.0, 1.0, 1.0]), NeuronConfig()).membrane
     tensor([0.5000, 0.7500, 0.8750])
     """
+    _check_steps(current)
     state = None
     spikes, potentials = [], []
     for now in current:
@@ -132,20 +167,6 @@ def _snntorch(current: Tensor, config: NeuronConfig) -> Tensor:
     return torch.stack(spikes).to(current.dtype)
 
 
-def _compiled(current: Tensor, config: NeuronConfig) -> Tensor:
-    try:
-        return compiled_lif(current, config)
-    except CompilerMissing as missing:
-        raise InputError(
-            f"the LIF backend 'compiled' is not possible: {missing}; use 'auto' or 'eager'"
-        ) from missing
-
-
-@functools.cache
-def _warn_once(reason: str) -> None:
-    warnings.warn(f"LIF neurons run without a compiler, which is slower: {reason}", stacklevel=2)
-
-
 # A smaller layer takes less time than the compiler would; more steps, unrolled, keep it busy for minutes.
 COMPILE_FROM = 2**15
 COMPILE_STEPS = 32
@@ -153,25 +174,22 @@ COMPILE_STEPS = 32
 
 def _repays(current: Tensor) -> bool:
     large = current.numel() >= COMPILE_FROM and current.shape[0] <= COMPILE_STEPS
-    # Whoever watches or transforms PyTorch's operations cannot see into a compiled loop.
-    watched = torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0
+    watched = torch._C._len_torch_dispatch_stack() > 0  # whoever watches cannot see into a compiled loop
     return large and current.device.type != "meta" and not watched
 
 
 def compiles(current: Tensor, config: NeuronConfig) -> bool:
     """Whether a layer would run this current `[T, ...]` by its compiled scan, if a compiler works here."""
-    name = _backend_name(config)
+    name = backend_name(config)
     return name == "compiled" or (name == "auto" and _repays(current))
 
 
+def _compiled(current: Tensor, config: NeuronConfig) -> Tensor:
+    return compiled_lif(current, for_scan(config))
+
+
 def _auto(current: Tensor, config: NeuronConfig) -> Tensor:
-    if not _repays(current):
-        return _eager(current, config)
-    try:
-        return compiled_lif(current, config)
-    except CompilerMissing as missing:
-        _warn_once(str(missing))
-        return _eager(current, config)
+    return compiled_lif(current, config) if _repays(current) else _eager(current, config)
 
 
 _BACKENDS = {"auto": _auto, "compiled": _compiled, "eager": _eager, "snntorch": _snntorch}
@@ -190,16 +208,32 @@ def plain_steps() -> Iterator[None]:
         _only_plain_steps.reset(token)
 
 
-def _backend_name(config: NeuronConfig) -> str:
+def backend_name(config: NeuronConfig) -> str:
+    """The backend in force here: the neuron's own, or what surrounds it asks for.
+
+    Raises:
+        InputError: the environment names a backend that does not exist.
+    """
     if torch.compiler.is_compiling() or _only_plain_steps.get():
-        return "eager"  # a larger compiled function, or a transform, takes the plain steps in
+        return "eager"  # a larger compiled function takes the plain steps in
     name: str = config.backend
     if name == "auto":
         name = os.environ.get("SNNMLP_LIF_BACKEND", "auto")
         if name not in _BACKENDS:
             choices = ", ".join(_BACKENDS)
             raise InputError(f"SNNMLP_LIF_BACKEND is {name!r}; set it to one of {choices}, or unset it")
-    return name
+    return "eager" if name in ("auto", "compiled") and _transformed() else name
+
+
+def for_scan(config: NeuronConfig) -> NeuronConfig:
+    """The neuron as its compiled scan takes it: naming `compiled` where the environment does."""
+    named = backend_name(config) == "compiled" != config.backend
+    return dataclasses.replace(config, backend="compiled") if named else config
+
+
+def _transformed() -> bool:
+    """Whether vmap, grad, jvp and their like, or forward-mode derivatives, want plain steps."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 class LIF(nn.Module):
@@ -218,7 +252,8 @@ class LIF(nn.Module):
     where a compiler works; the environment variable SNNMLP_LIF_BACKEND says otherwise.
 
     Raises:
-        InputError: the current has no time axis, or the backend asked for is not available.
+        InputError: the current has no time axis or is no tensor of real numbers, or the backend asked for is
+            not available.
 
     >>> LIF()(torch.ones(4, 1) * 1.5).flatten()
     tensor([0., 1., 0., 1.])
@@ -226,15 +261,14 @@ class LIF(nn.Module):
 
     def __init__(self, config: NeuronConfig | None = None) -> None:
         super().__init__()
-        self.config = config or NeuronConfig()
+        self.config = NeuronConfig() if config is None else config
+        if not isinstance(self.config, NeuronConfig):
+            raise InputError(f"LIF got {config!r} as its config; give a NeuronConfig, or nothing")
 
     def forward(self, current: Tensor) -> Tensor:
         """Spikes `[T, ...]` for input currents `[T, ...]`."""
-        if current.ndim == 0 or current.shape[0] < 1:
-            raise InputError(
-                f"LIF got a current of shape {tuple(current.shape)}; the first axis must be time, T >= 1"
-            )
-        return _BACKENDS[_backend_name(self.config)](current, self.config)
+        _check_steps(current)
+        return _BACKENDS[backend_name(self.config)](current, self.config)
 
     def trace(self, current: Tensor) -> LIFTrace:
         """Spikes, and the membrane potentials `[T, ...]` that each step compared with the threshold."""

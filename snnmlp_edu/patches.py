@@ -5,11 +5,16 @@ Each layer here ends in the *embedding* `h`, a current `[T, B, H, W, C]`; the st
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+from math import prod
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from .config import NetworkConfig
 from .errors import InputError
+from .firing import mixed_precision
 from .neurons import make_activation
 from .normalisation import BatchNorm
 
@@ -54,19 +59,24 @@ class ConvNorm(nn.Module):
         return self.norm(current.unflatten(0, (steps, batch)))
 
 
+# How often stems present an image inside `SpikingNetwork.presenting`, in each thread by itself.
+PRESENTED: ContextVar[dict[Stem, int] | None] = ContextVar("PRESENTED", default=None)
+
+
 class Stem(nn.Module):
     """Cuts images into patches and embeds each: a convolution as wide as its stride, and batch norm.
 
     A static image `[B, channels, H, W]` is the same at every step (direct encoding), so it is embedded
-    once and the current is then repeated. Images that have a time axis, `[T, B, channels, H, W]`, are
-    embedded step by step.
+    once and the current is then repeated; its batch norm counts it T times. Images that have a time axis,
+    `[T, B, channels, H, W]`, are embedded step by step.
 
     Args:
         config: the network.
         embed: another convolution in place of the one described.
 
     Raises:
-        InputError: the images have another shape than the configuration says.
+        InputError: the images have another shape than the configuration says, or another dtype or device
+            than the weights.
 
     Source: arXiv 2306.12465, section III-D.
     """
@@ -74,15 +84,24 @@ class Stem(nn.Module):
     def __init__(self, config: NetworkConfig, embed: ConvNorm | None = None) -> None:
         super().__init__()
         self.config = config
-        self.time_steps = config.time_steps  # SpikingNetwork.presenting changes it for a while
         patch = config.patch_size
         self.embed = embed or ConvNorm(config.in_channels, config.dim, patch, patch)
+
+    @property
+    def time_steps(self) -> int:
+        """How often an image is presented: as configured, or as `SpikingNetwork.presenting` says."""
+        presented = PRESENTED.get()
+        return self.config.time_steps if presented is None else presented.get(self, self.config.time_steps)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embedding `[T, B, H / patch, W / patch, dim]` of images."""
         self._check(images)
-        steps = images if images.ndim == 5 else images.unsqueeze(0)
-        current = self.embed(steps.movedim(2, 4))  # [T or 1, B, H / patch, W / patch, dim]
+        if images.ndim == 5:
+            return self.embed(images.movedim(2, 4))
+        before = _running_variance(self.embed.norm)
+        current = self.embed(images.unsqueeze(0).movedim(2, 4))  # [1, B, H / patch, W / patch, dim]
+        if before is not None:
+            _count_copies(self.embed.norm, before, prod(current.shape[:-1]), self.time_steps)
         return current.expand(self.time_steps, *current.shape[1:])
 
     def _check(self, images: Tensor) -> None:
@@ -91,6 +110,16 @@ class Stem(nn.Module):
             kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
             raise InputError(
                 f"images are {kind}; this network takes floating point: preprocess them as for its training"
+            )
+        weight = next(self.embed.parameters(), None)  # a replica for one of several devices has none
+        if weight is not None and images.device != weight.device:
+            raise InputError(
+                f"images are on {images.device} and the network on {weight.device}; move one of them"
+            )
+        if weight is not None and images.dtype != weight.dtype and not mixed_precision(weight):
+            raise InputError(
+                f"images are {images.dtype} and the network's weights {weight.dtype}; convert the images with"
+                f" images.to({weight.dtype})"
             )
         image = (c.in_channels, c.image_size, c.image_size)
         static = images.ndim == 4 and images.shape[1:] == image
@@ -102,6 +131,33 @@ class Stem(nn.Module):
                 f" [{self.time_steps}, B, {sizes}]: resize them, or build it with other in_channels,"
                 " image_size or time_steps"
             )
+
+
+def _running_variance(norm: Any) -> Tensor | None:
+    """The running variance that a norm is about to update, as it is now."""
+    learns = isinstance(norm, BatchNorm) and norm.batch_norm.training
+    variance: Tensor | None = norm.batch_norm.running_var if learns else None
+    return None if variance is None else variance.clone()
+
+
+def _count_copies(norm: Any, before: Tensor, places: int, copies: int) -> None:
+    r"""Update a running variance as if each of n places had been seen in so many copies.
+
+    Batch norm adds the unbiased variance, which depends on n: with T copies of each place it is
+
+    .. math::
+        \frac{T (n - 1)}{T n - 1}
+
+    times that of one.
+    """
+    batch_norm = norm.batch_norm
+    if isinstance(batch_norm, nn.SyncBatchNorm) and torch.distributed.is_initialized():
+        places = places * torch.distributed.get_world_size(batch_norm.process_group)
+    factor = copies * (places - 1) / (copies * places - 1)
+    momentum = batch_norm.momentum
+    kept = 1 - (1 / batch_norm.num_batches_tracked.to(before.dtype) if momentum is None else momentum)
+    # By its data: the backward pass remembers this buffer, and reads it only where it has not learnt.
+    batch_norm.running_var.data.mul_(factor).add_((1 - factor) * kept * before)
 
 
 class ConvPatchEmbedding(nn.Module):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from .holding import holding
 
 
 def recomputed(module: nn.Module, *inputs: Tensor) -> Any:
@@ -26,15 +27,11 @@ def _first_and_second_pass(module: nn.Module) -> tuple[AbstractContextManager, A
     return nullcontext(), _statistics_stay(module)
 
 
-@contextmanager
-def _statistics_stay(module: nn.Module) -> Iterator[None]:
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm, _, batches in before:
-        norm.momentum = 0.0
-        norm.num_batches_tracked = None if batches is None else batches.clone()
-    try:
-        yield
-    finally:
-        for norm, momentum, batches in before:
-            norm.momentum, norm.num_batches_tracked = momentum, batches
+def _statistics_stay(module: nn.Module) -> AbstractContextManager[None]:
+    changes: list[tuple[nn.Module, str, Any]] = []
+    for norm in module.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            changes.append((norm, "momentum", 0.0))
+            if norm.num_batches_tracked is not None:
+                changes.append((norm, "num_batches_tracked", norm.num_batches_tracked.clone()))
+    return holding(changes)

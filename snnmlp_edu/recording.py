@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 
 import torch
 from torch import Tensor, nn
 
+from .errors import InputError
+from .holding import holding, in_this_thread
 from .neurons import LIF
 
 
@@ -26,33 +27,22 @@ class Traces(dict[str, Tensor]):
         return {path: spikes.mean().item() for path, spikes in self.items()}
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> AbstractContextManager[None]:
     """Evaluation mode inside, and every module in its own mode again afterwards."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    return holding((module, "training", False) for module in model.modules())
 
 
-@contextmanager
-def uncompiled(model: nn.Module) -> Iterator[None]:
+def uncompiled(model: nn.Module) -> AbstractContextManager[None]:
     """Inside, modules that were compiled run as they are written: compiled code does not see a new hook."""
-    if any(module._compiled_call_impl is not None for module in model.modules()):
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    else:  # the stance would import the compiler, which takes seconds
-        yield
+    compiled = (module for module in model.modules() if module._compiled_call_impl is not None)
+    return holding((module, "_compiled_call_impl", None) for module in compiled)
 
 
 def record(model: nn.Module, images: Tensor, membranes: bool = False) -> Traces:
     """Run a network once and keep the output of every neuron layer.
 
     The network runs in evaluation mode and without gradients; its own mode, weights and statistics are
-    as before afterwards. In a ReLU twin the activations are kept.
+    as before afterwards. In a ReLU twin the activations are kept. Several threads may record one network.
 
     Args:
         model: any module that holds `LIF` (or `ReLU`) layers.
@@ -63,13 +53,15 @@ def record(model: nn.Module, images: Tensor, membranes: bool = False) -> Traces:
         Module path -> spikes `[T, B, H, W, C]`; `.membranes` likewise.
 
     Raises:
-        InputError: the images have another shape than the network takes.
+        InputError: the model is no module, or the images have another shape than the network takes.
 
     >>> from snnmlp_edu.registry import create_model
     >>> traces = record(create_model("mlp_spe_nano"), torch.rand(2, 1, 32, 32))
     >>> traces["stages.0.neuron"].shape
     torch.Size([4, 2, 16, 16, 12])
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"record got a {type(model).__name__} as its model; give a network, an nn.Module")
     traces = Traces()
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
@@ -83,6 +75,6 @@ def record(model: nn.Module, images: Tensor, membranes: bool = False) -> Traces:
                     if membranes and isinstance(layer, LIF):
                         traces.membranes[path] = layer.trace(inputs[0]).membrane
 
-                stack.callback(module.register_forward_hook(keep).remove)
+                stack.callback(module.register_forward_hook(in_this_thread(keep)).remove)
         model(images)
     return traces

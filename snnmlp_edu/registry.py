@@ -44,8 +44,8 @@ def _known() -> dict[str, _Entry]:
 
 def _find(name: str) -> _Entry:
     entries = _known()
-    if name not in entries:
-        hint = nearest(name, entries)
+    if not isinstance(name, str) or name not in entries:
+        hint = nearest(str(name), entries)
         raise InputError(f"there is no model named {name!r}{hint} (`snnmlp models` lists all)")
     return entries[name]
 

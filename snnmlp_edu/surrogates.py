@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .errors import InputError
+
 
 def _sigmoid(x: Tensor, slope: float) -> Tensor:
     s = torch.sigmoid(slope * x)
@@ -32,7 +34,8 @@ def _sigmoid(x: Tensor, slope: float) -> Tensor:
 
 
 def _atan(x: Tensor, slope: float) -> Tensor:
-    return (slope / 2) / (1 + (math.pi / 2 * slope * x) ** 2)
+    half_pi = math.asin(1)  # not math.pi: of numbers that are looked up, torch.compile makes inputs
+    return (slope / 2) / (1 + (half_pi * slope * x) ** 2)
 
 
 def _fast_sigmoid(x: Tensor, slope: float) -> Tensor:
@@ -75,18 +78,68 @@ def surrogate_derivative(x: Tensor, surrogate: str = "sigmoid", slope: float | N
     return derivative(x, default_slope if slope is None else slope)
 
 
-class _Spike(torch.autograd.Function):
+class _Slope(torch.autograd.Function):
+    """The surrogate derivative where it may not be differentiated itself, in whatever mode."""
+
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, surrogate: str, slope: float | None, inclusive: bool) -> Tensor:
+    def forward(x: Tensor, derivative: Callable[[Tensor, float], Tensor], slope: float) -> Tensor:
+        return derivative(x, slope)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        raise InputError("a spike has no second derivative; take first derivatives of spikes alone")
+
+    jvp = backward
+
+
+class _Spike(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor, derivative: Callable[[Tensor, float], Tensor], slope: float, inclusive: bool
+    ) -> Tensor:
+        return (x >= 0 if inclusive else x > 0).to(x.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, ctx.derivative, ctx.slope, _ = inputs
         ctx.save_for_backward(x)
-        ctx.surrogate, ctx.slope = surrogate, slope
+        ctx.save_for_forward(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (x,) = ctx.saved_tensors
+        return gradients[0] * _Slope.apply(x, ctx.derivative, ctx.slope), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return tangents[0] * _Slope.apply(x, ctx.derivative, ctx.slope)
+
+
+class _TracedSpike(torch.autograd.Function):
+    """The same as torch.compile takes it: without forward-mode derivatives and functions in functions."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, derivative: Callable[[Tensor, float], Tensor], slope: float, inclusive: bool
+    ) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.derivative, ctx.slope = derivative, slope
         return (x >= 0 if inclusive else x > 0).to(x.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (x,) = ctx.saved_tensors
-        return gradients[0] * surrogate_derivative(x, ctx.surrogate, ctx.slope), None, None, None
+        return gradients[0] * ctx.derivative(x, ctx.slope), None, None, None
 
 
 def spike(
@@ -95,9 +148,16 @@ def spike(
     r"""Fire where the membrane reaches the threshold: :math:`s = H(x)`, :math:`x = u - \theta`.
 
     Forward is the exact step, `>=` or, with `inclusive=False`, `>`. Backward multiplies by the
-    surrogate derivative. A second derivative does not exist and asking for it is an error.
+    surrogate derivative, and so do forward-mode derivatives.
+
+    Raises:
+        InputError: a second derivative is asked for, which does not exist.
 
     >>> spike(torch.tensor([-0.1, 0.0, 0.1]))
     tensor([0., 1., 1.])
     """
-    return _Spike.apply(x, surrogate, slope, inclusive)
+    derivative, default_slope = SURROGATES[surrogate]
+    # As a float of its own: torch.compile(dynamic=True) cannot hand the same looked-up number to two spikes.
+    slope = float(default_slope if slope is None else slope)
+    function = _TracedSpike if torch.compiler.is_compiling() else _Spike
+    return function.apply(x, derivative, slope, inclusive)

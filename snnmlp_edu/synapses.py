@@ -54,7 +54,7 @@ class AxisLinear(nn.Linear):
             return functional.linear(spikes, self.weight)
         seen = view_along(spikes, self.axis)  # [before, features, after]
         # torch.matmul would move all data to make one large product of a weight that learns.
-        return torch.bmm(self.weight.expand(len(seen), -1, -1), seen).view(spikes.shape)
+        return torch.bmm(self.weight.expand(seen.shape[0], -1, -1), seen).view(spikes.shape)
 
     def _side_by_side(self, parts: tuple[Tensor, ...]) -> Tensor:
         """The map of all parts: a sum of products, one for each part's columns of the weight."""

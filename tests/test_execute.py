@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -99,6 +102,39 @@ def test_counts_by_path_what_a_count_by_hand_finds(tiny: NetworkConfig, kernels:
 def test_single_precision_differs_by_rounding_alone(tiny: NetworkConfig, kernels: bool) -> None:
     folded, images = folded_network(tiny, torch.float32)
     torch.testing.assert_close(event_driven(folded)(images), folded(images), rtol=1e-4, atol=1e-5)
+
+
+def test_copies_run_on_events_by_themselves(tiny: NetworkConfig) -> None:
+    folded, images = folded_network(tiny)
+    fast = event_driven(folded)
+    twin = copy.deepcopy(fast)
+    torch.testing.assert_close(twin(images), folded(images), rtol=0, atol=1e-10)
+    assert twin.synaptic_operations
+    assert not fast.synaptic_operations
+
+
+@pytest.mark.parametrize("mode", ["events", "auto"])
+def test_several_threads_run_one_network(tiny: NetworkConfig, mode: Any) -> None:
+    folded, images = folded_network(tiny)
+    fast, expected = event_driven(folded, mode=mode), folded(images)
+    with ThreadPoolExecutor(4) as pool, torch.no_grad():
+        for found in pool.map(fast, [images] * 8):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+def test_a_broken_numba_gives_way_to_plain_operations(
+    tiny: NetworkConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folded, images = folded_network(tiny)
+    monkeypatch.setattr(events, "HAS_NUMBA", True)
+    monkeypatch.setitem(sys.modules, "snnmlp_edu.mfi.one_pass", None)  # importing it is an error now
+    events._loops_load.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="without numba"):
+            found = event_driven(folded)(images)
+    finally:
+        events._loops_load.cache_clear()
+    torch.testing.assert_close(found, folded(images), rtol=0, atol=1e-10)
 
 
 def test_two_threads_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from snnmlp_edu import LIF, NetworkConfig, NeuronConfig, firing
-from snnmlp_edu.compiled import CompilerMissing
+from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig, compiled, firing
 from snnmlp_edu.firing import fire, fire_and_keep
 from snnmlp_edu.layout import Axis, features_along, spread_along
 from snnmlp_edu.mixing import TokenMixing
@@ -163,23 +168,112 @@ def test_other_norms_and_neurons_go_one_after_the_other() -> None:
         assert not firing.joins(COMPILED, norm, "channel", x)
 
 
-def test_without_a_compiler_the_steps_follow_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*args: object) -> None:
-        raise CompilerMissing("no compiler")
+def two_steps(config: NeuronConfig) -> dict[str, Tensor]:
+    """Statistics and gradients of a synapse after two steps of training, by neurons that repay a compiler."""
+    torch.manual_seed(1)
+    linear = AxisLinear("channel", 6, 6, bias=False)  # a bias before a batch norm has no gradient but noise
+    synapse, neuron = Synapse(linear, BatchNorm("channel", 6)).double(), LIF(config)
+    for _ in range(2):
+        spikes = (torch.rand(4, 8, 16, 16, 6) < 0.5).double()
+        fired, current = synapse.fire_and_keep(neuron, spikes, shortcut=torch.rand_like(spikes))
+        (fired.sum() + current.square().sum()).backward()
+    gradients = {name: p.grad for name, p in synapse.named_parameters() if p.grad is not None}
+    return {**synapse.state_dict(), **{f"gradient of {name}": g for name, g in gradients.items()}}
 
-    norm, x = BatchNorm("channel", 6).eval(), torch.randn(4, 8, 16, 16, 6)
-    expected = EAGER(norm(x))
-    monkeypatch.setattr(firing, "run_scan", fail)
-    assert torch.equal(fire(LIF(), norm, "channel", x), expected)
+
+def refuse(*refused: str) -> Any:
+    """A torch.compile that cannot compile the scans of these names."""
+    real = torch.compile
+
+    def compile_some(function: Any, **options: Any) -> Any:
+        if any(function.__name__.startswith(f"{name}_") for name in refused):
+            return Mock(side_effect=RuntimeError("C++ compile error"))
+        return real(function, **options)
+
+    return compile_some
 
 
-def test_all_layers_and_shapes_share_few_graphs() -> None:
+@pytest.mark.filterwarnings("ignore:LIF neurons run without a compiler")
+@pytest.mark.parametrize(
+    "refused",
+    [("forward_scan", "backward_scan"), ("forward_scan_with_current",), ("backward_scan_with_current",)],
+    ids=["all", "some", "backward"],
+)
+def test_without_a_compiler_training_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, refused: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(compiled, "_graphs", {})
+    monkeypatch.setattr(torch, "compile", refuse(*refused))
+    torch.testing.assert_close(
+        two_steps(NeuronConfig(beta=0.45)), two_steps(NeuronConfig(beta=0.45, backend="eager"))
+    )
+
+
+@pytest.mark.filterwarnings("ignore:LIF neurons run without a compiler")
+def test_a_graph_that_fails_in_the_middle_of_training_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def fails_later(function: Any, **options: Any) -> Any:
+        def call(*tensors: Tensor) -> Any:
+            calls.append(function.__name__)
+            if len(calls) > 3:  # both passes were tried once, and the first forward pass went well
+                raise RuntimeError("No space left on device")
+            return function(*tensors)
+
+        return call
+
+    monkeypatch.setattr(compiled, "_graphs", {})
+    monkeypatch.setattr(torch, "compile", fails_later)
+    torch.testing.assert_close(
+        two_steps(NeuronConfig(beta=0.45)), two_steps(NeuronConfig(beta=0.45, backend="eager"))
+    )
+    assert len(calls) == 5  # each graph fails once
+
+
+def test_no_statistics_learn_where_the_backend_asked_for_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_graphs", {})
+    monkeypatch.setattr(torch, "compile", refuse("forward_scan"))
+    for way in ("configuration", "environment"):
+        norm, x = BatchNorm("channel", 6), torch.randn(4, 8, 16, 16, 6)
+        before = copy.deepcopy(norm.state_dict())
+        if way == "environment":
+            monkeypatch.setenv("SNNMLP_LIF_BACKEND", "compiled")
+        neuron = LIF(NeuronConfig(backend="compiled" if way == "configuration" else "auto"))
+        with pytest.raises(InputError, match="'compiled' is not possible"):
+            fire(neuron, norm, "channel", x)
+        torch.testing.assert_close(norm.state_dict(), before, rtol=0, atol=0)
+
+
+PROGRAM = """
+import torch
+from snnmlp_edu import LIF, NeuronConfig
+from snnmlp_edu.normalisation import BatchNorm
+from snnmlp_edu.synapses import AxisLinear, Synapse
+found = []
+for backend in ("auto", "eager"):
+    torch.manual_seed(0)
+    synapse = Synapse(AxisLinear("channel", 6, 6, bias=False), BatchNorm("channel", 6)).double()
+    for _ in range(2):
+        spikes = torch.rand(4, 8, 16, 16, 6).double()
+        synapse.fire(LIF(NeuronConfig(backend=backend)), spikes).sum().backward()
+    found.append({**synapse.state_dict(), "gradient": synapse.linear.weight.grad})
+torch.testing.assert_close(*found)
+"""
+
+
+def test_a_machine_without_a_compiler_trains_alike(tmp_path: Path) -> None:
+    environment = os.environ | {"CXX": "missing-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("run without a compiler") == 1, done.stderr
+
+
+def test_all_layers_and_shapes_share_few_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """One graph a pass for each layout, with and without shortcut, whatever the layer's shape."""
     torch._dynamo.utils.counters.clear()
     torch._dynamo.reset()
-    from snnmlp_edu.compiled import _compile
-
-    _compile.cache_clear()
+    monkeypatch.setattr(compiled, "_graphs", {})
     for batch, side, channels in ((2, 4, 6), (3, 8, 12), (5, 2, 24)):
         x = torch.randn(2, batch, side, side, channels, requires_grad=True)
         for axis in ("channel", "width", "height", "token"):

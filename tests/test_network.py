@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import copy
 import gc
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, get_args
 
 import pytest
@@ -135,6 +137,116 @@ def test_presenting_ends_with_an_error_inside(tiny: NetworkConfig) -> None:
     with pytest.raises(InputError, match="time_steps"), network.presenting(1):
         network(images)
     assert network.forward_steps(images).shape[0] == tiny.time_steps
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5, "2", None, True])
+def test_no_other_number_of_steps_is_presented(tiny: NetworkConfig, steps: Any) -> None:
+    with pytest.raises(InputError, match="time_steps"), SpikingMLP(tiny).presenting(steps):
+        pass
+
+
+def test_each_thread_presents_as_often_as_it_asks_for(tiny: NetworkConfig) -> None:
+    network, images = SpikingMLP(tiny).eval(), torch.rand(2, 2, 8, 8)
+
+    def run(steps: int) -> Tensor:
+        with network.presenting(steps), torch.no_grad():
+            return network.forward_steps(images)
+
+    expected = {steps: run(steps) for steps in (1, 2, 4, 5)}
+    with ThreadPoolExecutor(4) as pool:
+        for steps, found in zip([1, 2, 4, 5] * 10, pool.map(run, [1, 2, 4, 5] * 10), strict=True):
+            assert torch.equal(found, expected[steps])
+
+
+def test_presenting_holds_until_its_own_end(tiny: NetworkConfig) -> None:
+    network, images = SpikingMLP(tiny).eval(), torch.rand(2, 2, 8, 8)
+    other = copy.deepcopy(network)
+    with network.presenting(2):
+        with network.presenting(5):
+            assert len(network.forward_steps(images)) == 5
+            assert len(other.forward_steps(images)) == len(copy.deepcopy(network).forward_steps(images)) == 3
+        assert len(network.forward_steps(images)) == 2
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_the_stem_counts_every_step(tiny: NetworkConfig, momentum: float | None) -> None:
+    """Its statistics are those of a batch norm over T copies of each image, which nobody has to make."""
+    stem: Any = SpikingMLP(tiny).double().train().stages[0].embedding
+    stem.embed.norm.batch_norm.momentum = momentum
+    reference = nn.BatchNorm2d(tiny.dim, momentum=momentum).double()
+    for _ in range(3):
+        images = torch.rand(2, 2, 8, 8, dtype=torch.float64)
+        current = reference(stem.embed.conv(images).repeat(tiny.time_steps, 1, 1, 1))
+        found = stem(images)
+        torch.testing.assert_close(found.flatten(0, 1).permute(0, 3, 1, 2), current)
+        found.sum().backward()
+    state = stem.embed.norm.batch_norm.state_dict()
+    torch.testing.assert_close(dict(state), dict(reference.state_dict()), rtol=1e-12, atol=1e-15)
+
+
+def test_torch_compile_and_export_make_one_graph_for_all_batches() -> None:
+    config = NetworkConfig(dim=6, depths=(1,), patch_size=4, image_size=16, in_channels=2, num_classes=5)
+    network = shaken(config).eval().float()
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = torch.compile(network, backend="eager", fullgraph=True, dynamic=True)
+    batch = torch.export.Dim("batch", min=2, max=64)
+    images = torch.rand(17, 2, 16, 16)
+    exported = torch.export.export(network, (images[:3],), dynamic_shapes=({0: batch},)).module()
+    expected = network(images)
+    for size in (3, 5, 8, 9, 12, 17):
+        torch.testing.assert_close(compiled(images[:size]), expected[:size])
+        torch.testing.assert_close(exported(images[:size]), expected[:size])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_transforms_of_a_network_find_what_loops_find(tiny: NetworkConfig) -> None:
+    network = shaken(tiny).eval()
+    images, tangents = torch.rand(2, 3, 2, 8, 8, dtype=torch.float64)
+    one_by_one = torch.func.vmap(lambda image: network(image.unsqueeze(0)).squeeze(0))(images)
+    torch.testing.assert_close(one_by_one, network(images))
+    gradient = torch.func.grad(lambda x: network(x).square().sum())(images)
+    tracked = images.clone().requires_grad_()
+    torch.testing.assert_close(gradient, torch.autograd.grad(network(tracked).square().sum(), tracked)[0])
+    logits, slopes = torch.func.jvp(network, (images,), (tangents,))
+    torch.testing.assert_close((slopes * 2 * logits).sum(), (gradient * tangents).sum())
+
+
+def test_a_default_of_double_precision_makes_networks_of_it(tiny: NetworkConfig) -> None:
+    single = SpikingMLP(tiny).eval()
+    images = torch.rand(2, 2, 8, 8)
+    expected = single(images)
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.testing.assert_close(single(images), expected, rtol=0, atol=0)
+        double = SpikingMLP(tiny)
+        logits = double(images.double())
+        logits.sum().backward()
+        assert {logits.dtype, *(p.grad.dtype for p in double.parameters())} == {torch.float64}
+        current = torch.randn(3, 40, dtype=torch.float32) * 2 + 1
+        for backend in ("eager", "compiled", "snntorch"):
+            neuron = SpikingMLP(tiny.replace(neuron={"backend": backend})).stages[0].neuron
+            assert neuron(current).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [({"dtype": torch.float64}, "float64"), ({"device": "meta"}, "meta")]
+)
+def test_images_of_another_precision_or_device_are_refused(
+    tiny: NetworkConfig, change: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(InputError, match=named):
+        SpikingMLP(tiny)(torch.rand(2, 2, 8, 8).to(**change))
+
+
+@pytest.mark.parametrize("config", [None, {"dim": 6}, NetworkConfig])
+def test_a_network_takes_a_configuration(config: Any) -> None:
+    with pytest.raises(InputError, match="NetworkConfig"):
+        SpikingMLP(config)
 
 
 def test_the_order_of_a_batch_and_earlier_batches_do_not_matter(tiny: NetworkConfig) -> None:

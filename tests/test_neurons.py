@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import lif
+from snntorch import utils
 from torch.utils.flop_counter import FlopCounterMode
 
 from snnmlp_edu import LIF, InputError, NeuronConfig, lif_step, lif_trace
@@ -193,20 +194,59 @@ def test_nine_neurons_and_step_counts_meet_no_recompile_limit_of_eight() -> None
                 assert torch.equal(LIF(config)(current), lif_trace(current, config).spikes)
 
 
-@pytest.mark.parametrize("transform", ["double backward", "vmap", "grad"])
-def test_what_autograd_cannot_do_here_is_a_clear_error(transform: str) -> None:
-    neuron = LIF(NeuronConfig(backend="compiled"))
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by PyTorch, for its own transforms
+def test_a_second_derivative_is_refused() -> None:
     x = torch.rand(3, 4, requires_grad=True)
-    if transform == "double backward":
+    for backend, error in (("eager", InputError), ("compiled", RuntimeError)):
+        neuron = LIF(NeuronConfig(backend=backend))  # type: ignore[arg-type]
         (gradient,) = torch.autograd.grad((neuron(x) * x).sum(), x, create_graph=True)
-        with pytest.raises(RuntimeError, match="once_differentiable"):
+        with pytest.raises(error, match=r"second derivative|once_differentiable"):
             gradient.sum().backward()
-    elif transform == "vmap":
-        with pytest.raises(RuntimeError, match=r"autograd\.Function"):
-            torch.func.vmap(neuron, in_dims=1)(x)
-    else:
-        with pytest.raises(RuntimeError, match=r"autograd\.Function"):
-            torch.func.grad(lambda y: neuron(y).sum())(x)
+        for twice in (torch.func.hessian, lambda f: torch.func.jacrev(torch.func.jacrev(f))):
+            with pytest.raises(InputError, match="second derivative"):
+                twice(lambda y, neuron=neuron: (neuron(y) * y).sum())(x.detach())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by PyTorch, for its own transforms
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_transforms_find_what_the_loop_finds(backend: str) -> None:
+    neuron = LIF(NeuronConfig(backend=backend, reset="soft", surrogate="atan"))  # type: ignore[arg-type]
+    eager = LIF(NeuronConfig(backend="eager", reset="soft", surrogate="atan"))
+    current, tangent, weight = torch.randn(3, 4, 3, 5, dtype=torch.float64) * 2 + 1
+    tracked = current.clone().requires_grad_()
+    spikes = eager(tracked)
+    (gradient,) = torch.autograd.grad((spikes * weight).sum(), tracked)
+    expected = spikes.detach()
+    assert torch.equal(torch.func.vmap(neuron, in_dims=1, out_dims=1)(current), expected)
+
+    def total(now: torch.Tensor, its_weight: torch.Tensor) -> torch.Tensor:
+        return (neuron(now) * its_weight).sum()
+
+    torch.testing.assert_close(torch.func.grad(total)(current, weight), gradient)
+    alone = torch.func.vmap(torch.func.grad(total), in_dims=1, out_dims=1)
+    torch.testing.assert_close(alone(current, weight), gradient)
+    spikes, slopes = torch.func.jvp(neuron, (current,), (tangent,))
+    assert torch.equal(spikes, expected)
+    torch.testing.assert_close((slopes * weight).sum(), (gradient * tangent).sum())
+    with torch.autograd.forward_ad.dual_level():
+        dual = neuron(torch.autograd.forward_ad.make_dual(current, tangent))
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(dual).tangent, slopes)
+
+
+@pytest.mark.parametrize("surrogate", sorted(SURROGATES))
+def test_torch_compile_takes_neurons_of_any_size(surrogate: Any) -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    neuron = LIF(NeuronConfig(surrogate=surrogate, beta=0.3))
+    compiled = torch.compile(neuron, dynamic=True, fullgraph=True, backend="aot_eager")
+    for size in (3, 5, 8):
+        current = (torch.randn(4, size) * 2 + 1).requires_grad_()
+        spikes, expected = compiled(current), neuron(current)
+        assert torch.equal(spikes, expected)
+        torch.testing.assert_close(
+            torch.autograd.grad(spikes.sum(), current), torch.autograd.grad(expected.sum(), current)
+        )
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 @torch._dynamo.config.patch(disable=True)
@@ -312,6 +352,46 @@ def test_a_current_without_time_is_refused() -> None:
     for current in (torch.tensor(1.0), torch.zeros(0, 3)):
         with pytest.raises(InputError, match="the first axis must be time"):
             LIF()(current)
+
+
+@pytest.mark.parametrize(
+    "current",
+    [None, [1.0, 2.0], torch.ones(2, dtype=torch.bool), torch.ones(2) * 1j, torch.ones(2, 3).to_sparse()],
+    ids=["None", "list", "bool", "complex", "sparse"],
+)
+def test_a_current_is_a_tensor_of_real_numbers(current: Any) -> None:
+    config = NeuronConfig()
+    for call in (LIF(), LIF(NeuronConfig(backend="compiled"))):
+        with pytest.raises(InputError, match="current"):
+            call(current)
+    with pytest.raises(InputError, match="current"):
+        lif_trace(current, config)
+    with pytest.raises(InputError, match="current"):
+        lif_step(current, None, config)
+
+
+def test_a_step_takes_the_state_of_the_last_one() -> None:
+    _, state = lif_step(torch.ones(2, 1), None, NeuronConfig())
+    for other in (state, state.membrane):
+        with pytest.raises(InputError, match="state"):
+            lif_step(torch.ones(3), other, NeuronConfig())  # type: ignore[arg-type]
+    for config in ({"beta": 0.5}, NeuronConfig):
+        with pytest.raises(InputError, match="NeuronConfig"):
+            LIF(config)  # type: ignore[arg-type]
+
+
+def test_a_network_of_snntorch_beside_ours_keeps_its_state() -> None:
+    current, config = torch.randn(3, 40) * 2 + 1, NeuronConfig(backend="snntorch", inclusive=False)
+    theirs = snntorch.Leaky(beta=0.5, init_hidden=True)
+    theirs(current[0])
+    membrane, known = theirs.mem.clone(), list(snntorch.SpikingNeuron.instances)
+    expected = LIF(NeuronConfig(backend="eager", inclusive=False))(current)
+    assert torch.equal(LIF(config)(current), expected)
+    assert torch.equal(theirs.mem, membrane)
+    assert list(map(id, snntorch.SpikingNeuron.instances)) == list(map(id, known))
+    utils.reset(torch.nn.Sequential(theirs))
+    assert torch.equal(LIF(config)(current), expected)
+    snntorch.SpikingNeuron.instances.remove(theirs)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

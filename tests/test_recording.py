@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import pytest
 import torch
 
@@ -79,3 +82,28 @@ def test_compiled_blocks_hide_nothing(tiny: NetworkConfig) -> None:
     assert all(torch.equal(spikes, expected[path]) for path, spikes in traces.items())
     assert count_operations(model, images) == cost
     assert torch.equal(input_gradients(model, path, images, [(0, 0)]).maps, fields.maps)
+
+
+def test_several_threads_record_one_network(tiny: NetworkConfig) -> None:
+    model = SpikingMLP(tiny).train()
+    images = torch.rand(12, 2, 2, 8, 8) * 5
+
+    def run(number: int) -> dict[str, torch.Tensor]:
+        with model.presenting(1 + number % 3):
+            return record(model, images[number])
+
+    expected = [run(number) for number in range(12)]
+    statistics = {name: value.clone() for name, value in model.state_dict().items()}
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(run, [*range(12)] * 3))
+    for number, traces in enumerate(found):
+        torch.testing.assert_close(dict(traces), dict(expected[number % 12]), rtol=0, atol=0)
+    assert all(module.training for module in model.modules())
+    torch.testing.assert_close(dict(model.state_dict()), statistics, rtol=0, atol=0)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("model", [3, None, "mlp_spe_nano"])
+def test_only_networks_are_recorded(model: Any) -> None:
+    with pytest.raises(InputError, match=r"nn\.Module"):
+        record(model, torch.rand(2, 2, 8, 8))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..holding import in_this_thread
 from ..mfi.event_layers import EventMap
 from ..mfi.execute import Faster
 from ..mfi.known import refuse_unknown
@@ -67,7 +68,7 @@ def count_operations(
         for path, module in network.named_modules():
             see = tally.observer(path, module)
             if see is not None:
-                hooks.callback(module.register_forward_hook(_hook(see, path)).remove)
+                hooks.callback(module.register_forward_hook(in_this_thread(_hook(see, path))).remove)
         network(images)
     return tally.cost(mac_joules, accumulate_joules)
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..holding import in_this_thread
 from ..racing import race
 from ..recording import record
 from .calibration import calibrate
@@ -104,7 +105,7 @@ def _time_layers(folded: nn.Module, fast: Any, images: Tensor, rate: float, repe
         def keep(layer: nn.Module, spikes: tuple[Tensor, ...], path: str = path) -> None:
             reached[path] = spikes
 
-        hooks.append(folded.get_submodule(path).register_forward_pre_hook(keep))
+        hooks.append(folded.get_submodule(path).register_forward_pre_hook(in_this_thread(keep)))
     try:
         folded(images)
     finally:

@@ -12,7 +12,9 @@ and an addition. No product is formed.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -49,7 +51,17 @@ def runs_compiled(*tensors: Tensor) -> bool:
     """
     if not HAS_NUMBA or torch._C._len_torch_dispatch_stack() > 0:
         return False
-    return all(tensor.is_cpu and not tensor.requires_grad for tensor in tensors)
+    return all(tensor.is_cpu and not tensor.requires_grad for tensor in tensors) and _loops_load()
+
+
+@functools.cache
+def _loops_load() -> bool:
+    try:
+        importlib.import_module("snnmlp_edu.mfi.one_pass")
+    except Exception as error:  # numba is there and does not fit what else is installed
+        warnings.warn(f"events are found and added without numba, which is slower: {error}", stacklevel=2)
+        return False
+    return True
 
 
 def find_events(*parts: Tensor) -> Events:

@@ -126,17 +126,18 @@ class Faster(Synapse):
         def run(form: nn.Module) -> Any:
             return (form if method == "forward" else getattr(form, method))(*neuron, *spikes, **more)
 
-        if self.dense is not None and self.events is not None:
-            events_ms, dense_ms = fastest_ms(lambda: run(self.events)), fastest_ms(lambda: run(self.dense))
+        dense, events = self.dense, self.events  # another thread may choose meanwhile
+        if dense is not None and events is not None:
+            events_ms, dense_ms = fastest_ms(lambda: run(events)), fastest_ms(lambda: run(dense))
             rate = sum(float(part.mean()) for part in spikes) / len(spikes)
-            map_ = self.events.linear if isinstance(self.events, EventSynapse) else self.events
+            map_ = events.linear if isinstance(events, EventSynapse) else events
             if events_ms < MARGIN * dense_ms:
-                self.dense, mode = None, "events"
+                self.dense, dense, mode = None, None, "events"
             else:
-                self.events, mode = None, "dense"
+                self.events, events, mode = None, None, "dense"
                 map_.operations.pop(map_.path, None)
             self.choices[map_.path] = Choice(mode, rate, events_ms, dense_ms)
-        return run(self.events or self.dense)
+        return run(events or dense)
 
 
 def fastest_ms(run: Callable[[], object], repetitions: int = REPETITIONS) -> float:

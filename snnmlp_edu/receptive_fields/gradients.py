@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..data.transforms import check_finite
 from ..errors import InputError
+from ..holding import in_this_thread
 from ..neurons import LIF, plain_steps
 from ..recording import evaluating, uncompiled
 from .fields import Fields, Position, choose_units, neuron_layer
@@ -60,7 +61,7 @@ def input_gradients(
         raise _Reached  # what lies behind the layer has no part in its gradient
 
     with evaluating(model), uncompiled(model), plain_steps():  # gradients of many units are taken at once
-        hook = layer.register_forward_hook(keep)
+        hook = layer.register_forward_hook(in_this_thread(keep))
         try:
             with torch.no_grad():
                 _run(model, images[:1])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..holding import in_this_thread
 
 SILENT, RESTLESS = 0.001, 0.9
 
@@ -51,7 +52,7 @@ def first_broken_layer(model: nn.Module, images: Tensor) -> str | None:
             def hook(module: nn.Module, _: Any, outputs: Any, path: str = path) -> None:
                 look(path, module, outputs)
 
-            stack.callback(module.register_forward_hook(hook).remove)
+            stack.callback(module.register_forward_hook(in_this_thread(hook)).remove)
         model(images)
     return found[0] if found else None
 
