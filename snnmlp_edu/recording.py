@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from .inputs import check_network_input
 from .neurons import LIF
 
 
@@ -63,13 +64,15 @@ def record(model: nn.Module, images: Tensor, membranes: bool = False) -> Traces:
         Module path -> spikes `[T, B, H, W, C]`; `.membranes` likewise.
 
     Raises:
-        InputError: the images have another shape than the network takes.
+        InputError: there are no images, they are not finite, or of another shape or type than the network
+            takes.
 
     >>> from snnmlp_edu.registry import create_model
     >>> traces = record(create_model("mlp_spe_nano"), torch.rand(2, 1, 32, 32))
     >>> traces["stages.0.neuron"].shape
     torch.Size([4, 2, 16, 16, 12])
     """
+    check_network_input(images, model)
     traces = Traces()
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from ..checkpoints import hash_tensors, load_checkpoint
+from ..checkpoints import CHECKPOINT, hash_tensors, load_checkpoint
 from ..data.datasets import train_validation_split
 from ..data.sources import open_source
 from ..errors import InputError
 from ..registry import create_model
 from ..training import describe_accuracy, fit
 from ..training.recipe import Recipe, load_recipe
-from ..training.resume import CHECKPOINT, RECIPE, SavedRun, differences
+from ..training.resume import RECIPE, SavedRun, differences
 from . import measurement, provenance
 from .plans import FREE, Plan, load_plan, recipe_fields, recipe_sha256
 from .record import Record

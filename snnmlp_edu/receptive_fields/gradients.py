@@ -9,8 +9,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..data.transforms import check_finite
 from ..errors import InputError
+from ..inputs import check_finite
 from ..neurons import LIF, plain_steps
 from ..recording import evaluating, uncompiled
 from .fields import Fields, Position, choose_units, neuron_layer

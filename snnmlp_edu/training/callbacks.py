@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ..checkpoints import save_checkpoint
+from ..checkpoints import CHECKPOINT, save_checkpoint
 from ..data.files import write_atomically
 from ..data.transforms import Preprocessing
 from ..network import SpikingNetwork
@@ -20,7 +20,7 @@ from .module import TrainingModule
 from .optimisation import Plan
 from .pace import Pace, in_words
 from .processes import on_first
-from .resume import CHECKPOINT, writing
+from .resume import writing
 from .run_folder import RunFolder
 
 HISTORY = "epochs.csv"

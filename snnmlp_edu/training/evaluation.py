@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,8 +14,9 @@ from ..data.imagenet import same_classes
 from ..data.picture_sets import PictureSet
 from ..data.settings import Loading, cores
 from ..data.sources import ImageSource, open_source
-from ..data.transforms import Preprocessing, check_finite
+from ..data.transforms import Preprocessing
 from ..errors import InputError
+from ..inputs import check_labels, check_pixels
 from ..recording import evaluating
 
 BATCH_SIZE = 200
@@ -37,18 +38,19 @@ def evaluate(
         model: takes `[B, C, H, W]` and returns logits `[B, classes]`.
         preprocessing: from the stored pixels to the network's input.
         images: uint8 `[N, c, h, w]`, or floating point in 0 to 1.
-        labels: int64 `[N]`.
+        labels: int64 `[N]`, each below the number of classes.
         batch_size: images in a pass.
 
     Raises:
-        InputError: there are no images, not as many labels, or an image is NaN or infinite.
+        InputError: there are no images, not as many labels, an image is NaN, infinite or out of range, or a
+            label is no whole number or none of the classes.
     """
-    if len(images) != len(labels) or len(images) == 0:
-        raise InputError(f"there are {len(images)} images and {len(labels)} labels; give as many of each")
-    check_finite(images)
-    return _evaluate(
-        model, preprocessing, zip(images.split(batch_size), labels.split(batch_size), strict=True)
-    )
+    check_pixels(images)
+    check_labels(labels, len(images))
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+    batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    return _evaluate(model, preprocessing, batches)
 
 
 def evaluate_pictures(
@@ -72,15 +74,18 @@ def evaluate_pictures(
         in_order(count, batch_size),
         (loading or Loading()).on_machine(cores(), cuda),
     )
-    return _evaluate(model, preprocessing, batches)
+    return _evaluate(model, preprocessing.normalise, batches)
 
 
-def _evaluate(model: nn.Module, preprocessing: Preprocessing, batches: Iterable[Any]) -> tuple[int, int]:
+def _evaluate(
+    model: nn.Module, prepare: Callable[[Tensor], Tensor], batches: Iterable[Any]
+) -> tuple[int, int]:
     device = next(model.parameters()).device
     correct = total = 0
     with evaluating(model), torch.no_grad():
         for images, labels in map(sound, batches):
-            logits = model(preprocessing(images.to(device)))
+            logits = model(prepare(images.to(device)))
+            check_labels(labels, len(images), logits.shape[1])
             correct += int((logits.argmax(1) == labels.to(device)).sum())
             total += len(labels)
     return correct, total

@@ -16,12 +16,13 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ..checkpoints import load_checkpoint, require_rebuildable
+from ..checkpoints import CHECKPOINT, load_checkpoint, require_rebuildable
 from ..data.files import write_atomically
 from ..data.sources import ImageSource
 from ..errors import InputError, Preempted
 from ..network import SpikingNetwork
 from ..plots import plot_learning_curves
+from ..precision import single_precision
 from ..registry import build_model, create_model
 from ..transfer import Transfer
 from .callbacks import KeepBest, StopAfter
@@ -35,7 +36,7 @@ from .pace import Pace
 from .processes import ReportedByFirst, is_first_process, on_first, place
 from .progress import TensorBoardCurves, TrainingBar
 from .recipe import Recipe, load_recipe
-from .resume import CHECKPOINT, LAST, SavedRun, StateIO, how_to_resume, writing
+from .resume import LAST, SavedRun, StateIO, how_to_resume, writing
 from .run_folder import RunFolder
 from .start import starting_weights
 
@@ -81,6 +82,7 @@ class TrainingResult:
         return f"test accuracy {describe_accuracy(self.test_correct, self.test_total)}"
 
 
+@single_precision()
 def fit(
     model_or_preset: SpikingNetwork | str | None = None,
     recipe: Recipe | str | Path | None = None,

@@ -95,7 +95,7 @@ def measure(recipe: Recipe | str | Path, seconds: float = 10.0, /, **overrides: 
         batch = next(batches)  # what workers had ready when the clock starts would count as too fast
     delivered = _rate(lambda: len(next(batches)[1]), seconds)
     images, labels = (part.to(device) for part in batch)
-    step = _training_step(model.to(device), recipe, data.preprocessing(images), labels)
+    step = _training_step(model.to(device), recipe, data.preprocessing.normalise(images), labels)
     step()  # which compiles
     return LoaderBenchmark(
         loader=delivered,

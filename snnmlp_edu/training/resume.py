@@ -19,7 +19,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from ..checkpoints import read_tensors, write_tensors
+from ..checkpoints import CHECKPOINT, read_tensors, write_tensors
 from ..config import NetworkConfig
 from ..errors import InputError
 from ..network import SpikingNetwork
@@ -27,7 +27,6 @@ from ..registry import build_model
 from .recipe import Recipe, load_recipe
 
 LAST = "last.safetensors"
-CHECKPOINT = "checkpoint.safetensors"
 RECIPE = "recipe.yaml"
 DESCRIPTION = ("recipe", "config", "preprocessing", "data", "processes")
 # Recipe fields that do not change what is computed. Images may have moved: what they are is compared apart.
