@@ -9,6 +9,7 @@ from inspect import signature
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from typer.core import TyperGroup
 
 from .errors import InputError
@@ -77,6 +78,11 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             place[last] = text
     return changes
+
+
+def plain_console() -> Console:
+    """A console that shows names and paths as they are: [brackets] and :colons: mean nothing."""
+    return Console(markup=False, emoji=False)
 
 
 def refuse_options(changes: dict[str, Any], function: Callable[..., Any]) -> None:

@@ -13,11 +13,18 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from . import prediction
-from .arguments import Json, OneLineErrors, Overrides, Source, TrainedNetwork, parse_overrides
+from .arguments import (
+    Json,
+    OneLineErrors,
+    Overrides,
+    Source,
+    TrainedNetwork,
+    parse_overrides,
+    plain_console,
+)
 from .checkpoints import load_checkpoint
 from .data_commands import data_app
 from .errors import InputError
@@ -76,7 +83,7 @@ def models(as_json: Json = False) -> None:
             str(row["num_classes"]),
             str(row["time_steps"]),
         )
-    Console().print(table)
+    plain_console().print(table)
 
 
 @app.command(epilog="Example: snnmlp evaluate mlp_spe_nano")
@@ -163,7 +170,7 @@ def bench(
         table = Table("task", "contestant", *right)
         for row in benchmark_report.rows(measured):
             table.add_row(*row)
-        Console().print(table)
+        plain_console().print(table)
     if plot is not None:  # last: should it fail, the minutes of measuring are not lost
         plot_sweeps(measured["sweeps"]).savefig(plot)
 
@@ -210,7 +217,7 @@ def audit(source: Source, overrides: Overrides = None, as_json: Json = False) ->
         print(json.dumps({"origin": loaded.origin, "not_folded": not_folded, **found.to_dict()}, indent=2))
     else:
         print(loaded.origin)
-        console = Console()
+        console = plain_console()
         widths = found.widths(console.width - len(report.COLUMNS))
         for title, groups in found.sections().items():
             columns = [Column(name, width=width) for name, width in zip(report.COLUMNS, widths, strict=True)]
@@ -242,5 +249,5 @@ def cost(source: Source, overrides: Overrides = None, as_json: Json = False) -> 
     for row in table.cells(counted):
         shown.add_row(*row)
     print(f"{loaded.origin}: operations of one image")
-    Console().print(shown)
+    plain_console().print(shown)
     print("\n".join(table.summary(counted, twin)))

@@ -10,12 +10,11 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Column
 from rich.table import Table as Shown
 
 from . import ledger
-from .arguments import Json, parse_overrides, refuse_options
+from .arguments import Json, parse_overrides, plain_console, refuse_options
 from .errors import InputError, Preempted
 from .ledger import tables, verification
 
@@ -153,4 +152,4 @@ def _show(columns: Sequence[str], rows: Sequence[Sequence[str]], leading: int = 
     shown = Shown(first, *numbers, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), leading=leading)
     for row in rows:
         shown.add_row(*row)
-    Console().print(shown)
+    plain_console().print(shown)

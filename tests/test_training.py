@@ -148,6 +148,25 @@ def test_bad_recipe_file(text: str, message: str, tmp_path: Path) -> None:
         load_recipe(file)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 1e-3), ("1.0e-3", 1e-3), ("2E+1", 20.0), ("1.5e1", 15.0), (".5e0", 0.5), ("4.e-2", 0.04)],
+)
+def test_numbers_with_an_exponent_are_numbers(text: str, value: float, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    neuron = f"model: {{neuron: {{threshold: {text}}}}}"
+    file.write_text(f"source: ours\nepochs: 1\nlearning_rate: {text}\n{neuron}\n")
+    found = load_recipe(file)
+    assert (found.learning_rate, found.model["neuron"]["threshold"]) == (value, value)
+
+
+def test_text_that_looks_like_a_number_stays_text(tmp_path: Path, recipe: Recipe) -> None:
+    file = tmp_path / "mine.yaml"
+    for text in ("1e5", "0x1", "2.5e-3", "true", "1_000"):
+        file.write_text(recipe.replace(name=text, source=text).to_yaml())
+        assert load_recipe(file) == recipe.replace(name=text, source=text)
+
+
 def test_unknown_recipe() -> None:
     with pytest.raises(
         InputError, match=r"there is no recipe 'fashion_smok'; did you mean 'fashion_smoke'\?"

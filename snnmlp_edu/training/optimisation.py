@@ -90,11 +90,21 @@ class Plan:
     @property
     def learning_rate(self) -> float:
         """The highest learning rate, scaled as the recipe says."""
+        return self.recipe.learning_rate * self._rate_scale
+
+    @property
+    def min_learning_rate(self) -> float | None:
+        """Where the schedule ends, scaled as the highest rate is; None leaves it to the schedule."""
+        lowest = self.recipe.min_learning_rate
+        return None if lowest is None else lowest * self._rate_scale
+
+    @property
+    def _rate_scale(self) -> float:
         recipe = self.recipe
         if recipe.scale_learning_rate is None or recipe.base_batch is None:
-            return recipe.learning_rate
+            return 1.0
         ratio = self.images_a_step / recipe.base_batch
-        return recipe.learning_rate * (math.sqrt(ratio) if recipe.scale_learning_rate == "sqrt" else ratio)
+        return math.sqrt(ratio) if recipe.scale_learning_rate == "sqrt" else ratio
 
     def _product(self) -> str:
         parts = [f"{self.recipe.batch_size // self.processes} images"]
@@ -154,10 +164,10 @@ def make_schedule(optimizer: Optimizer, plan: Plan) -> LRScheduler:
     for `cosine`, with m the lowest rate; `constant` stays at 1 after its warm-up; `one_cycle` is PyTorch's.
     """
     recipe, steps, highest = plan.recipe, plan.steps, plan.learning_rate
+    lowest = plan.min_learning_rate
     warmup = plan.warmup * steps
     if recipe.schedule == "one_cycle":
-        initial, lowest = 25.0, recipe.min_learning_rate
-        final = 1e4
+        initial, final = 25.0, 1e4
         if lowest is not None:
             final = highest / initial / lowest if lowest > 0 else math.inf
         return OneCycleLR(
@@ -171,7 +181,7 @@ def make_schedule(optimizer: Optimizer, plan: Plan) -> LRScheduler:
             # One-cycle would also move the first moment's decay; a recipe names one momentum.
             cycle_momentum=False,
         )
-    lowest_part = (recipe.min_learning_rate or 0.0) / highest
+    lowest_part = (lowest or 0.0) / highest
 
     def part(step: int) -> float:
         if step < warmup:
