@@ -1,5 +1,9 @@
 """The exceptions that are no defects: a mistake that the person calling can mend, and a run told to stop."""
 
+from __future__ import annotations
+
+import signal
+
 
 class InputError(ValueError):
     """A value from outside is wrong; the message is one line that names it and the fix.
@@ -10,4 +14,13 @@ class InputError(ValueError):
 
 
 class Preempted(Exception):
-    """A run was told to stop (SIGTERM), saved its state and stopped; the message says how to go on."""
+    """A run was told to stop, and stopped; the message says what is saved and how to resume.
+
+    Args:
+        message: for the person who reads it.
+        number: of the signal, SIGTERM or SIGINT.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGTERM) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number  # as shells report a process that a signal ended

@@ -123,7 +123,7 @@ def test_a_scheduler_that_stops_the_workers_too_does_not_cost_a_step(
             os.kill(process, signal.SIGTERM)
 
     at_step(2, TrainingModule, "training_step", terminate_all, monkeypatch)
-    with pytest.raises(Preempted, match="stopped at step 3; go on with: snnmlp train --resume"):
+    with pytest.raises(Preempted, match="stopped at step 3; resume with: snnmlp train --resume"):
         train(photos, tmp_path, save_every=100, **workers(1))
     assert outcome(fit(resume=tmp_path / "photos-0-1", progress=False, **workers(0))) == outcome(undisturbed)
 

@@ -11,6 +11,8 @@ from ..data.files import path, write_atomically
 from ..errors import InputError
 from .record import Record
 
+OUTPUT = Path("runs") / "ledger"  # where runs have their folders, unless another place is given
+
 
 def results_folder() -> Path:
     """Where the shipped records are."""

@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset
 
 from ..checkpoints import hash_tensors
 from ..data.augmenting import training_transform
-from ..data.batches import Draw, PictureBatches, in_order, load_batches, sound
+from ..data.batches import Draw, PictureBatches, check_shared_memory, in_order, load_batches, sound
 from ..data.datasets import LabelledImages
 from ..data.picture_sets import PictureSet, listing_digest
 from ..data.settings import cores
@@ -105,6 +105,17 @@ class DataModule(LightningDataModule):
     def validation_sample(self, count: int) -> Tensor:
         """The first validation images as network input."""
         raise NotImplementedError
+
+    def check_memory(self, processes: int, cuda: bool) -> None:
+        """Make sure that the batches that wait for a training fit into memory.
+
+        Args:
+            processes: of the training, on this machine.
+            cuda: whether the network runs on a GPU.
+
+        Raises:
+            InputError: they do not fit.
+        """
 
     def share_out(self) -> None:
         """Let this process take its share of every batch."""
@@ -255,6 +266,15 @@ class PictureDataModule(DataModule):
         """Fitted pixels to network input."""
         images, labels = sound(batch)
         return self.preprocessing.normalise(images), labels
+
+    def check_memory(self, processes: int, cuda: bool) -> None:
+        """Make sure that what the workers keep ready fits into shared memory."""
+        loading = self.recipe.loading.on_machine(cores(), cuda, processes)
+        for batches, size in (
+            (self.train_pictures, self.recipe.batch_size // processes),
+            (self.validation_pictures, min(BATCH_SIZE, len(self.validation_pictures))),
+        ):
+            check_shared_memory(size * batches.image_bytes, loading, processes)
 
     def _loading(self) -> Any:
         trainer = self.trainer

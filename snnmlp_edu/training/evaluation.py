@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints import Checkpoint
-from ..data.batches import PictureBatches, in_order, load_batches, sound
+from ..data.batches import PictureBatches, check_shared_memory, in_order, load_batches, sound
 from ..data.imagenet import same_classes
 from ..data.picture_sets import PictureSet
 from ..data.settings import Loading, cores
 from ..data.sources import ImageSource, open_source
 from ..data.transforms import Preprocessing
+from ..data.workers import naming_lost_workers
 from ..errors import InputError
 from ..inputs import check_labels, check_pixels
 from ..recording import evaluating
@@ -63,18 +64,18 @@ def evaluate_pictures(
     """As `evaluate`, for pictures that are decoded one at a time, by loader workers.
 
     Raises:
-        InputError: there are no pictures, or one is damaged.
+        InputError: there are no pictures, one is damaged, or a process that reads them was lost.
     """
     count = len(pictures.labels)
     if count == 0:
         raise InputError("there are no images to test on")
     cuda = next(model.parameters()).device.type == "cuda"
-    batches = load_batches(
-        PictureBatches(pictures, preprocessing),
-        in_order(count, batch_size),
-        (loading or Loading()).on_machine(cores(), cuda),
-    )
-    return _evaluate(model, preprocessing.normalise, batches)
+    made = PictureBatches(pictures, preprocessing)
+    loading = (loading or Loading()).on_machine(cores(), cuda)
+    check_shared_memory(min(batch_size, count) * made.image_bytes, loading)
+    with naming_lost_workers():
+        batches = load_batches(made, in_order(count, batch_size), loading)
+        return _evaluate(model, preprocessing.normalise, batches)
 
 
 def _evaluate(

@@ -86,7 +86,7 @@ def measure(recipe: Recipe | str | Path, seconds: float = 10.0, /, **overrides: 
     recipe = (recipe if isinstance(recipe, Recipe) else load_recipe(recipe)).replace(**overrides)
     recipe = recipe.replace(loading={"verify": "none"})
     source = open_recipe_source(recipe)
-    model, _ = make_network(None, recipe, source)
+    model = make_network(None, recipe, source).model
     data = feed(source, recipe, model.config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loader = data.train_dataloader()
