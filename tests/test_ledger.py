@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -10,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -334,7 +336,9 @@ def test_a_run_that_does_not_say_when_it_was_trained_is_not_recorded(copied: Pat
         metrics = {name: value for name, value in old.metrics.items() if name != "origin"}
         parts = {"class_names": old.class_names, "preset": old.preset, "recipe": old.recipe}
         save_checkpoint(path, old.model, old.preprocessing, metrics=metrics, **parts)
-    assert_wrong_usage(run(copied), "does not say when and where it was trained.* move .* away")
+    code, _, err = run(copied)
+    assert (code, err.count("\n")) == (2, 1)
+    assert re.search(r"full-1.* does not say when and where it was trained.* move .* away", err)
 
 
 def test_sigterm_saves_the_run_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,6 +369,23 @@ def test_a_second_process_on_one_plan_is_refused(copied: Path) -> None:
 
 
 # --- records that were changed -----------------------------------------------------------------------------
+
+
+def test_a_folder_that_knows_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some network drives."""
+
+    def flock(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write(tmp_path)
+    assert_wrong_usage(run(tmp_path), "tiny.* cannot be locked")
+
+
+def test_a_system_without_flock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    write(tmp_path)
+    assert_wrong_usage(run(tmp_path), "flock")
 
 
 def test_a_line_that_was_edited_by_hand_is_named(copied: Path) -> None:
