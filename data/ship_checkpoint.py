@@ -16,13 +16,12 @@ from pathlib import Path
 
 import yaml
 
-from snnmlp_edu.checkpoints import Checkpoint, load_checkpoint
+from snnmlp_edu.checkpoints import CHECKPOINT, Checkpoint, load_checkpoint
 from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data.files import record_in_manifest, write_atomically
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.network import count_parameters
 from snnmlp_edu.training import Recipe, describe_accuracy, evaluate_source, list_recipes, load_recipe
-from snnmlp_edu.training.callbacks import CHECKPOINT
 from snnmlp_edu.training.evaluation import own_source
 
 CARD = """# {name}

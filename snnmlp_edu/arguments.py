@@ -15,9 +15,14 @@ from .errors import InputError
 from .printing import escape_what_streams_lack, printable
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Source = Annotated[str, typer.Argument(help="Preset, shipped checkpoint, or path of a checkpoint.")]
+Source = Annotated[
+    str, typer.Argument(help="Preset, shipped checkpoint, path of a checkpoint, or a run's folder.")
+]
 TrainedNetwork = Annotated[
-    str, typer.Argument(metavar="CHECKPOINT", help="Path of a checkpoint, or name of a shipped one.")
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT", help="Path of a checkpoint, a run's folder, or name of a shipped one."
+    ),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Fields of NetworkConfig to change.")

@@ -25,10 +25,12 @@ from .data.files import read_manifest, read_verified, write_atomically
 from .data.transforms import Preprocessing
 from .errors import InputError
 from .network import SpikingNetwork
+from .precision import single_precision
 from .registry import build_model
 
 FORMAT = 1
 METADATA_KEY = "snnmlp_edu"
+CHECKPOINT = "checkpoint.safetensors"  # its name in the folder of a run
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def load_checkpoint(source: str | Path, /, **overrides: Any) -> Checkpoint:
     """Read a checkpoint and build its network, in evaluation mode.
 
     Args:
-        source: path of a file, or the name of a shipped checkpoint (`list_pretrained`).
+        source: path of a file, folder of a run, or the name of a shipped checkpoint (`list_pretrained`).
         overrides: fields of `NetworkConfig` to change, such as `time_steps=6` or `neuron={"beta": 0.25}`;
             only those that leave every weight its shape.
 
@@ -168,16 +170,7 @@ def load_checkpoint(source: str | Path, /, **overrides: Any) -> Checkpoint:
         InputError: the file is missing, truncated, changed or no checkpoint, or its weights do not fit
             the configuration; the message says which.
     """
-    if isinstance(source, str) and source in list_pretrained():
-        content = read_verified(f"checkpoints/{source}.safetensors")
-    elif Path(source).is_file():
-        content = Path(source).read_bytes()
-    else:
-        shipped = list_pretrained()
-        place = f"{source} is a folder" if Path(source).is_dir() else f"there is no checkpoint {source}"
-        raise InputError(
-            f"{place}; give the path of a file or one of {', '.join(shipped)}{nearest(str(source), shipped)}"
-        )
+    content = _read_content(source)
     tensors, document = read_tensors(content, str(source))
     try:
         config = NetworkConfig.from_dict(document["config"]).replace(**overrides)
@@ -192,6 +185,22 @@ def load_checkpoint(source: str | Path, /, **overrides: Any) -> Checkpoint:
         )
     except KeyError as error:
         raise InputError(f"{source} lacks {error} in its metadata; train it again") from error
+
+
+def _read_content(source: str | Path) -> bytes:
+    if isinstance(source, str) and source in list_pretrained():
+        return read_verified(f"checkpoints/{source}.safetensors")
+    file = Path(source) / CHECKPOINT if Path(source).is_dir() else Path(source)
+    if file.is_file():
+        return file.read_bytes()
+    shipped = list_pretrained()
+    missing = f"there is no checkpoint {source}"
+    if Path(source).is_dir():
+        missing = f"{source} is a folder without {CHECKPOINT}, as a run keeps it after its first epoch"
+    raise InputError(
+        f"{missing}; give the path of a file, the folder of a run, or one of {', '.join(shipped)}"
+        f"{nearest(str(source), shipped)}"
+    )
 
 
 def load_pretrained(name: str, /, **overrides: Any) -> SpikingNetwork:
@@ -246,8 +255,15 @@ def require_rebuildable(model: SpikingNetwork, preset: str | None) -> None:
     """Make sure that a checkpoint of this network, saved under this preset, can be loaded again.
 
     Raises:
-        InputError: its configuration builds a network of another class, or with other tensors.
+        InputError: its configuration builds a network of another class, or with other tensors; or two of its
+            tensors are one.
     """
+    alike = _shared_tensors(model.state_dict())
+    if alike is not None:
+        raise InputError(
+            f"the network cannot be kept as a checkpoint: {alike[0]} and {alike[1]} are one tensor; give each"
+            " layer its own, such as copy.deepcopy(layer)"
+        )
     built = _on_meta(preset, model.config)
     kind, expected = type(model).__name__, type(built).__name__
     if kind != expected:
@@ -267,8 +283,18 @@ def require_rebuildable(model: SpikingNetwork, preset: str | None) -> None:
 
 def _on_meta(preset: str | None, config: NetworkConfig) -> SpikingNetwork:
     # On the meta device: no weights are drawn only to be overwritten, and no random state is used up.
-    with torch.device("meta"):
+    with torch.device("meta"), single_precision():
         return build_model(preset, config)
+
+
+def _shared_tensors(tensors: Mapping[str, Tensor]) -> tuple[str, str] | None:
+    """The first two names whose values lie in the same memory, which loading would tear apart."""
+    seen: dict[tuple[torch.device, int], str] = {}
+    for name, tensor in tensors.items():
+        memory = tensor.device, tensor.untyped_storage().data_ptr()
+        if tensor.numel() and not tensor.is_meta and seen.setdefault(memory, name) != name:
+            return seen[memory], name
+    return None
 
 
 def _first_difference(

@@ -15,8 +15,16 @@ import typer
 from rich.table import Column, Table
 
 from . import prediction
-from .arguments import Json, OneLineErrors, Overrides, Source, TrainedNetwork, parse_overrides
+from .arguments import (
+    Json,
+    OneLineErrors,
+    Overrides,
+    Source,
+    TrainedNetwork,
+    parse_overrides,
+)
 from .checkpoints import load_checkpoint
+from .data.settings import Loading
 from .data_commands import data_app
 from .errors import InputError
 from .ledger_commands import ledger_app
@@ -83,11 +91,14 @@ def evaluate(
     checkpoint: TrainedNetwork,
     dataset: Annotated[str | None, typer.Option(help="Other data to test on, with the same classes.")] = None,
     data_dir: Annotated[str | None, typer.Option(help="Where the data's files are now.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that read image files; else as the machine allows.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Test a trained network on the test images of the data that it was trained on."""
     trained = load_checkpoint(checkpoint)
-    correct, total = evaluate_source(trained, own_source(trained, dataset, data_dir))
+    correct, total = evaluate_source(trained, own_source(trained, dataset, data_dir), Loading(workers))
     if as_json:
         verdict = {"checkpoint": checkpoint, "correct": correct, "total": total, "accuracy": correct / total}
         print_json(verdict)

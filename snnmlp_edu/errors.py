@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 
@@ -26,4 +27,13 @@ class AccessError(InputError):
 
 
 class Preempted(Exception):
-    """A run was told to stop (SIGTERM), saved its state and stopped; the message says how to go on."""
+    """A run was told to stop, and stopped; the message says what is saved and how to resume.
+
+    Args:
+        message: for the person who reads it.
+        number: of the signal, SIGTERM or SIGINT.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGTERM) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number  # as shells report a process that a signal ended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from . import ledger
 from .arguments import Json, parse_overrides, refuse_options
 from .errors import InputError, Preempted
 from .ledger import tables, verification
+from .ledger.store import OUTPUT
 from .printing import plain_console, print_json, printable
 
 ledger_app = typer.Typer(help="Plans of runs, their records, and what they say of the paper's claims.")
@@ -35,9 +37,7 @@ def run(
         bool, typer.Option("--again", help="Train one recorded run anew, and compare; exit 1 if it differs.")
     ] = False,
     results: Results = None,
-    output: Annotated[Path, typer.Option(help="Folder in which each run gets its own folder.")] = Path(
-        "runs/ledger"
-    ),
+    output: Annotated[Path, typer.Option(help="Folder in which each run gets its own folder.")] = OUTPUT,
     progress: Annotated[bool, typer.Option("--progress", help="Show each epoch.")] = False,
     places: Annotated[
         list[str] | None,
@@ -59,9 +59,14 @@ def run(
     where: dict[str, Any] = {"results": results, "output": output, "progress": progress}
     try:
         new = sum(1 for _ in run_plan(plan, variant=variant, seed=seed, **where, **given))
-    except Preempted:
-        print(printable(f"stopped, and the state of the run is saved; go on with: snnmlp ledger run {plan}"))
-        return
+    except Preempted as stop:
+        options = {"--variant": variant, "--seed": seed, "--results": results}
+        options |= {"--output": output if output != OUTPUT else None}
+        words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+        words += ["--progress"] if progress else []
+        command = shlex.join(["snnmlp", "ledger", "run", plan, *words, *(places or [])])
+        print(printable(f"stopped, and what was recorded is kept; resume with: {command}"))
+        raise typer.Exit(stop.exit_code) from stop
     print(f"{new} new records")
 
 

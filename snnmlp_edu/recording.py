@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .holding import holding, in_this_thread
+from .inputs import check_network_input
 from .neurons import LIF
 
 
@@ -53,7 +54,8 @@ def record(model: nn.Module, images: Tensor, membranes: bool = False) -> Traces:
         Module path -> spikes `[T, B, H, W, C]`; `.membranes` likewise.
 
     Raises:
-        InputError: the model is no module, or the images have another shape than the network takes.
+        InputError: the model is no module; there are no images, they are not finite, or of another shape or
+            type than the network takes.
 
     >>> from snnmlp_edu.registry import create_model
     >>> traces = record(create_model("mlp_spe_nano"), torch.rand(2, 1, 32, 32))
@@ -62,6 +64,7 @@ def record(model: nn.Module, images: Tensor, membranes: bool = False) -> Traces:
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"record got a {type(model).__name__} as its model; give a network, an nn.Module")
+    check_network_input(images, model)
     traces = Traces()
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))

@@ -62,7 +62,8 @@ def train(
     except Preempted as stop:
         if processes.is_first_process():
             print(printable(stop))
-        return
+            raise typer.Exit(stop.exit_code) from stop
+        return  # the first process speaks for all, and a copy that fails would take the others with it
     if processes.is_first_process():
         print(result)
         print(f"validation accuracy {100 * result.validation_accuracy:.2f} % (epoch {result.best_epoch})")

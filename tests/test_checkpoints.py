@@ -87,6 +87,7 @@ def test_round_trip(model: SpikingMLP, saved: Path) -> None:
         (lambda net: net.bfloat16(), r"is torch\.bfloat16 .*keep it in single precision"),
         (fold_batch_norm, r"batch_norm\.weight is absent and .*before it is folded"),
         (lambda net: Variant(net.config), r"is a Variant, .*no preset builds a SpikingMLP; register"),
+        (lambda net: sharing(net), r"stages\.0\.blocks\.0\.channel\..* and stages\.0\.blocks\.1\.channel\."),
     ],
 )
 def test_what_could_not_be_loaded_again_is_not_written(
@@ -99,6 +100,13 @@ def test_what_could_not_be_loaded_again_is_not_written(
 
 class Variant(SpikingMLP):
     """A network that no preset builds."""
+
+
+def sharing(network: SpikingMLP) -> SpikingMLP:
+    """A network in which two blocks have one channel mixing."""
+    blocks = network.stages[0].blocks
+    blocks[1].channel = blocks[0].channel
+    return network
 
 
 def test_loaded_weights_can_be_trained_and_are_not_shared(saved: Path) -> None:
@@ -177,8 +185,34 @@ def test_missing_file_suggests_a_shipped_name() -> None:
 
 
 def test_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a folder; give the path of a file or one of mlp_spe_micro"):
+    with pytest.raises(InputError, match=r"is a folder without checkpoint\.safetensors"):
         load_checkpoint(tmp_path)
+
+
+def test_the_folder_of_a_run_stands_for_its_checkpoint(saved: Path) -> None:
+    saved.rename(saved.with_name("checkpoint.safetensors"))
+    by_folder, by_file = (
+        load_checkpoint(saved.parent),
+        load_checkpoint(saved.parent / "checkpoint.safetensors"),
+    )
+    assert hash_tensors(by_folder.model.state_dict()) == hash_tensors(by_file.model.state_dict())
+
+
+def test_the_default_type_of_tensors_plays_no_part(saved: Path) -> None:
+    expected = load_checkpoint(saved)
+    stored = torch.randint(0, 256, (2, 2, 8, 8), dtype=torch.uint8)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        found = load_checkpoint(saved)
+        save_checkpoint(saved, found.model, PREPROCESSING)
+        images = PREPROCESSING(stored)
+    finally:
+        torch.set_default_dtype(before)
+    assert images.dtype == torch.float32
+    assert torch.equal(images, PREPROCESSING(stored))
+    for again in (found, load_checkpoint(saved)):
+        assert hash_tensors(again.model.state_dict()) == hash_tensors(expected.model.state_dict())
 
 
 @pytest.mark.parametrize("kept", [9, 100, -1], ids=["header", "mid-header", "last byte"])

@@ -14,6 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from snnmlp_edu import registry
 from snnmlp_edu.checkpoints import load_checkpoint, save_checkpoint
 from snnmlp_edu.cli import app, parse_overrides
 from snnmlp_edu.config import NetworkConfig
@@ -69,6 +70,14 @@ def test_models_as_table() -> None:
     row = next(line for line in out.splitlines() if " mlp_spe_s " in line)
     assert "37,983,144" in row
     assert "3 x 224 x 224" in row
+
+
+def test_names_with_brackets_and_colons_are_shown_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_entries", dict(registry._known()))
+    registry.register("[red]mine[/red]:fire:", registry.get_config("mlp_spe_nano"), SpikingMLP)
+    code, out, _ = call("models")
+    assert code == 0
+    assert "[red]mine[/red]:fire:" in out
 
 
 # --- train and evaluate ------------------------------------------------------------------------------

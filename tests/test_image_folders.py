@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,11 +18,16 @@ from test_cli import assert_wrong_usage, call
 from test_resume import PowerCut, at_step, cut_power, outcome
 
 from snnmlp_edu.checkpoints import load_checkpoint
+from snnmlp_edu.data import LabelledImages, Preprocessing, batches
+from snnmlp_edu.data.batches import check_shared_memory
+from snnmlp_edu.data.picture_sets import MemoryPictures
 from snnmlp_edu.data.pictures import fit_picture, read_picture, read_pictures
+from snnmlp_edu.data.settings import Loading
 from snnmlp_edu.data.sources import open_source
 from snnmlp_edu.errors import InputError, Preempted
 from snnmlp_edu.training import Recipe, TrainingResult, evaluate_source, fit, own_source
 from snnmlp_edu.training.callbacks import KeepBest
+from snnmlp_edu.training.evaluation import evaluate_pictures
 from snnmlp_edu.training.feeding import IMAGENET_MEAN, IMAGENET_STD
 from snnmlp_edu.training.module import TrainingModule
 
@@ -123,7 +129,7 @@ def test_a_scheduler_that_stops_the_workers_too_does_not_cost_a_step(
             os.kill(process, signal.SIGTERM)
 
     at_step(2, TrainingModule, "training_step", terminate_all, monkeypatch)
-    with pytest.raises(Preempted, match="stopped at step 3; go on with: snnmlp train --resume"):
+    with pytest.raises(Preempted, match="stopped at step 3; resume with: snnmlp train --resume"):
         train(photos, tmp_path, save_every=100, **workers(1))
     assert outcome(fit(resume=tmp_path / "photos-0-1", progress=False, **workers(0))) == outcome(undisturbed)
 
@@ -426,3 +432,46 @@ def test_damage_that_appears_while_training_names_the_file(photos: Path, tmp_pat
     assert err.count("\n") == 1
     assert "ant 000.jpg cannot be read" in err
     assert "Traceback" not in err
+
+
+# --- workers that die ------------------------------------------------------------------------------------
+
+
+class Deadly(MemoryPictures):
+    """Pictures that kill the process that reads them, as the system does where memory runs out."""
+
+    def read(self, index: int, channels: int) -> Image.Image:
+        if multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(index, channels)
+
+
+def test_a_worker_that_was_killed_is_one_line_that_names_the_field() -> None:
+    images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    pictures = Deadly(LabelledImages(images, torch.zeros(4, dtype=torch.int64)), "these")
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
+    with pytest.raises(InputError, match=r"was lost \(DataLoader worker .*loading\.workers=0"):
+        evaluate_pictures(model, Preprocessing(8), pictures, Loading(workers=1))
+    assert evaluate_pictures(model, Preprocessing(8), pictures, Loading(workers=0))[1] == 4
+
+
+def test_shared_memory_that_is_too_small_is_noticed_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A batch of training 9 * 3 * 32 * 32 bytes, of validation 12 of them: two for each worker and two in use.
+    needed = 12 * 3 * 32 * 32 * (2 * 2 + 2)
+    write_image_folder(tmp_path / "images", train=16, val=4)
+    monkeypatch.setattr(batches, "SHARED_MEMORY", tmp_path)  # which is there on every system
+    free = [needed - 1]
+    monkeypatch.setattr(batches.shutil, "disk_usage", lambda _: SimpleNamespace(free=free[0]))
+    recipe = RECIPE.replace(
+        data_dir=str(tmp_path / "images"), loading={"workers": 2, "prefetch": 2, "verify": "none"}
+    )
+    with pytest.raises(InputError, match=r"2 workers .* 0 MiB free; .*loading\.workers=0"):
+        fit(None, recipe, output=tmp_path / "runs", progress=False, accelerator="cpu")
+    assert not (tmp_path / "runs").exists()
+    check_shared_memory(12 * 3 * 32 * 32, Loading(workers=0), processes=1)
+    free[0] = needed
+    check_shared_memory(12 * 3 * 32 * 32, Loading(workers=2, prefetch=2), processes=1)
+    with pytest.raises(InputError, match="--workers 0"):
+        check_shared_memory(12 * 3 * 32 * 32, Loading(workers=2, prefetch=2), processes=2)

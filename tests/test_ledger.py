@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -10,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,12 @@ import yaml
 from image_sets import write_image_folder
 from test_cli import assert_wrong_usage, call
 
-from snnmlp_edu import ledger
-from snnmlp_edu.checkpoints import hash_tensors, load_checkpoint
+from snnmlp_edu import ledger, provenance
+from snnmlp_edu.checkpoints import hash_tensors, load_checkpoint, save_checkpoint
 from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data import load_embedded
 from snnmlp_edu.errors import InputError
-from snnmlp_edu.ledger import measurement, provenance, repeating, running, store
+from snnmlp_edu.ledger import measurement, repeating, running, store
 from snnmlp_edu.ledger.plans import recipe_sha256
 from snnmlp_edu.training import load_recipe
 from snnmlp_edu.training.module import TrainingModule
@@ -308,7 +310,10 @@ def test_a_plan_that_was_cut_goes_on_with_the_saved_state(
     assert [r.tensors_sha256 for r in resumed] == [r.tensors_sha256 for r in whole]
 
 
-def test_a_run_that_ended_before_its_record_is_not_trained_again(copied: Path) -> None:
+def test_a_run_that_ended_before_its_record_is_not_trained_again(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "machine", lambda: "the machine of another day")
     file = copied / "results" / "tiny.jsonl"
     lines = file.read_text().splitlines()
     file.write_text("\n".join(lines[:-1]) + "\n")
@@ -318,7 +323,22 @@ def test_a_run_that_ended_before_its_record_is_not_trained_again(copied: Path) -
     assert out.endswith("1 new records\n")
     assert sorted((copied / "runs").rglob("checkpoint.safetensors")) == folders
     last = ledger.read_records(copied / "tiny.yaml", copied / "results")[-1]
-    assert last.tensors_sha256 == json.loads(lines[-1])["tensors_sha256"]
+    before = json.loads(lines[-1])
+    assert last.tensors_sha256 == before["tensors_sha256"]
+    assert (last.finished, last.machine) == (before["finished"], before["machine"]), "of the day of the run"
+
+
+def test_a_run_that_does_not_say_when_it_was_trained_is_not_recorded(copied: Path) -> None:
+    file = copied / "results" / "tiny.jsonl"
+    file.write_text("".join(f"{line}\n" for line in file.read_text().splitlines()[:-1]))
+    for path in (copied / "runs").rglob("checkpoint.safetensors"):
+        old = load_checkpoint(path)
+        metrics = {name: value for name, value in old.metrics.items() if name != "origin"}
+        parts = {"class_names": old.class_names, "preset": old.preset, "recipe": old.recipe}
+        save_checkpoint(path, old.model, old.preprocessing, metrics=metrics, **parts)
+    code, _, err = run(copied)
+    assert (code, err.count("\n")) == (2, 1)
+    assert re.search(r"full-1.* does not say when and where it was trained.* move .* away", err)
 
 
 def test_sigterm_saves_the_run_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,8 +352,10 @@ def test_sigterm_saves_the_run_and_says_how_to_go_on(tmp_path: Path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(TrainingModule, "training_step", stop)
         code, out, err = run(tmp_path)
-    assert (code, err) == (0, "")
-    assert out.endswith(f"go on with: snnmlp ledger run {tmp_path / 'tiny.yaml'}\n")
+    assert (code, err) == (143, "")
+    results, output = tmp_path / "results", tmp_path / "runs"
+    resume = f"snnmlp ledger run {tmp_path / 'tiny.yaml'} --results {results} --output {output}"
+    assert out.endswith(f"resume with: {resume}\n")
     assert (tmp_path / "runs" / "tiny" / "axial-0" / "quick-0-1" / "last.safetensors").is_file()
 
 
@@ -347,6 +369,23 @@ def test_a_second_process_on_one_plan_is_refused(copied: Path) -> None:
 
 
 # --- records that were changed -----------------------------------------------------------------------------
+
+
+def test_a_folder_that_knows_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some network drives."""
+
+    def flock(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write(tmp_path)
+    assert_wrong_usage(run(tmp_path), "tiny.* cannot be locked")
+
+
+def test_a_system_without_flock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    write(tmp_path)
+    assert_wrong_usage(run(tmp_path), "flock")
 
 
 def test_a_line_that_was_edited_by_hand_is_named(copied: Path) -> None:

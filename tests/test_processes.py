@@ -91,7 +91,7 @@ def environment(**changes: Any) -> dict[str, str]:
     clean = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("RANK", "WORLD_SIZE") and not name.startswith(prefixes)
+        if name not in ("RANK", "WORLD_SIZE", "SNNMLP_STARTED_BY") and not name.startswith(prefixes)
     }
     paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     return clean | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths} | {k: str(v) for k, v in changes.items()}
@@ -171,12 +171,14 @@ def test_a_run_of_two_processes_says_so(two: Path) -> None:
 def test_a_signal_to_one_process_stops_all_and_slurm_goes_on(folder: Path, two: Path, tmp_path: Path) -> None:
     words = ["--recipe", folder / "shared.yaml", "--output", tmp_path, "--devices", 2]
     stopped = run(command(folder, *words), SUFFERS="1 SIGTERM")
-    assert stopped.returncode == 0, stopped.stderr
+    assert stopped.returncode == 143, stopped.stderr
     cut = tmp_path / "shared-0-1"
-    assert stopped.stdout.splitlines()[-1] == f"stopped at step 2; go on with: snnmlp train --resume {cut}"
+    resume = f"snnmlp train --resume {cut} --devices 2 --accelerator cpu"
+    assert stopped.stdout.splitlines()[-1] == f"stopped at step 2; resume with: {resume}"
 
     slurm = {
         "SLURM_NTASKS": 2,
+        "SLURM_STEP_NUM_TASKS": 2,
         "SLURM_NTASKS_PER_NODE": 2,
         "SLURM_NNODES": 1,
         "SLURM_JOB_ID": 7,
@@ -234,6 +236,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name in [*os.environ]:
         if name.startswith(("SLURM_", "LOCAL_", "GROUP_", "NODE_")) or name in ("RANK", "WORLD_SIZE"):
             monkeypatch.delenv(name)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
     monkeypatch.setattr("snnmlp_edu.training.processes.cores", lambda: 4)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
@@ -244,8 +247,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_what_is_asked_for_is_taken(machine: pytest.MonkeyPatch) -> None:
     assert place(None, None, "auto") == Placement(1, 1, "gpu")
+    machine.setenv("MASTER_ADDR", "first")
+    machine.setenv("NODE_RANK", "2")
     assert place(2, 3, "auto") == Placement(2, 3, "gpu")
     assert place(2, 3, "auto").processes == 6
+    machine.delenv("NODE_RANK")
     assert place(4, None, "cpu") == Placement(4, 1, "cpu")
     machine.setattr(torch.cuda, "device_count", lambda: 0)
     assert place(None, None, "auto") == Placement(1, 1, "cpu")
@@ -292,7 +298,13 @@ TORCHRUN = {
     "WORLD_SIZE": "4",
     "TORCHELASTIC_RUN_ID": "x",
 }
-SLURM = {"SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_PROCID": "3", "SLURM_JOB_NAME": "train"}
+SLURM = {
+    "SLURM_NTASKS": "4",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_NNODES": "2",
+    "SLURM_PROCID": "3",
+    "SLURM_JOB_NAME": "train",
+}
 
 
 @pytest.mark.parametrize(("launcher", "variables"), [("torchrun", TORCHRUN), ("slurm", SLURM)])
@@ -306,6 +318,91 @@ def test_launchers_say_how_many_there_are(
     assert not is_first_process()
     with pytest.raises(InputError, match=f"devices is 8 and {launcher} has started 2; leave --devices out"):
         place(8, None, "auto")
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments", "message"),
+    [
+        ({"SLURM_NTASKS": "2"}, (), "SLURM reserved 2 tasks and started 1 here; start them with srun"),
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "2"}, (), "SLURM reserved 4 tasks and started 2"),
+        (SLURM | {"SLURM_NNODES": "3"}, (), "SLURM_NTASKS is 4, which 3 cannot share evenly"),
+        ({"SLURM_NTASKS": "two"}, (), "SLURM_NTASKS is 'two'"),
+        ({"RANK": "1"}, (), "RANK=1 in the environment"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, (), "WORLD_SIZE=2 in the environment .* unset WORLD_SIZE"),
+        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, (), "RANK=1, LOCAL_RANK=1, WORLD_SIZE=2 in"),
+        ({"LOCAL_RANK": "0"}, (2, 1), "LOCAL_RANK=0 in the environment"),
+        ({"NODE_RANK": "1"}, (), "NODE_RANK=1 in the environment"),
+        ({}, (1, 2), "nodes is 2 and MASTER_ADDR and NODE_RANK not set"),
+        ({"MASTER_ADDR": "first", "NODE_RANK": "2"}, (1, 2), "NODE_RANK is 2 and nodes 2"),
+        ({"TORCHELASTIC_RUN_ID": "x"}, (), "LOCAL_WORLD_SIZE is not set"),
+        (TORCHRUN | {"WORLD_SIZE": "3"}, (), "WORLD_SIZE is 3, which 2 cannot share evenly"),
+    ],
+)
+def test_an_environment_that_promises_other_processes_is_refused(
+    machine: pytest.MonkeyPatch, variables: dict[str, str], arguments: tuple[int, ...], message: str
+) -> None:
+    for name, value in variables.items():
+        machine.setenv(name, value)
+    devices, nodes = arguments or (None, None)
+    with pytest.raises(InputError, match=message):
+        place(devices, nodes, "cpu")
+
+
+def test_variables_of_a_torchrun_that_is_gone_are_refused(machine: pytest.MonkeyPatch) -> None:
+    agent = {
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
+    for name, value in (TORCHRUN | agent).items():
+        machine.setenv(name, value)
+    with pytest.raises(InputError, match="torchrun promised 4 processes and does not answer"):
+        place(None, None, "cpu")
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"},
+        {"SLURM_NTASKS": "1", "SLURM_NNODES": "1", "SLURM_PROCID": "0"},
+        {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "bash"},
+        {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "SNNMLP_STARTED_BY": str(os.getppid())},
+    ],
+)
+def test_variables_that_promise_nobody_else_are_no_hindrance(
+    machine: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        machine.setenv(name, value)
+    assert place(None, None, "cpu") == Placement(1, 1, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("placement", "command"),
+    [
+        (Placement(), "snnmlp train --resume 'a run'"),
+        (Placement(2, 3, "cpu"), "snnmlp train --resume 'a run' --devices 2 --nodes 3"),
+        (Placement(1, 1, "cpu", named=True), "snnmlp train --resume 'a run' --accelerator cpu"),
+        (
+            Placement(4, 1, "gpu", "torchrun"),
+            "torchrun --nproc-per-node 4 -m snnmlp_edu train --resume 'a run'",
+        ),
+        (Placement(4, 2, "gpu", "slurm"), "srun snnmlp train --resume 'a run'"),
+    ],
+)
+def test_the_command_that_resumes_starts_as_many_processes(placement: Placement, command: str) -> None:
+    assert placement.resume_command(Path("a run")) == command
+
+
+def test_left_over_variables_get_one_line_from_the_real_command(folder: Path, tmp_path: Path) -> None:
+    words = command(folder, "--recipe", folder / "shared.yaml", "--output", tmp_path / "runs")
+    for left in ({"SLURM_NTASKS": 2}, {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1}):
+        done = run(words, **left)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert str(next(iter(left))) in done.stderr or "SLURM reserved 2" in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_released_batches_are_shared_out_as_they_were() -> None:

@@ -126,8 +126,9 @@ def test_batches_that_do_not_fit(changes: dict[str, Any], images: int, processes
 def rates(changes: dict[str, Any], steps: int = 10) -> list[float]:
     """The learning rate of every step of ten epochs of one step."""
     recipe = RECIPE.replace(**changes)
-    optimizer = make_optimizer(nn.Linear(2, 1), recipe)
-    schedule = make_schedule(optimizer, Plan(recipe, images=10))
+    plan = Plan(recipe, images=10)
+    optimizer = make_optimizer(nn.Linear(2, 1), recipe, plan.learning_rate)
+    schedule = make_schedule(optimizer, plan)
     found = []
     for _ in range(steps):
         found.append(optimizer.param_groups[0]["lr"])
@@ -153,6 +154,19 @@ def test_lowest_learning_rate_by_hand() -> None:
     assert found == pytest.approx([0.1 + 0.9 * (1 + math.cos(math.pi * i / 10)) / 2 for i in range(10)])
     assert rates({"min_learning_rate": 0.01})[-1] == pytest.approx(0.01)
     assert rates({"min_learning_rate": 0})[-1] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "factor"), [("linear", 0.25), ("sqrt", 0.5), (None, 1.0)])
+def test_the_lowest_learning_rate_is_scaled_as_the_highest_is(kind: str | None, factor: float) -> None:
+    # 10 images in a step, and rates that are written for 40: between 1 and 0.4, and a quarter of both.
+    scaled = {"scale_learning_rate": kind, "base_batch": 40, "min_learning_rate": 0.4}
+    plan = Plan(RECIPE.replace(**scaled), images=10)
+    assert plan.min_learning_rate == pytest.approx(0.4 * factor)
+    falling = [0.4 + 0.6 * (1 + math.cos(math.pi * i / 10)) / 2 for i in range(10)]
+    assert rates({"schedule": "cosine", **scaled}) == pytest.approx([factor * rate for rate in falling])
+    assert rates(scaled)[-1] == pytest.approx(0.4 * factor)
+    with pytest.raises(InputError, match=r"min_learning_rate is 1\.5"):
+        RECIPE.replace(**scaled | {"min_learning_rate": 1.5})
 
 
 def test_sgd_without_nesterov_by_hand() -> None:

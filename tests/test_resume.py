@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from snnmlp_edu.training.callbacks import KeepBest
 from snnmlp_edu.training.data_module import ImageDataModule, ShuffledBatches
 from snnmlp_edu.training.module import TrainingModule
 from snnmlp_edu.training.resume import SavedRun, StateIO, pack, unpack
+from snnmlp_edu.training.stopping import Interrupted, StopRequest
 
 RECIPE = Recipe(
     name="cut",
@@ -257,7 +260,7 @@ def test_sigterm_saves_and_stops_at_once(
 ) -> None:
     at_step(step, TrainingModule, method, terminate, monkeypatch)
     stopped = 5 if method == "training_step" else 6  # a step that has begun is finished
-    with pytest.raises(Preempted, match=rf"stopped at step {stopped}; go on with: snnmlp train --resume .*"):
+    with pytest.raises(Preempted, match=rf"stopped at step {stopped}; resume with: snnmlp train --resume .*"):
         fit(None, RECIPE, output=tmp_path, progress=False, save_every=100)
     assert saved_step(tmp_path / "cut-0-1") == stopped
     assert not (tmp_path / "cut-0-1" / "epochs.csv").exists(), "no validation was awaited"
@@ -272,14 +275,94 @@ def test_command_line_stops_in_good_order_goes_on_and_ends(
     train = ["train", "--recipe", str(tmp_path / "mine.yaml"), "--output", str(tmp_path)]
     stopped = CliRunner().invoke(app, train)
     run = tmp_path / "cut-0-1"
-    assert stopped.exit_code == 0
-    assert stopped.stdout.splitlines()[-1] == f"stopped at step 8; go on with: snnmlp train --resume {run}"
+    assert stopped.exit_code == 143
+    assert stopped.stdout.splitlines()[-1] == f"stopped at step 8; resume with: snnmlp train --resume {run}"
     went_on = CliRunner().invoke(app, ["train", "--resume", str(run)])
     assert went_on.exit_code == 0
     assert str(undisturbed) in went_on.stdout
     again = CliRunner().invoke(app, ["train", "--resume", str(run)])
     assert again.exit_code == 2
     assert f"the run {run} is finished; its checkpoint is {run / 'checkpoint.safetensors'}" in again.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_the_real_command_saves_says_how_to_resume_and_fails(
+    number: int, code: int, undisturbed: TrainingResult, tmp_path: Path
+) -> None:
+    """`snnmlp train && snnmlp evaluate` does not go on; and a network is the same, bit by bit."""
+    (tmp_path / "mine.yaml").write_text(RECIPE.replace(save_every=1).to_yaml())
+    words = [
+        "train",
+        "--accelerator",
+        "cpu",
+        "--recipe",
+        str(tmp_path / "mine.yaml"),
+        "--output",
+        str(tmp_path),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snnmlp_edu", *words, "--output", str(tmp_path)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    state = tmp_path / "cut-0-1" / "last.safetensors"
+    while process.poll() is None and not state.is_file():
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, err
+    resume = f"snnmlp train --resume {tmp_path / 'cut-0-1'} --accelerator cpu"
+    assert out.splitlines()[-1].endswith(f"resume with: {resume}")
+    assert "Traceback" not in err
+    assert not (tmp_path / "cut-0-1" / "learning_curves.png").exists(), "it was not tested"
+    assert outcome(fit(resume=tmp_path / "cut-0-1", progress=False)) == outcome(undisturbed)
+
+
+def test_a_signal_is_noted_between_steps_and_obeyed_at_once_elsewhere() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    stop = StopRequest()
+    with stop.listening():
+        with stop.waiting():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.number == signal.SIGINT
+            with pytest.raises(Interrupted):
+                os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_before_the_first_step_and_one_in_the_test(
+    number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(place: str) -> Preempted:
+        with monkeypatch.context() as patch:
+            patch.setattr(f"snnmlp_edu.training.fitting.{place}", lambda *_: os.kill(os.getpid(), number))
+            with pytest.raises(Preempted) as raised:
+                fit(None, RECIPE, output=tmp_path, progress=False, max_steps=2)
+        assert raised.value.exit_code == code
+        return raised.value
+
+    assert "nothing is saved" in str(stopped("feed"))
+    assert list(tmp_path.iterdir()) == []
+    run = tmp_path / "cut-0-1"
+    assert f"step 2 is saved; resume with: snnmlp train --resume {run}" in str(stopped("evaluate_source"))
+    assert fit(resume=run, progress=False).test_total == 1000
+
+
+def test_training_off_the_main_thread(tmp_path: Path) -> None:
+    found: list[TrainingResult] = []
+
+    def train() -> None:
+        found.append(fit(None, RECIPE, output=tmp_path, progress=False, max_steps=2))
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert found[0].test_total == 1000
 
 
 # --- refusals ----------------------------------------------------------------------------------------

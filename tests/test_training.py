@@ -8,6 +8,8 @@ import importlib.util
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,10 +19,10 @@ import torch
 import yaml
 from torch import nn
 
-from snnmlp_edu import data
+from snnmlp_edu import data, registry
 from snnmlp_edu.checkpoints import hash_tensors, load_checkpoint, save_checkpoint
 from snnmlp_edu.config import NetworkConfig
-from snnmlp_edu.data import LabelledImages, Preprocessing, load_embedded, train_validation_split
+from snnmlp_edu.data import CLASS_NAMES, LabelledImages, Preprocessing, load_embedded, train_validation_split
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.network import SpikingMLP
 from snnmlp_edu.registry import create_model, get_config
@@ -146,6 +148,25 @@ def test_bad_recipe_file(text: str, message: str, tmp_path: Path) -> None:
     file.write_text(text)
     with pytest.raises(InputError, match=message):
         load_recipe(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 1e-3), ("1.0e-3", 1e-3), ("2E+1", 20.0), ("1.5e1", 15.0), (".5e0", 0.5), ("4.e-2", 0.04)],
+)
+def test_numbers_with_an_exponent_are_numbers(text: str, value: float, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    neuron = f"model: {{neuron: {{threshold: {text}}}}}"
+    file.write_text(f"source: ours\nepochs: 1\nlearning_rate: {text}\n{neuron}\n")
+    found = load_recipe(file)
+    assert (found.learning_rate, found.model["neuron"]["threshold"]) == (value, value)
+
+
+def test_text_that_looks_like_a_number_stays_text(tmp_path: Path, recipe: Recipe) -> None:
+    file = tmp_path / "mine.yaml"
+    for text in ("1e5", "0x1", "2.5e-3", "true", "1_000"):
+        file.write_text(recipe.replace(name=text, source=text).to_yaml())
+        assert load_recipe(file) == recipe.replace(name=text, source=text)
 
 
 def test_unknown_recipe() -> None:
@@ -486,6 +507,70 @@ def test_a_network_that_no_checkpoint_could_give_back_is_not_trained(recipe: Rec
     with pytest.raises(InputError, match=r"the network is a SpikingVGG, .* builds a SpikingMLP; register it"):
         fit(network, dataclasses.replace(recipe, model={}), output=tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
+
+
+class Sharing(SpikingMLP):
+    """Two blocks with one channel mixing."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        blocks = self.stages[0].blocks
+        blocks[1].channel = blocks[0].channel
+
+
+def test_tensors_that_are_one_are_noticed_before_the_run(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"dim": 6, "depths": (2,), "patch_size": 8, "time_steps": 1, "in_channels": 1}
+    config = NetworkConfig(**sizes, image_size=32, num_classes=10)  # type: ignore[arg-type]
+    monkeypatch.setattr(registry, "_entries", dict(registry._known()))
+    registry.register("sharing", config, Sharing)
+    plain = dataclasses.replace(recipe, model={})
+    for model in ("sharing", Sharing(config)):
+        with pytest.raises(InputError, match=r"blocks\.0\.channel\..* and .*blocks\.1\.channel\..* are one"):
+            fit(model, plain, output=tmp_path, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_is_the_same_whatever_the_default_type_is(recipe: Recipe, tmp_path: Path) -> None:
+    few = recipe.replace(max_steps=3, epochs=1, flip=True, max_shift=2, mixup=0.3)
+    expected = fit(None, few, output=tmp_path, progress=False)
+    try:
+        torch.set_default_dtype(torch.float64)
+        found = fit(None, few, output=tmp_path, progress=False)
+        assert torch.get_default_dtype() == torch.float64
+        assert evaluate_embedded(load_checkpoint(found.checkpoint)) == (found.test_correct, 1000)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    one, other = (load_checkpoint(run.checkpoint).model.state_dict() for run in (expected, found))
+    assert hash_tensors(one) == hash_tensors(other)
+
+
+def test_a_baseline_is_trained_further_without_a_preset(recipe: Recipe, tmp_path: Path) -> None:
+    sizes = {"dim": 2, "depths": [1, 1], "patch_size": 4, "image_size": 32, "in_channels": 1}
+    sizes |= {"num_classes": 10, "time_steps": 1}
+    plain = dataclasses.replace(recipe, model={}, max_steps=1, epochs=1)
+    model = create_model("spiking_resnet34", **sizes)
+    start = tmp_path / "start.safetensors"
+    save_checkpoint(start, model, Preprocessing(32), class_names=CLASS_NAMES, preset="spiking_resnet34")
+    further = dataclasses.replace(plain, preset=None, init_from=str(start))
+    found = load_checkpoint(fit(None, further, output=tmp_path, progress=False).checkpoint)
+    assert type(found.model) is type(model)
+    assert (found.preset, found.recipe["preset"]) == ("spiking_resnet34", None)
+
+
+def test_a_notebooks_plotting_backend_is_no_hindrance(tmp_path: Path) -> None:
+    small = ["dim=6", "depths=[1]", "patch_size=8", "time_steps=1", "max_steps=1", "epochs=1"]
+    words = ["train", "--recipe", "fashion_smoke", "--output", str(tmp_path), *small]
+    done = subprocess.run(
+        [sys.executable, "-m", "snnmlp_edu", *words],
+        env=os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "fashion_smoke-0-1" / "learning_curves.png").is_file()
 
 
 def test_a_run_that_does_not_repeat_is_not_shipped(recipe: Recipe, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_failed_write_keeps_the_last_good_state(
         assert "no state was saved yet" in str(error.value)
         assert not (run / "last.safetensors").exists()
     else:
-        assert f"is kept: once mended, go on with: snnmlp train --resume {run}" in str(error.value)
+        assert f"is kept: once mended, resume with: snnmlp train --resume {run}" in str(error.value)
         assert fit(resume=run, progress=False).history[-1]["step"] == 6
 
 

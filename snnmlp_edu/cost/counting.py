@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..holding import in_this_thread
+from ..inputs import check_network_input
 from ..mfi.event_layers import EventMap
 from ..mfi.execute import Faster
 from ..mfi.known import refuse_unknown
@@ -51,7 +52,7 @@ def count_operations(
     Raises:
         InputError: the network is none of this package, has a layer whose exact class is not known, runs on
             events, is in training mode or has weights that are not finite; or there are no images, or images
-            of another size.
+            that are not finite or of another size.
 
     Source: M. Horowitz, ISSCC 2014, doi 10.1109/ISSCC.2014.6757323, for the two energies.
 
@@ -122,7 +123,8 @@ def _checked(model: nn.Module, images: Tensor) -> SpikingNetwork:
     for path, tensor in network.state_dict().items():
         if not tensor.isfinite().all():
             raise InputError(f"{path} holds NaN or infinite values; load or train weights that are finite")
-    if images.ndim not in (4, 5) or images.numel() == 0:
+    check_network_input(images, network)
+    if images.ndim not in (4, 5):
         raise InputError(
             f"images have shape {tuple(images.shape)}; give at least one, as [B, channels, H, W] or with time"
             " as [T, B, channels, H, W]"

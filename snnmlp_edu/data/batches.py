@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +24,9 @@ from .settings import Loading
 from .transforms import Preprocessing
 from .workers import as_it_is
 
-GRACE = 30  # seconds from SIGTERM to the end of a worker, if the training has not ended it before
+GRACE = 30  # seconds from a signal to the end of a worker, if the training has not ended it before
+LONGEST_BATCH = 600  # seconds; a batch that takes longer was lost on its way from the worker
+SHARED_MEMORY = Path("/dev/shm")  # where workers leave their batches, on Linux
 
 
 class Draw(NamedTuple):
@@ -81,6 +85,7 @@ class PictureBatches(Dataset):
         self.pictures, self.preprocessing = pictures, preprocessing
         self.transform, self.seed = transform, seed
         self.channels = preprocessing.stored_channels or preprocessing.in_channels
+        self.image_bytes = self.channels * preprocessing.image_size**2
 
     def __len__(self) -> int:
         return len(self.pictures.labels)
@@ -121,9 +126,34 @@ def in_order(count: int, batch_size: int) -> list[list[Draw]]:
     return [draws[start : start + batch_size] for start in range(0, count, batch_size)]
 
 
-def _outlive_sigterm(_: int) -> None:
-    """A scheduler's SIGTERM reaches every process: to end its step and save, a training needs its workers."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+def _outlive_signals(_: int) -> None:
+    """SIGTERM and Ctrl-C reach every process: to end its step and save, a training needs its workers."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: signal.alarm(GRACE))
+
+
+def check_shared_memory(batch_bytes: int, loading: Loading, processes: int = 1) -> None:
+    """Make sure that what workers keep ready fits into shared memory: a batch that does not is never sent.
+
+    Args:
+        batch_bytes: of one batch of one process.
+        loading: with no field left open.
+        processes: of the training, on this machine.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    workers = loading.workers or 0
+    if workers == 0 or not SHARED_MEMORY.is_dir():
+        return
+    needed = processes * batch_bytes * (workers * (loading.prefetch or 2) + 2)  # two more are in use
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if needed > free:
+        raise InputError(
+            f"{workers} workers keep {needed / 2**20:,.0f} MiB of images ready and {SHARED_MEMORY} has"
+            f" {free / 2**20:,.0f} MiB free; enlarge it, as docker run --shm-size does, or take"
+            " loading.workers=0 (with evaluate --workers 0)"
+        )
 
 
 def load_batches(
@@ -150,6 +180,7 @@ def load_batches(
         prefetch_factor=loading.prefetch if workers else None,
         persistent_workers=keep_workers and workers > 0,
         collate_fn=as_it_is,
-        worker_init_fn=_outlive_sigterm,
+        worker_init_fn=_outlive_signals,
+        timeout=LONGEST_BATCH if workers else 0,
         generator=Generator(),  # without one of its own a loader draws from the shared one
     )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..config import is_number
 from ..errors import InputError
+from ..inputs import check_labels
 from .files import read_bytes
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -27,45 +28,6 @@ class LabelledImages(NamedTuple):
 
     images: Tensor
     labels: Tensor
-
-
-def check_images(images: Tensor) -> None:
-    """Raise for what are no stored images `[N, C, H, W]`: uint8 in 0 to 255, or floating point in 0 to 1.
-
-    Raises:
-        InputError: another shape or type, or a value out of range; NaN is in no range.
-    """
-    if not isinstance(images, Tensor):
-        raise InputError(f"images are a {type(images).__name__}; give a tensor [N, C, height, width]")
-    if images.ndim != 4:
-        raise InputError(f"images have shape {tuple(images.shape)}; give [N, C, height, width]")
-    if images.dtype == torch.uint8:
-        return
-    if not images.is_floating_point():
-        raise InputError(f"images have type {images.dtype}; give uint8, or floats from 0 to 1")
-    inside = (images >= 0) & (images <= 1)
-    if not inside.all():
-        first = float(images[~inside][0])
-        raise InputError(f"images have the value {first:g}; give floats from 0 to 1, or uint8")
-
-
-def check_labels(labels: Tensor, classes: int | None = None) -> None:
-    """Raise for what are no labels `[N]`: whole numbers from 0 on, below `classes` where that is given.
-
-    Raises:
-        InputError: another shape or type, or a label out of range.
-    """
-    if not isinstance(labels, Tensor):
-        raise InputError(f"labels are a {type(labels).__name__}; give a tensor [N] of whole numbers")
-    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-    if labels.ndim != 1 or not whole:
-        raise InputError(
-            f"labels have shape {tuple(labels.shape)} and type {labels.dtype}; give [N] whole numbers"
-        )
-    wrong = labels[(labels < 0) | (labels >= (classes or math.inf))]
-    if len(wrong):
-        last = "" if classes is None else f" to {classes - 1}"
-        raise InputError(f"there is label {int(wrong[0])}; labels must lie in 0{last or ' and above'}")
 
 
 def parse_idx(content: bytes, name: str) -> np.ndarray:
@@ -166,7 +128,7 @@ def train_validation_split(labels: Tensor, fraction: float, seed: int) -> tuple[
     >>> len(train), len(validation)
     (2, 2)
     """
-    check_labels(labels)
+    check_labels(labels, len(labels))
     if len(labels) == 0:
         raise InputError("there are 0 labels; give at least two images of each class")
     if not is_number(fraction) or not 0 < fraction < 1:

@@ -161,7 +161,7 @@ def read_pictures(files: list[Path], preprocessing: Preprocessing, invert: bool 
     """
     channels = preprocessing.stored_channels or preprocessing.in_channels
     pictures = [fit_picture(read_picture(file, channels, invert), preprocessing) for file in files]
-    return preprocessing(torch.stack(pictures))
+    return preprocessing.normalise(torch.stack(pictures))
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -14,26 +14,8 @@ from torch import Tensor
 
 from ..config import is_number
 from ..errors import InputError
-from .datasets import check_images
+from ..inputs import check_pixels
 from .resizing import RESAMPLING, contain, cover, to_picture, to_pixels
-
-
-def check_finite(images: Tensor) -> None:
-    """Raise for images with NaN or infinite values.
-
-    Called where data enter, not at every forward pass.
-
-    Raises:
-        InputError: names the first such image.
-    """
-    if images.is_floating_point():
-        bad = ~torch.isfinite(images).flatten(1).all(1)
-        if bad.any():
-            first = int(bad.nonzero()[0])
-            raise InputError(
-                f"{int(bad.sum())} of {len(images)} images have NaN or infinite values, the first is image"
-                f" {first}; remove or repair them"
-            )
 
 
 @dataclass(frozen=True)
@@ -108,7 +90,7 @@ class Preprocessing:
         Raises:
             InputError: the images have another shape or type, or there are none.
         """
-        check_images(images)
+        check_pixels(images)
         if images.dtype != torch.uint8 or images.numel() == 0:
             shape = tuple(images.shape)
             raise InputError(f"images have shape {shape} and type {images.dtype}; give some, in uint8")
@@ -147,8 +129,8 @@ class Preprocessing:
         """The network's input.
 
         Args:
-            images: `[N, C, h, w]`, uint8 in 0 to 255, or floating point in 0 to 1. With `resize`, images of
-                another size than the network's are fitted first, and must be uint8.
+            images: stored ones `[N, C, h, w]`, uint8 in 0 to 255, or floating point in 0 to 1. With `resize`
+                each is fitted first, whatever its size, and must be uint8.
 
         Returns:
             float32 `[N, in_channels, image_size, image_size]`.
@@ -157,15 +139,17 @@ class Preprocessing:
             InputError: the images are larger than the input, of another type or out of range, or their
                 channels do not fit.
         """
-        check_images(images)
-        if self.resize is not None and images.shape[2:] != (self.image_size, self.image_size):
+        check_pixels(images)
+        if self.resize is not None and len(images):
             if images.dtype != torch.uint8:
-                raise InputError(
-                    f"images of type {images.dtype} are not resized; give uint8, or {self.image_size} x"
-                    f" {self.image_size} pixels"
-                )
+                raise InputError(f"images of type {images.dtype} are not resized; give uint8")
             fitted = [to_pixels(self.fit(to_picture(image))) for image in images.cpu()]
             images = torch.stack(fitted).to(images.device)
+        return self.normalise(images)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """As a call, for images that `fit` has already brought to their size."""
+        check_pixels(images)
         channels, height, width = images.shape[1:]
         if max(height, width) > self.image_size:
             raise InputError(
@@ -181,8 +165,8 @@ class Preprocessing:
         left, top = (self.image_size - width) // 2, (self.image_size - height) // 2
         right, bottom = self.image_size - width - left, self.image_size - height - top
         pixels = F.pad(pixels, (left, right, top, bottom))  # [N, C, image_size, image_size]
-        mean = torch.tensor(self.mean, device=pixels.device).view(-1, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).view(-1, 1, 1)
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
         return ((pixels - mean) / std).expand(-1, self.in_channels, -1, -1)
 
     def for_size(self, image_size: int) -> Preprocessing:

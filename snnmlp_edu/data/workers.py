@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import track
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset
+
+from ..errors import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -36,6 +39,27 @@ def in_workers(
         collate_fn=as_it_is,
         generator=Generator(),  # else it draws from the shared one
     )
+
+
+@contextmanager
+def naming_lost_workers() -> Iterator[None]:
+    """Turn what PyTorch raises when a worker was killed, or says nothing for too long, into one line.
+
+    It is raised wherever the program happens to be: the whole of what uses workers stands inside.
+
+    Raises:
+        InputError: a worker was lost.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith(("DataLoader worker (pid", "DataLoader timed out", "Pin memory thread")):
+            raise
+        what = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
+        raise InputError(
+            f"a process that reads images was lost ({what}), as where memory runs out; take"
+            " loading.workers=0 (with evaluate --workers 0)"
+        ) from error
 
 
 def shown(items: Iterable[Result], title: str, total: int, announce: bool) -> Iterable[Result]:

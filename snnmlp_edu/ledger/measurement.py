@@ -18,6 +18,7 @@ from ..data.embedded import CLASS_NAMES
 from ..errors import InputError
 from ..mfi import audit, fold_batch_norm
 from ..mfi.report import without_numbers
+from ..precision import single_precision
 from ..registry import create_model
 from ..training.evaluation import BATCH_SIZE, evaluate, evaluate_embedded
 from ..training.recipe import Recipe
@@ -31,7 +32,7 @@ STEPS = (1, 2, 4, 6, 8)
 
 def untrained(recipe: Recipe, class_names: tuple[str, ...]) -> nn.Module:
     """The network as `fit` begins with it: the recipe's seed draws the same weights."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), single_precision():
         torch.default_generator.manual_seed(recipe.seed)
         model = create_model(str(recipe.preset), **recipe.model)
     if recipe.init_from is not None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from .. import provenance
 from ..checkpoints import hash_tensors, load_checkpoint
 from ..errors import InputError
 from ..training import describe_accuracy
-from . import provenance
 from .plans import Plan, load_plan
 from .reading import read_records
 from .record import Record

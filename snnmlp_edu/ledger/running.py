@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..checkpoints import hash_tensors, load_checkpoint
+from .. import provenance
+from ..checkpoints import CHECKPOINT, hash_tensors, load_checkpoint
 from ..data.datasets import train_validation_split
 from ..data.sources import open_source
 from ..errors import InputError
 from ..registry import create_model
 from ..training import describe_accuracy, fit
 from ..training.recipe import Recipe, load_recipe
-from ..training.resume import CHECKPOINT, RECIPE, SavedRun, differences
-from . import measurement, provenance
+from ..training.resume import RECIPE, SavedRun, differences
+from . import measurement
 from .plans import FREE, Plan, load_plan, recipe_fields, recipe_sha256
 from .record import Record
-from .store import append, latest, locked, results_folder
-
-OUTPUT = Path("runs") / "ledger"
+from .store import OUTPUT, append, latest, locked, results_folder
 
 
 def run_plan(
@@ -52,13 +50,12 @@ def run_plan(
 
     Raises:
         InputError: another process runs this plan; or as `load_plan` and `fit`.
-        Preempted: the process received SIGTERM; the state is saved.
+        Preempted: the process received SIGTERM or SIGINT; the state is saved.
     """
     plan = plan if isinstance(plan, Plan) else load_plan(plan)
     runs = chosen_runs(plan, variant, seed)
     check_places(places)
     _check_networks(plan)
-    code = provenance.commit()
     results = results_folder() if results is None else results
     recorded = latest(results) if results.is_dir() else {}
     missing = [plan.recipe_of(*run).replace(**places) for run in runs if plan.key(*run) not in recorded]
@@ -75,7 +72,7 @@ def run_plan(
                 continue
             recipe = plan.recipe_of(variant, seed).replace(**places)
             checkpoint = train(recipe, output / plan.name / f"{variant}-{seed}", progress=progress)
-            record = measure(plan, variant, recipe, checkpoint, code)
+            record = measure(plan, variant, recipe, checkpoint)
             append(file, record)
             accuracy = describe_accuracy(record.test_correct, record.test_total)
             announce(f"{name}: {accuracy}, {record.seconds:.0f} s")
@@ -146,7 +143,7 @@ def train(recipe: Recipe, folder: Path, *, progress: bool) -> Path:
 
     Raises:
         InputError: as `fit`.
-        Preempted: the process received SIGTERM; the state is saved.
+        Preempted: the process received SIGTERM or SIGINT; the state is saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = None
@@ -184,15 +181,21 @@ def _whole(run: Path) -> bool:
     return True
 
 
-def measure(plan: Plan, variant: str, recipe: Recipe, file: Path, code: str) -> Record:
+def measure(plan: Plan, variant: str, recipe: Recipe, file: Path) -> Record:
     """The record of a finished run, measured on the CPU: `verify` repeats its counts on any machine.
 
     A run that was trained on a GPU may differ by a few images there, since sums are rounded in another order.
 
     Raises:
-        InputError: a run of the CPU does not classify as many test images correctly as training reported.
+        InputError: a run of the CPU does not classify as many test images correctly as training reported, or
+            the run does not say where and when it was trained.
     """
     checkpoint = load_checkpoint(file)
+    if "origin" not in checkpoint.metrics:
+        raise InputError(
+            f"{file} does not say when and where it was trained: an earlier version of snnmlp-edu wrote it;"
+            f" move {file.parent} away to train it again"
+        )
     source = open_source(recipe.dataset, recipe.data_dir, recipe.data_md5)
     train, test = source.load("train"), source.load("test")
     parts = train_validation_split(train.labels, recipe.validation_fraction, recipe.seed)
@@ -227,12 +230,7 @@ def measure(plan: Plan, variant: str, recipe: Recipe, file: Path, code: str) -> 
         dataset=recipe.dataset,
         dataset_sha256=provenance.dataset_sha256(train, test),
         splits={"train": len(parts[0]), "validation": len(parts[1]), "test": len(test.labels)},
-        commit=code,
-        versions=provenance.versions(),
-        device=provenance.device(),
-        machine=provenance.machine(),
-        threads=torch.get_num_threads(),
-        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **metrics["origin"],
         seconds=round(metrics["seconds"], 1),
         best_epoch=metrics["epoch"],
         validation_accuracy=metrics["validation_accuracy"],

@@ -11,6 +11,8 @@ from ..data.files import path, write_atomically
 from ..errors import InputError
 from .record import Record
 
+OUTPUT = Path("runs") / "ledger"  # where runs have their folders, unless another place is given
+
 
 def results_folder() -> Path:
     """Where the shipped records are."""
@@ -64,11 +66,15 @@ def locked(file: Path) -> Iterator[None]:
     The lock is the operating system's: it ends with the process, however that ends.
 
     Raises:
-        InputError: another process has the lock.
+        InputError: another process has the lock, or the system or the disk knows none.
         OSError: the folder cannot be written.
     """
-    import fcntl  # not on Windows, where records can be read but not added
-
+    try:
+        import fcntl
+    except ImportError as error:
+        raise InputError(
+            "records are added under a lock, and this system has no flock; run plans on Linux or macOS"
+        ) from error
     with open(file.with_name(f".{file.stem}.lock"), "a+", encoding="utf-8") as holder:
         try:
             fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,6 +83,10 @@ def locked(file: Path) -> Iterator[None]:
             raise InputError(
                 f"the plan {file.stem} is being run by process {holder.read().strip()}; wait until it has"
                 " finished, or run another plan"
+            ) from error
+        except OSError as error:
+            raise InputError(
+                f"{file} cannot be locked ({error.strerror}); choose a folder on a local disk with --results"
             ) from error
         holder.truncate(0)
         holder.write(str(os.getpid()))

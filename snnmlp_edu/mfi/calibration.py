@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InputError
+from ..inputs import check_network_input
 from ..network import Head
 from ..neurons import LIF
 from ..normalisation import BatchNorm, LayerNorm, TemporalBatchNorm
@@ -74,8 +75,7 @@ def calibrate(model: nn.Module, images: Tensor, rate: float | None = None, seed:
     >>> round(rates["stages.0.neuron"], 2), min(rates.values()) > 0
     (0.2, True)
     """
-    if images.numel() == 0 or not images.isfinite().all():
-        raise InputError(f"images of shape {tuple(images.shape)} are empty or not finite; give real images")
+    check_network_input(images, model)
     if rate is not None and not 0 < rate < 1:
         raise InputError(f"rate is {rate}; it must lie between 0 and 1, such as 0.05")
     calibrated = copy.deepcopy(model).eval()

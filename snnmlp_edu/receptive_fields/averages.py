@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..data.transforms import check_finite
 from ..errors import InputError
+from ..inputs import check_finite
 from ..recording import record
 from .fields import Fields, Position, choose_units, neuron_layer
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..data.transforms import check_finite
 from ..errors import InputError
+from ..inputs import check_finite
 from ..mixing import PositionMixing
 from ..network import SpikingMLP
 from ..synapses import AxisLinear

@@ -9,9 +9,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..data.transforms import check_finite
 from ..errors import InputError
 from ..holding import in_this_thread
+from ..inputs import check_finite
 from ..neurons import LIF, plain_steps
 from ..recording import evaluating, uncompiled
 from .fields import Fields, Position, choose_units, neuron_layer

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ..checkpoints import save_checkpoint
+from ..checkpoints import CHECKPOINT, save_checkpoint
 from ..data.files import write_atomically
 from ..data.transforms import Preprocessing
 from ..network import SpikingNetwork
@@ -20,7 +20,7 @@ from .module import TrainingModule
 from .optimisation import Plan
 from .pace import Pace, in_words
 from .processes import on_first
-from .resume import CHECKPOINT, writing
+from .resume import writing
 from .run_folder import RunFolder
 
 HISTORY = "epochs.csv"
@@ -40,6 +40,7 @@ class KeepBest(Callback):
         folder: the run's folder.
         preprocessing: travels with the checkpoint.
         class_names: likewise.
+        preset: likewise, by which the network is built.
         plan: its recipe likewise.
         pace: how fast the training goes.
         announce: print the plan, a line for each epoch, and the warnings.
@@ -50,6 +51,7 @@ class KeepBest(Callback):
         folder: RunFolder,
         preprocessing: Preprocessing,
         class_names: tuple[str, ...],
+        preset: str | None,
         plan: Plan,
         pace: Pace,
         announce: bool,
@@ -57,6 +59,7 @@ class KeepBest(Callback):
         self.folder = folder
         self.preprocessing = preprocessing
         self.class_names = class_names
+        self.preset = preset
         self.plan = plan
         self.pace = pace
         self.announce = announce
@@ -118,7 +121,7 @@ class KeepBest(Callback):
         table = csv.DictWriter(text, list(row), lineterminator="\n")
         table.writeheader()
         table.writerows(self.history)
-        with writing(self.folder.path):
+        with writing(self.folder.path, self.folder.resume_command):
             write_atomically(self.folder.path / HISTORY, text.getvalue().encode())
             if better is not None:
                 self.save(better, row)
@@ -153,7 +156,7 @@ class KeepBest(Callback):
             model,
             self.preprocessing,
             class_names=self.class_names,
-            preset=self.plan.recipe.preset,
+            preset=self.preset,
             metrics={**metrics, "global_batch": self.plan.images_a_step, "processes": self.plan.processes},
             recipe=self.plan.recipe.to_dict(),
         )

@@ -12,12 +12,13 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset
 
 from ..checkpoints import hash_tensors
 from ..data.augmenting import training_transform
-from ..data.batches import Draw, PictureBatches, in_order, load_batches, sound
+from ..data.batches import Draw, PictureBatches, check_shared_memory, in_order, load_batches, sound
 from ..data.datasets import LabelledImages
 from ..data.picture_sets import PictureSet, listing_digest
 from ..data.settings import cores
-from ..data.transforms import Preprocessing, check_finite, flip_and_shift
+from ..data.transforms import Preprocessing, flip_and_shift
 from ..errors import InputError
+from ..inputs import check_labels, check_pixels
 from .evaluation import BATCH_SIZE
 from .optimisation import Plan
 from .orders import EpochBatches, own_share
@@ -105,6 +106,17 @@ class DataModule(LightningDataModule):
         """The first validation images as network input."""
         raise NotImplementedError
 
+    def check_memory(self, processes: int, cuda: bool) -> None:
+        """Make sure that the batches that wait for a training fit into memory.
+
+        Args:
+            processes: of the training, on this machine.
+            cuda: whether the network runs on a GPU.
+
+        Raises:
+            InputError: they do not fit.
+        """
+
     def share_out(self) -> None:
         """Let this process take its share of every batch."""
         if self.trainer is not None:
@@ -150,15 +162,16 @@ class ImageDataModule(DataModule):
         recipe: batch size, augmentation and seed.
 
     Raises:
-        InputError: an image is NaN or infinite or of a shape that does not fit, or there are fewer images
-            than one batch needs.
+        InputError: an image is NaN or infinite or of a shape or range that does not fit, labels are no whole
+            numbers, or there are fewer images than one batch needs.
     """
 
     def __init__(
         self, train: LabelledImages, validation: LabelledImages, preprocessing: Preprocessing, recipe: Recipe
     ) -> None:
-        for images, _ in (train, validation):
-            check_finite(images)
+        for images, labels in (train, validation):
+            check_pixels(images)
+            check_labels(labels, len(images))
             preprocessing(images[:1])  # images that do not fit are noticed before anything is trained
         order = Generator().manual_seed(recipe.seed)
         batches = ShuffledBatches(len(train.labels), recipe.batch_size, order, accumulate=recipe.accumulate)
@@ -247,12 +260,21 @@ class PictureDataModule(DataModule):
     def validation_sample(self, count: int) -> Tensor:
         """The first validation images as network input."""
         draws = in_order(min(count, len(self.validation_pictures)), count)[0]
-        return self.preprocessing(sound(self.validation_pictures[draws])[0])
+        return self.preprocessing.normalise(sound(self.validation_pictures[draws])[0])
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Fitted pixels to network input."""
         images, labels = sound(batch)
-        return self.preprocessing(images), labels
+        return self.preprocessing.normalise(images), labels
+
+    def check_memory(self, processes: int, cuda: bool) -> None:
+        """Make sure that what the workers keep ready fits into shared memory."""
+        loading = self.recipe.loading.on_machine(cores(), cuda, processes)
+        for batches, size in (
+            (self.train_pictures, self.recipe.batch_size // processes),
+            (self.validation_pictures, min(BATCH_SIZE, len(self.validation_pictures))),
+        ):
+            check_shared_memory(size * batches.image_bytes, loading, processes)
 
     def _loading(self) -> Any:
         trainer = self.trainer

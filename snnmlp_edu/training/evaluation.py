@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..checkpoints import Checkpoint
-from ..data.batches import PictureBatches, in_order, load_batches, sound
+from ..data.batches import PictureBatches, check_shared_memory, in_order, load_batches, sound
 from ..data.imagenet import same_classes
 from ..data.picture_sets import PictureSet
 from ..data.settings import Loading, cores
 from ..data.sources import ImageSource, open_source
-from ..data.transforms import Preprocessing, check_finite
+from ..data.transforms import Preprocessing
+from ..data.workers import naming_lost_workers
 from ..errors import InputError
+from ..inputs import check_labels, check_pixels
 from ..recording import evaluating
 
 BATCH_SIZE = 200
@@ -37,18 +39,19 @@ def evaluate(
         model: takes `[B, C, H, W]` and returns logits `[B, classes]`.
         preprocessing: from the stored pixels to the network's input.
         images: uint8 `[N, c, h, w]`, or floating point in 0 to 1.
-        labels: int64 `[N]`.
+        labels: int64 `[N]`, each below the number of classes.
         batch_size: images in a pass.
 
     Raises:
-        InputError: there are no images, not as many labels, or an image is NaN or infinite.
+        InputError: there are no images, not as many labels, an image is NaN, infinite or out of range, or a
+            label is no whole number or none of the classes.
     """
-    if len(images) != len(labels) or len(images) == 0:
-        raise InputError(f"there are {len(images)} images and {len(labels)} labels; give as many of each")
-    check_finite(images)
-    return _evaluate(
-        model, preprocessing, zip(images.split(batch_size), labels.split(batch_size), strict=True)
-    )
+    check_pixels(images)
+    check_labels(labels, len(images))
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+    batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    return _evaluate(model, preprocessing, batches)
 
 
 def evaluate_pictures(
@@ -61,26 +64,29 @@ def evaluate_pictures(
     """As `evaluate`, for pictures that are decoded one at a time, by loader workers.
 
     Raises:
-        InputError: there are no pictures, or one is damaged.
+        InputError: there are no pictures, one is damaged, or a process that reads them was lost.
     """
     count = len(pictures.labels)
     if count == 0:
         raise InputError("there are no images to test on")
     cuda = next(model.parameters()).device.type == "cuda"
-    batches = load_batches(
-        PictureBatches(pictures, preprocessing),
-        in_order(count, batch_size),
-        (loading or Loading()).on_machine(cores(), cuda),
-    )
-    return _evaluate(model, preprocessing, batches)
+    made = PictureBatches(pictures, preprocessing)
+    loading = (loading or Loading()).on_machine(cores(), cuda)
+    check_shared_memory(min(batch_size, count) * made.image_bytes, loading)
+    with naming_lost_workers():
+        batches = load_batches(made, in_order(count, batch_size), loading)
+        return _evaluate(model, preprocessing.normalise, batches)
 
 
-def _evaluate(model: nn.Module, preprocessing: Preprocessing, batches: Iterable[Any]) -> tuple[int, int]:
+def _evaluate(
+    model: nn.Module, prepare: Callable[[Tensor], Tensor], batches: Iterable[Any]
+) -> tuple[int, int]:
     device = next(model.parameters()).device
     correct = total = 0
     with evaluating(model), torch.no_grad():
         for images, labels in map(sound, batches):
-            logits = model(preprocessing(images.to(device)))
+            logits = model(prepare(images.to(device)))
+            check_labels(labels, len(images), logits.shape[1])
             correct += int((logits.argmax(1) == labels.to(device)).sum())
             total += len(labels)
     return correct, total

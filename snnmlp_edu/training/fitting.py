@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import logging
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ..checkpoints import load_checkpoint, require_rebuildable
+from .. import provenance
+from ..checkpoints import CHECKPOINT, load_checkpoint, require_rebuildable
 from ..data.files import write_atomically
 from ..data.sources import ImageSource
+from ..data.workers import naming_lost_workers
 from ..errors import InputError, Preempted
 from ..network import SpikingNetwork
 from ..plots import plot_learning_curves
+from ..precision import single_precision
 from ..registry import build_model, create_model
 from ..transfer import Transfer
 from .callbacks import KeepBest, StopAfter
@@ -32,12 +37,13 @@ from .keep_last import KeepLast
 from .module import TrainingModule
 from .optimisation import Plan
 from .pace import Pace
-from .processes import ReportedByFirst, is_first_process, on_first, place
+from .processes import ReportedByFirst, any_process, is_first_process, mark_copies, on_first, place
 from .progress import TensorBoardCurves, TrainingBar
 from .recipe import Recipe, load_recipe
-from .resume import CHECKPOINT, LAST, SavedRun, StateIO, how_to_resume, writing
+from .resume import LAST, SavedRun, StateIO, writing
 from .run_folder import RunFolder
 from .start import starting_weights
+from .stopping import Interrupted, StopRequest
 
 CURVES = "learning_curves.png"
 
@@ -81,6 +87,7 @@ class TrainingResult:
         return f"test accuracy {describe_accuracy(self.test_correct, self.test_total)}"
 
 
+@single_precision()
 def fit(
     model_or_preset: SpikingNetwork | str | None = None,
     recipe: Recipe | str | Path | None = None,
@@ -96,7 +103,7 @@ def fit(
     """Train a network, keep the epoch that validates best, and test it once.
 
     Args:
-        model_or_preset: the name of a preset, a network to go on with, or None for the recipe's preset.
+        model_or_preset: the name of a preset, a network to train further, or None for the recipe's preset.
         recipe: a recipe, its name, or the path of a YAML file; None for that of the run to resume.
         output: folder in which the run gets a folder of its own.
         resume: folder of a run that stopped before its end. It goes on from its last state and, on the
@@ -116,8 +123,28 @@ def fit(
         InputError: an unknown name or field, a value out of range, a network that does not fit the
             images, devices or a precision that the machine does not have, an output folder that cannot be
             written, a run to resume that is finished, damaged or made otherwise, or a training that diverged.
-        Preempted: the process received SIGTERM; the state is saved.
+        Preempted: the process received SIGTERM or SIGINT; the message says which state is saved.
     """
+    stop = StopRequest()
+    places = (devices, nodes, accelerator)
+    try:
+        with stop.listening(), naming_lost_workers():
+            return _fit(stop, model_or_preset, recipe, Path(output), resume, progress, places, overrides)
+    except Interrupted as signalled:
+        raise Preempted("stopped before the first step; nothing is saved", signalled.number) from signalled
+
+
+def _fit(
+    stop: StopRequest,
+    model_or_preset: SpikingNetwork | str | None,
+    recipe: Recipe | str | Path | None,
+    output: Path,
+    resume: str | Path | None,
+    progress: bool,
+    places: tuple[int | None, int | None, str],
+    overrides: dict[str, Any],
+) -> TrainingResult:
+    origin = provenance.origin(places[2])
     run = SavedRun.open(resume) if resume is not None else None
     if recipe is None:
         if run is None:
@@ -135,14 +162,14 @@ def fit(
             )
         recipe = recipe.replace(preset=None)
         require_rebuildable(model_or_preset, None)  # not found out after the training
-    placement = place(devices, nodes, accelerator, recipe.precision)
+    placement = place(*places, recipe.precision)
     announce = progress and is_first_process()
     seed_everything(recipe.seed, workers=True, verbose=False)
     source = open_recipe_source(recipe)
     if run is not None and not isinstance(model_or_preset, SpikingNetwork):
-        model, transfer = run.network(), None
+        model, preset, transfer = run.network(), run.preset, None
     else:
-        model, transfer = make_network(model_or_preset, recipe, source)
+        model, preset, transfer = make_network(model_or_preset, recipe, source)
     if transfer is not None and announce:
         print(f"weights of {recipe.init_from}{', shuffled' * recipe.init_shuffled}: {transfer}")
 
@@ -151,6 +178,7 @@ def fit(
     preprocessing = data.preprocessing
     description = {
         "recipe": recipe.to_dict(),
+        "preset": preset,
         "config": model.config.to_dict(),
         "preprocessing": preprocessing.to_dict(),
         "data": data.description,
@@ -159,10 +187,12 @@ def fit(
     if run is not None:
         run.require_same(description)
     plan = Plan(recipe, data.batches.count, placement.processes)
-    folder = RunFolder(Path(output), recipe, source.left_out(), run.folder if run is not None else None)
+    data.check_memory(placement.devices, placement.accelerator == "gpu")
+    existing = run.folder if run is not None else None
+    folder = RunFolder(output, recipe, source.left_out(), existing, placement.resume_command)
     pace, state_io = Pace(plan, model.config.time_steps), StateIO(description)
-    keeper = KeepBest(folder, preprocessing, source.class_names, plan, pace, announce=progress)
-    saver = KeepLast(folder, recipe.save_every, state_io)
+    keeper = KeepBest(folder, preprocessing, source.class_names, preset, plan, pace, announce=progress)
+    saver = KeepLast(folder, recipe.save_every, state_io, stop)
     settings = placement.trainer_settings(recipe.precision)
     with _quiet_lightning():
         trainer = Trainer(
@@ -174,7 +204,7 @@ def fit(
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=progress,
-            default_root_dir=Path(output),
+            default_root_dir=output,
             callbacks=[
                 folder,
                 pace,
@@ -186,19 +216,29 @@ def fit(
             ],
             **{**settings, "plugins": [state_io, *settings["plugins"]]},
         )
+        mark_copies(placement)
+        finish = partial(_finish, keeper, source, trainer, origin)
         try:
-            trainer.fit(
-                TrainingModule(model, plan),
-                datamodule=data,
-                ckpt_path=run.state if run is not None else None,
-            )
-        except SIGTERMException as stop:
-            raise Preempted(f"stopped at step {trainer.global_step}; {how_to_resume(folder.path)}") from stop
+            with stop.waiting():
+                trainer.fit(
+                    TrainingModule(model, plan),
+                    datamodule=data,
+                    ckpt_path=run.state if run is not None else None,
+                )
+            if any_process(trainer, stop.number is not None)[0]:
+                raise SIGTERMException
+            correct, total, seconds = on_first(trainer, finish)
+        except SIGTERMException as stopped:
+            what = f"stopped at step {trainer.global_step}; resume with: {folder.resume_command}"
+            raise Preempted(what, stop.number or signal.SIGTERM) from stopped
+        except Interrupted as signalled:
+            if saver.saved_step is None:
+                raise
+            what = f"stopped; step {saver.saved_step} is saved; resume with: {folder.resume_command}"
+            raise Preempted(what, signalled.number) from signalled
         except Diverged as error:
             what = f"{error}; the last good state, of step {saver.saved_step}, is {folder.path / LAST}"
             raise (InputError if trainer.is_global_zero else ReportedByFirst)(what) from error
-        finish = partial(_finish, keeper, source, trainer.strategy.root_device)
-        correct, total, seconds = on_first(trainer, finish)
     return TrainingResult(
         folder=folder.path,
         best_epoch=keeper.best["epoch"],
@@ -211,32 +251,57 @@ def fit(
     )
 
 
-def _finish(keeper: KeepBest, source: ImageSource, device: torch.device) -> tuple[int, int, float]:
+def _finish(
+    keeper: KeepBest, source: ImageSource, trainer: Trainer, origin: dict[str, Any]
+) -> tuple[int, int, float]:
     """Test the kept weights, once, and write down the result and the learning curves."""
     seconds, folder = keeper.seconds, keeper.folder.path
     best = load_checkpoint(folder / CHECKPOINT)
-    best.model.to(device)
+    best.model.to(trainer.strategy.root_device)
     correct, total = evaluate_source(best, source, keeper.plan.recipe.loading)
+    finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     tested = {"test_correct": correct, "test_total": total, "seconds": seconds, "torch": torch.__version__}
+    tested |= {"origin": {**origin, "finished": finished}}
     curves = io.BytesIO()
     plot_learning_curves(keeper.history).savefig(curves, format="png")
-    with writing(folder):
+    with writing(folder, keeper.folder.resume_command):
         write_atomically(folder / CURVES, curves.getvalue())
         keeper.save(best.model, {**best.metrics, **tested})
     return correct, total, seconds
 
 
+class NewNetwork(NamedTuple):
+    """A network to train.
+
+    Args:
+        model: the network.
+        preset: by which its checkpoint builds it again; None stands for a `SpikingMLP`.
+        transfer: what it starts with, where the recipe names a checkpoint.
+    """
+
+    model: SpikingNetwork
+    preset: str | None
+    transfer: Transfer | None
+
+
 def make_network(
     model_or_preset: SpikingNetwork | str | None, recipe: Recipe, source: ImageSource
-) -> tuple[SpikingNetwork, Transfer | None]:
-    """The network to train, and where the recipe names a checkpoint what it starts with."""
+) -> NewNetwork:
+    """The network that a recipe trains.
+
+    Raises:
+        InputError: the recipe names none, it has other classes than the images, or no checkpoint could hold
+            it.
+    """
+    preset = recipe.preset
     start = load_checkpoint(recipe.init_from) if recipe.init_from is not None else None
     classes = len(source.class_names)
     if isinstance(model_or_preset, SpikingNetwork):
         model = model_or_preset
     elif recipe.preset is None and start is not None:
         config = start.model.config.replace(**{"num_classes": classes} | dict(recipe.model))
-        model = build_model(start.preset, config)
+        preset = start.preset
+        model = build_model(preset, config)
     elif recipe.preset is None:
         raise InputError("the recipe names no preset; give one, or a network")
     else:
@@ -246,11 +311,12 @@ def make_network(
             f"the network has {model.config.num_classes} classes and the data set {classes};"
             f" set num_classes={classes}"
         )
+    require_rebuildable(model, preset)  # not found out when the first epoch is to be kept
     if start is None:
-        return model, None
+        return NewNetwork(model, preset, None)
     transfer = starting_weights(recipe, start, model, source.class_names)
     model.load_state_dict(transfer.weights)
-    return model, transfer
+    return NewNetwork(model, preset, transfer)
 
 
 @contextmanager
@@ -262,7 +328,7 @@ def _quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            # Ours takes up its order again, by the state of the data module.
+            # Ours restores its position by the state of the data module.
             warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
             # Lightning 2.6 calls a function that newer versions of PyTorch deprecate.
             warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")

@@ -15,6 +15,7 @@ from .diagnosis import Diverged
 from .processes import any_process, every_process, on_first, own
 from .resume import LAST, StateIO, generator_states, restore_generators, writing
 from .run_folder import RunFolder
+from .stopping import SIGNALS, StopRequest
 
 SECONDS = 60.0
 
@@ -22,24 +23,25 @@ SECONDS = 60.0
 class KeepLast(Callback):
     """Keep `last.safetensors`, from which the run can go on.
 
-    It is written before the first step, after each epoch, when SIGTERM arrives, and in between every so
-    many steps, or when a minute has passed: a run that is killed loses no more. It must stand behind the
-    callbacks whose state it saves, and behind the one that stops the training.
+    It is written before the first step, after each epoch, when the training is told to stop, and in between
+    every so many steps, or when a minute has passed: a run that is killed loses no more. It must stand after
+    the callbacks whose state it saves, and after the one that stops the training.
 
-    SIGTERM may reach several processes at different moments, or one of them alone. All learn of it at the
+    A signal may reach several processes at different moments, or one of them alone. All learn of it at the
     end of a batch, and stop there together.
 
     Args:
         folder: the run's folder.
         steps: optimiser steps between two saves; None saves once a minute.
         state_io: what writes the state.
+        stop: whether the training shall stop.
     """
 
-    def __init__(self, folder: RunFolder, steps: int | None, state_io: StateIO) -> None:
+    def __init__(self, folder: RunFolder, steps: int | None, state_io: StateIO, stop: StopRequest) -> None:
         self.folder = folder
         self.steps = steps
         self.state_io = state_io
-        self.told_to_stop = False
+        self.stop = stop
         self.saved_step: int | None = None
         self.saved_at = 0.0
         self.generators: list[dict[str, Any]] | None = None
@@ -55,9 +57,9 @@ class KeepLast(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the first state of a new run: a folder that cannot be written is noticed at once."""
-        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
             # Lightning's handler exchanges messages in the midst of whatever was going on.
-            signal.signal(signal.SIGTERM, lambda *_: setattr(self, "told_to_stop", True))
+            signal.signal(signal.SIGTERM, self.stop)
         if self.generators is None:
             self.save(trainer)
         else:
@@ -66,7 +68,7 @@ class KeepLast(Callback):
             self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
 
     def _clear_remains(self) -> None:
-        with writing(self.folder.path):
+        with writing(self.folder.path, self.folder.resume_command):
             for remains in self.folder.path.glob(f".{LAST}.*"):  # of a save that was killed
                 remains.unlink()
 
@@ -74,8 +76,10 @@ class KeepLast(Callback):
         """Save if it is time; after the last batch of an epoch, validation comes first."""
         passed = time.monotonic() - self.saved_at >= SECONDS
         # Clocks differ between processes, and all must come to the same decision.
-        told, passed = any_process(trainer, self.told_to_stop, passed)
-        if told:
+        flags = [*(self.stop.number == number for number in SIGNALS), passed]
+        *told, passed = any_process(trainer, *flags)
+        if any(told):
+            self.stop.number = SIGNALS[told.index(True)]
             trainer._signal_connector.received_sigterm = True
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._save_if_due(trainer, passed)
@@ -86,8 +90,9 @@ class KeepLast(Callback):
         self._save_if_due(trainer, any_process(trainer, passed)[0])
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Do not let SIGTERM wait for the end of a long validation; it is done anew when the run goes on."""
-        if trainer.received_sigterm and not trainer.should_stop:
+        """Do not wait for the end of a long validation; it is done anew when the run is resumed."""
+        alone = trainer.world_size == 1 and self.stop.number is not None
+        if (alone or trainer.received_sigterm) and not trainer.should_stop:
             raise SIGTERMException
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -133,5 +138,5 @@ class KeepLast(Callback):
     def _raise_failure(self) -> None:
         failure, self.state_io.failure = self.state_io.failure, None
         if failure is not None:
-            with writing(self.folder.path):
+            with writing(self.folder.path, self.folder.resume_command):
                 raise failure

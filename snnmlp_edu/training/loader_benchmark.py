@@ -87,7 +87,7 @@ def measure(recipe: Recipe | str | Path, seconds: float = 10.0, /, **overrides: 
     recipe = (recipe if isinstance(recipe, Recipe) else load_recipe(recipe)).replace(**overrides)
     recipe = recipe.replace(loading={"verify": "none"})
     source = open_recipe_source(recipe)
-    model, _ = make_network(None, recipe, source)
+    model = make_network(None, recipe, source).model
     data = feed(source, recipe, model.config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loader = data.train_dataloader()
@@ -96,7 +96,7 @@ def measure(recipe: Recipe | str | Path, seconds: float = 10.0, /, **overrides: 
         batch = next(batches)  # what workers had ready when the clock starts would count as too fast
     delivered = _rate(lambda: len(next(batches)[1]), seconds)
     images, labels = (part.to(device) for part in batch)
-    step = _training_step(model.to(device), recipe, data.preprocessing(images), labels)
+    step = _training_step(model.to(device), recipe, data.preprocessing.normalise(images), labels)
     step()  # which compiles
     return LoaderBenchmark(
         loader=delivered,

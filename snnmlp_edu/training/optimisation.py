@@ -99,15 +99,25 @@ class Plan:
     @property
     def learning_rate(self) -> float:
         """The highest learning rate, scaled as the recipe says."""
+        return self.recipe.learning_rate * self._rate_scale
+
+    @property
+    def min_learning_rate(self) -> float | None:
+        """Where the schedule ends, scaled as the highest rate is; None leaves it to the schedule."""
+        lowest = self.recipe.min_learning_rate
+        return None if lowest is None else lowest * self._rate_scale
+
+    @property
+    def _rate_scale(self) -> float:
         recipe = self.recipe
         if recipe.scale_learning_rate is None or recipe.base_batch is None:
-            return recipe.learning_rate
+            return 1.0
         ratio = self.images_a_step / recipe.base_batch
         match recipe.scale_learning_rate:
             case "linear":
-                return recipe.learning_rate * ratio
+                return ratio
             case "sqrt":
-                return recipe.learning_rate * math.sqrt(ratio)
+                return math.sqrt(ratio)
             case _:
                 assert_never(recipe.scale_learning_rate)
 
@@ -176,7 +186,7 @@ def make_schedule(optimizer: Optimizer, plan: Plan) -> LRScheduler:
         case "one_cycle":
             return _one_cycle(optimizer, plan)
         case "cosine":
-            lowest = (plan.recipe.min_learning_rate or 0.0) / plan.learning_rate
+            lowest = (plan.min_learning_rate or 0.0) / plan.learning_rate
             return _after_warmup(
                 optimizer, plan, lambda done: lowest + (1 - lowest) * (1 + math.cos(math.pi * done)) / 2
             )
@@ -187,7 +197,7 @@ def make_schedule(optimizer: Optimizer, plan: Plan) -> LRScheduler:
 
 
 def _one_cycle(optimizer: Optimizer, plan: Plan) -> LRScheduler:
-    initial, final, lowest = 25.0, 1e4, plan.recipe.min_learning_rate
+    initial, final, lowest = 25.0, 1e4, plan.min_learning_rate
     if lowest is not None:
         final = plan.learning_rate / initial / lowest if lowest > 0 else math.inf
     return OneCycleLR(

@@ -9,24 +9,37 @@ the others wait for ever. Only the first process writes.
 from __future__ import annotations
 
 import os
+import shlex
+import socket
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, assert_never, get_args
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import LayerSync, TorchSyncBatchNorm
-from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning.pytorch.strategies import DDPStrategy
 
 from ..config import nearest
 from ..data.settings import cores
 from ..errors import InputError
 from .rules import Precision
+from .stopping import Interrupted
 from .synchronise import SharedStatistics
 
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
+Launcher = Literal["lightning", "torchrun", "slurm"]
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+# Left in the environment by the process that starts copies of itself: a copy knows by it whose it is.
+STARTED_BY = "SNNMLP_STARTED_BY"
 PRECISION: dict[Precision, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 Result = TypeVar("Result")
@@ -45,12 +58,14 @@ class Placement:
         nodes: machines.
         accelerator: `cpu`, `gpu` or `mps`.
         launcher: what starts the processes: `lightning` for this program itself, `torchrun` or `slurm`.
+        named: whether the accelerator was asked for by its name.
     """
 
     devices: int = 1
     nodes: int = 1
     accelerator: str = "cpu"
-    launcher: str = "lightning"
+    launcher: Launcher = "lightning"
+    named: bool = field(default=False, compare=False)
 
     @property
     def processes(self) -> int:
@@ -72,10 +87,43 @@ class Placement:
             settings["strategy"] = DDPStrategy(broadcast_buffers=False)
             sync: LayerSync = SharedStatistics() if self.accelerator == "cpu" else TorchSyncBatchNorm()
             settings["plugins"].append(sync)
-        if self.launcher == "slurm":
-            # A run is gone on with by --resume; Lightning's own way would look for files that are not ours.
-            settings["plugins"].append(SLURMEnvironment(auto_requeue=False))
+        settings["plugins"].append(self._environment())
         return settings
+
+    def _environment(self) -> ClusterEnvironment:
+        """Named to Lightning, which would else guess by variables that may be left over."""
+        match self.launcher:
+            case "lightning":
+                return LightningEnvironment()
+            case "torchrun":
+                return TorchElasticEnvironment()
+            case "slurm":
+                # Resuming is up to --resume; Lightning's own way would look for files that are not ours.
+                return SLURMEnvironment(auto_requeue=False)
+        assert_never(self.launcher)
+
+    def resume_command(self, folder: Path) -> str:
+        """The command that resumes a run on as many processes.
+
+        >>> Placement(devices=2, accelerator="cpu", named=True).resume_command(Path("runs/a b"))
+        "snnmlp train --resume 'runs/a b' --devices 2 --accelerator cpu"
+        """
+        words = ["--resume", str(folder)]
+        match self.launcher:
+            case "lightning":
+                start = ["snnmlp", "train"]
+                words += ["--devices", str(self.devices)] if self.devices > 1 else []
+                words += ["--nodes", str(self.nodes)] if self.nodes > 1 else []
+            case "torchrun":
+                start = ["torchrun", "--nproc-per-node", str(self.devices)]
+                start += ["--nnodes", str(self.nodes)] if self.nodes > 1 else []
+                start += ["-m", "snnmlp_edu", "train"]
+            case "slurm":
+                start = ["srun", "snnmlp", "train"]
+            case _:
+                assert_never(self.launcher)
+        words += ["--accelerator", self.accelerator] if self.named else []
+        return shlex.join([*start, *words])
 
 
 def place(
@@ -91,8 +139,9 @@ def place(
         precision: of the recipe.
 
     Raises:
-        InputError: there are not as many, what was started is another number, the accelerator is unknown
-            or missing, or it does not calculate with this precision.
+        InputError: there are not as many, what was started is another number, the environment promises
+            processes that are not there, the accelerator is unknown or missing, or it does not calculate with
+            this precision.
     """
     kinds = get_args(Accelerator)
     if accelerator not in kinds:
@@ -103,21 +152,26 @@ def place(
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}; it must be a whole number of at least 1")
     found = {"gpu": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": cores()}
-    if accelerator == "auto":
+    named = accelerator != "auto"
+    if not named:
         accelerator = next(kind for kind, count in found.items() if count)
-    launcher, started_devices, started_nodes = _started()
-    for name, asked, started in (("devices", devices, started_devices), ("nodes", nodes, started_nodes)):
-        if launcher != "lightning" and asked not in (None, started):
+    launcher, started_devices, started_nodes = started(os.environ)
+    for name, asked, there in (("devices", devices, started_devices), ("nodes", nodes, started_nodes)):
+        if launcher != "lightning" and asked not in (None, there):
             raise InputError(
-                f"{name} is {asked} and {launcher} has started {started}; leave --{name} out, or start as"
-                " many"
+                f"{name} is {asked} and {launcher} has started {there}; leave --{name} out, or start as many"
             )
     placement = Placement(
         started_devices if devices is None else devices,
         started_nodes if nodes is None else nodes,
         accelerator,
         launcher,
+        named,
     )
+    if launcher == "lightning":
+        _check_alone(os.environ, placement)
+    if launcher == "torchrun":
+        _check_agent(os.environ)
     if placement.processes > 1 and launcher == "lightning" and hasattr(sys, "ps1"):
         raise InputError(
             "several processes cannot be started from a notebook or a prompt; run snnmlp train in a shell,"
@@ -128,15 +182,108 @@ def place(
     return placement
 
 
-def _started() -> tuple[str, int, int]:
-    """Who started this process, and how many devices and nodes there are."""
-    if TorchElasticEnvironment.detect():
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        return "torchrun", devices, int(os.environ["WORLD_SIZE"]) // devices
-    if SLURMEnvironment.detect():
-        nodes = int(os.environ.get("SLURM_NNODES", 1))
-        return "slurm", int(os.environ["SLURM_NTASKS"]) // nodes, nodes
+def started(environment: Mapping[str, str]) -> tuple[Launcher, int, int]:
+    """Who started this process, and how many devices and nodes there are.
+
+    Args:
+        environment: the variables in which torchrun and SLURM say so.
+
+    Raises:
+        InputError: they are incomplete, or SLURM reserved more than it started.
+
+    >>> started({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NNODES": "2"})
+    ('slurm', 2, 2)
+    """
+    if "TORCHELASTIC_RUN_ID" in environment:
+        names = ("LOCAL_WORLD_SIZE", "WORLD_SIZE", "RANK", "LOCAL_RANK")
+        devices, processes, *_ = (_whole(environment, name) for name in names)
+        _check_shared_out(processes, max(devices, 1), "WORLD_SIZE")
+        return "torchrun", devices, processes // devices
+    if "SLURM_NTASKS" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        reserved, nodes = _whole(environment, "SLURM_NTASKS"), _whole(environment, "SLURM_NNODES", "1")
+        tasks = _whole(environment, "SLURM_STEP_NUM_TASKS", "1")  # srun alone says it
+        if tasks != reserved:
+            raise InputError(
+                f"SLURM reserved {reserved} tasks and started {tasks} here; start them with srun, as in: srun"
+                " snnmlp train ...; or unset SLURM_NTASKS to train in one process"
+            )
+        if reserved > 1:
+            _check_shared_out(reserved, nodes, "SLURM_NTASKS")
+            return "slurm", reserved // nodes, nodes
     return "lightning", 1, 1
+
+
+def _whole(environment: Mapping[str, str], name: str, default: str | None = None) -> int:
+    text = environment.get(name, default)
+    if text is None or not text.isdecimal():
+        said = "is not set" if text is None else f"is {text!r}"
+        raise InputError(
+            f"{name} {said}, which torchrun and srun set to a whole number: start with one of them"
+        )
+    return int(text)
+
+
+def _check_shared_out(processes: int, among: int, name: str) -> None:
+    if among < 1 or processes < among or processes % among:
+        raise InputError(
+            f"{name} is {processes}, which {among} cannot share evenly; start as many on each machine"
+        )
+
+
+def _check_agent(environment: Mapping[str, str]) -> None:
+    """Notice variables that outlived their torchrun, which serves a port while it runs."""
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    address, port = environment.get("MASTER_ADDR", ""), _whole(environment, "MASTER_PORT")
+    try:
+        socket.create_connection((address, port), timeout=20).close()
+    except OSError as error:
+        raise InputError(
+            f"torchrun promised {environment['WORLD_SIZE']} processes and does not answer at"
+            f" {address}:{port}; start with torchrun, or unset TORCHELASTIC_RUN_ID to train in one process"
+        ) from error
+
+
+def mark_copies(placement: Placement) -> None:
+    """Let the copies that this program is about to start know whose they are."""
+    if placement.devices > 1 and placement.launcher == "lightning" and not _is_copy(os.environ):
+        os.environ[STARTED_BY] = str(os.getpid())
+
+
+def _is_copy(environment: Mapping[str, str]) -> bool:
+    """Whether this process, or the one that started it, has started copies of itself."""
+    return environment.get(STARTED_BY) in (str(os.getpid()), str(os.getppid()))
+
+
+def _check_alone(environment: Mapping[str, str], placement: Placement) -> None:
+    """Notice variables that promise processes which nobody started.
+
+    Raises:
+        InputError: names the variables.
+    """
+    if _is_copy(environment):
+        return
+    if placement.nodes > 1:
+        missing = [name for name in ("MASTER_ADDR", "NODE_RANK") if name not in environment]
+        if missing:
+            raise InputError(
+                f"nodes is {placement.nodes} and {' and '.join(missing)} not set; set MASTER_ADDR to the"
+                " first machine on all of them, and NODE_RANK to 0, 1, ...; or start with torchrun or srun"
+            )
+        rank = _whole(environment, "NODE_RANK")
+        if rank >= placement.nodes:
+            raise InputError(f"NODE_RANK is {rank} and nodes {placement.nodes}; count them from 0")
+    allowed = ("NODE_RANK", "GROUP_RANK") if placement.nodes > 1 else ()
+    left = [name for name in RANKS if environment.get(name, "0") != "0" and name not in allowed]
+    left += ["WORLD_SIZE"] if environment.get("WORLD_SIZE", "1") != "1" else []
+    # With LOCAL_RANK in the environment, whatever it is, Lightning starts no copies.
+    left += ["LOCAL_RANK"] if placement.devices > 1 and environment.get("LOCAL_RANK") == "0" else []
+    if left:
+        found = ", ".join(f"{name}={environment[name]}" for name in left)
+        raise InputError(
+            f"{found} in the environment promise other processes, and no launcher started any; unset"
+            f" {' '.join(left)}, or start with torchrun or srun"
+        )
 
 
 def _check_machine(placement: Placement, found: int) -> None:
@@ -167,10 +314,14 @@ def is_first_process() -> bool:
     >>> is_first_process()
     True
     """
-    for name in ("RANK", "SLURM_PROCID"):
-        if name in os.environ:
-            return int(os.environ[name]) == 0
-    return int(os.environ.get("LOCAL_RANK", 0)) == int(os.environ.get("NODE_RANK", 0)) == 0
+    match started(os.environ)[0]:
+        case "torchrun":
+            names: tuple[str, ...] = ("RANK",)
+        case "slurm":
+            names = ("SLURM_PROCID",)
+        case "lightning":
+            names = ("LOCAL_RANK", "NODE_RANK")
+    return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 def on_first(trainer: Trainer, act: Callable[[], Result]) -> Result:
@@ -181,11 +332,12 @@ def on_first(trainer: Trainer, act: Callable[[], Result]) -> Result:
     """
     if trainer.world_size == 1:
         return act()
-    result, mistake = None, None
+    result: Result | None = None
+    mistake: InputError | Interrupted | None = None
     if trainer.is_global_zero:
         try:
             result = act()
-        except InputError as error:
+        except (InputError, Interrupted) as error:
             mistake = error
     result, said = trainer.strategy.broadcast((result, mistake and str(mistake)))
     if mistake is not None:

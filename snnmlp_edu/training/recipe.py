@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..config import NetworkConfig, nearest
 from ..data.settings import Augmentation, Loading, settings_from
 from ..data.sources import Dataset
 from ..errors import InputError
-from ..yaml_files import read_yaml, require_text_keys
+from ..yaml_files import read_yaml, require_text_keys, to_yaml
 from .rules import RULES, SNNTORCH_LOSSES, Loss, Optimizer, Precision, Scaling, Schedule
 
 SETTINGS: dict[str, Any] = {"augmentation": Augmentation, "loading": Loading}
@@ -53,7 +51,8 @@ class Recipe:
             step, `batch_size * accumulate`, divided by `base_batch` (`linear`), or by that ratio's root
             (`sqrt`).
         base_batch: images of a step for which `learning_rate` is written; None where that is not known.
-        min_learning_rate: where the schedule ends; None stands for 0, and a 250,000th part with `one_cycle`.
+        min_learning_rate: where the schedule ends, scaled as `learning_rate` is; None stands for 0, and a
+            250,000th part with `one_cycle`.
         weight_decay: of matrices and kernels; vectors (biases, scales) have none.
         schedule: step by step, `one_cycle` (up, then down by cosines), `cosine` (down), or `constant`.
         warmup: part of the steps in which the rate first goes up: by a cosine with `one_cycle`, else in a
@@ -179,7 +178,7 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """The text of a recipe file that gives this recipe again."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return to_yaml(self.to_dict())
 
 
 def list_recipes() -> list[str]:

@@ -19,7 +19,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from ..checkpoints import read_tensors, write_tensors
+from ..checkpoints import CHECKPOINT, read_tensors, write_tensors
 from ..config import NetworkConfig
 from ..errors import InputError
 from ..network import SpikingNetwork
@@ -27,16 +27,10 @@ from ..registry import build_model
 from .recipe import Recipe, load_recipe
 
 LAST = "last.safetensors"
-CHECKPOINT = "checkpoint.safetensors"
 RECIPE = "recipe.yaml"
-DESCRIPTION = ("recipe", "config", "preprocessing", "data", "processes")
+DESCRIPTION = ("recipe", "preset", "config", "preprocessing", "data", "processes")
 # Recipe fields that do not change what is computed. Images may have moved: what they are is compared apart.
 FREE = ("save_every", "loading", "tensorboard", "data_dir")
-
-
-def how_to_resume(folder: Path) -> str:
-    """The command that goes on with a run."""
-    return f"go on with: snnmlp train --resume {folder}"
 
 
 def pack(value: Any, tensors: dict[str, Tensor], place: str = "state") -> Any:
@@ -124,7 +118,7 @@ class SavedRun:
 
     Args:
         folder: of the run.
-        description: what it is made of: `recipe`, `config`, `preprocessing`, `data`, `processes`.
+        description: what it is made of: `recipe`, `preset`, `config`, `preprocessing`, `data`, `processes`.
     """
 
     folder: Path
@@ -168,10 +162,14 @@ class SavedRun:
         """The run's recipe, as its folder has it."""
         return load_recipe(self.folder / RECIPE)
 
+    @property
+    def preset(self) -> str | None:
+        """By which the network is built; in runs of earlier versions, the recipe's."""
+        return self.description.get("preset", self.description["recipe"]["preset"])
+
     def network(self) -> SpikingNetwork:
         """A new network of the run's configuration; its weights come with the state."""
-        config = NetworkConfig.from_dict(self.description["config"])
-        return build_model(self.description["recipe"]["preset"], config)
+        return build_model(self.preset, NetworkConfig.from_dict(self.description["config"]))
 
     def require_same(self, description: Mapping[str, Any]) -> None:
         """Refuse to go on with anything else than the run began with.
@@ -179,7 +177,7 @@ class SavedRun:
         Raises:
             InputError: names the fields that differ, with both values.
         """
-        stored = dict(self.description)
+        stored = {**self.description, "preset": self.preset}
         # A field that came with a later version of the package is at its default in the run.
         blank = Recipe(name="run", source="ours", epochs=1, learning_rate=1.0)
         stored["recipe"] = blank.replace(**stored["recipe"]).to_dict()
@@ -212,8 +210,12 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path, resume_command: str) -> Iterator[None]:
     """Turn a failure to write a run's files into one line.
+
+    Args:
+        folder: of the run.
+        resume_command: with which it can be resumed.
 
     Raises:
         InputError: a file could not be written; what was there before is left as it was.
@@ -222,7 +224,7 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         state = folder / LAST
-        kept = f"the last good state is kept: once mended, {how_to_resume(folder)}"
+        kept = f"the last good state is kept: once mended, resume with: {resume_command}"
         raise InputError(
             f"the run's folder {folder} cannot be written ({error.strerror}); make room or mend it;"
             f" {kept if state.is_file() else 'no state was saved yet'}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -24,13 +24,20 @@ class RunFolder(Callback):
         output: folder in which a new run gets its own.
         recipe: after which it is called, and which is saved there.
         left_out: a line for each image that is left out, saved there too.
-        existing: the folder of a run that goes on.
+        existing: the folder of a run that is resumed.
+        resume_command: from a folder to the command that resumes its run.
     """
 
     def __init__(
-        self, output: Path, recipe: Recipe, left_out: Sequence[str] = (), existing: Path | None = None
+        self,
+        output: Path,
+        recipe: Recipe,
+        left_out: Sequence[str],
+        existing: Path | None,
+        resume_command: Callable[[Path], str],
     ) -> None:
         self.output, self.recipe, self.left_out, self.existing = output, recipe, left_out, existing
+        self._resume_command = resume_command
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make the folder, in the first process; the others learn its name."""
@@ -44,6 +51,11 @@ class RunFolder(Callback):
         """The run's folder."""
         assert self.existing is not None, "training has not begun"
         return self.existing
+
+    @property
+    def resume_command(self) -> str:
+        """The command that resumes the run."""
+        return self._resume_command(self.path)
 
 
 def make_run_folder(output: Path, recipe: Recipe, left_out: Sequence[str] = ()) -> Path:

@@ -1,4 +1,4 @@
-"""Where a record comes from: the code, the machine, the versions, the data."""
+"""Where a run comes from: the code, the machine, the versions, the data."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ..data.datasets import LabelledImages
+from .data.datasets import LabelledImages
 
 # What a run depends on: a change elsewhere, such as the record that it adds, is none of the code.
 _CODE = ("snnmlp_edu", "data/plans", "data/fashion_mnist", "pyproject.toml", "constraints.txt")
@@ -23,7 +24,7 @@ def commit(checkout: Path | None = None) -> str:
     Args:
         checkout: the folder above the package; by default this one's.
     """
-    folder = Path(__file__).resolve().parents[2] if checkout is None else checkout
+    folder = Path(__file__).resolve().parents[1] if checkout is None else checkout
     if not (folder / ".git").exists():
         return ""  # an installed package, perhaps in an environment inside another repository
     try:
@@ -37,6 +38,21 @@ def commit(checkout: Path | None = None) -> str:
 def _git(folder: Path, *words: str) -> str:
     command = ["git", "-C", str(folder), *words]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def origin(accelerator: str | None = None) -> dict[str, Any]:
+    """Commit, versions, device, machine and threads of this process, as they are now.
+
+    Args:
+        accelerator: `cpu` where a GPU that is there is not used.
+    """
+    return {
+        "commit": commit(),
+        "versions": versions(),
+        "device": "cpu" if accelerator == "cpu" else device(),
+        "machine": machine(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def versions() -> dict[str, str]:
