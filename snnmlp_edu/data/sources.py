@@ -125,7 +125,7 @@ def open_source(
         if dataset == "photographs":
             return ImageSource("photographs", ROTATION_NAMES, load_photographs)
         return ImageSource("digits", DIGIT_NAMES, load_digits)
-    if data_dir is None:
+    if data_dir is None or data_dir == "":  # which would be the folder that one is in
         fetched = dataset in ("fashion_mnist", "cifar10", "cifar100")
         source = f"; `snnmlp data prepare {dataset} PATH` fetches them" if fetched else ""
         raise InputError(
