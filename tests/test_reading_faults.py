@@ -23,6 +23,7 @@ from image_sets import cifar_files, write_cifar, write_idx, write_image_folder
 from PIL import Image, ImageFile
 from test_cli import assert_wrong_usage, call
 
+from snnmlp_edu.arguments import parse_overrides
 from snnmlp_edu.data import Preprocessing, check_finite, flip_and_shift, train_validation_split
 from snnmlp_edu.data import files as data_files
 from snnmlp_edu.data.datasets import format_idx
@@ -411,6 +412,17 @@ def test_class_names_of_several_lines_stay_one_class_each(tmp_path: Path) -> Non
 def test_printable() -> None:
     assert printable("ä 鳥 😀 [x]") == "ä 鳥 😀 [x]"
     assert printable("a\tb\u2028c\x85\x1b" + NOT_UTF_8) == r"a\tb\u2028c\x85\x1bb\xffe"
+
+
+def test_an_empty_path_is_not_the_folder_that_one_is_in() -> None:
+    assert_wrong_usage(call("data", "describe", ""), "the path is empty")
+    with pytest.raises(InputError, match="data_dir=PATH"):
+        open_source("image_folder", "")
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000], ids=["digits", "brackets"])
+def test_a_value_that_no_reader_of_json_takes_is_text(value: str) -> None:
+    assert parse_overrides([f"epochs={value}"]) == {"epochs": value}
 
 
 # --- the cache ---------------------------------------------------------------------------------------

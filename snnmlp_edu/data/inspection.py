@@ -51,6 +51,8 @@ def recognise(place: str) -> str:
     >>> recognise("digits")
     'digits'
     """
+    if not place:
+        raise InputError(f"the path is empty; give a path, or one of {', '.join(SHIPPED)}")
     path = Path(place)
     if place in SHIPPED and not path.exists():
         return place

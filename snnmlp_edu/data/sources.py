@@ -211,7 +211,7 @@ def open_source(
     entry = entry_of(dataset)
     if entry.shipped and data_dir is not None:
         raise InputError(f"the data set {dataset} is shipped; leave out data_dir ({data_dir})")
-    if not entry.shipped and data_dir is None:
+    if not entry.shipped and data_dir in (None, ""):  # an empty one would be the folder that one is in
         source = f"; `snnmlp data prepare {dataset} PATH` fetches them" if entry.download else ""
         raise InputError(
             f"the data set {dataset} is read from files; say where they are with data_dir=PATH{source}"
