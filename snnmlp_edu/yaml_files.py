@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,18 @@ _EXPONENT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+")
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads plain values alone."""
+    """Reads plain values alone, and no field twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping, whose fields PyYAML would let override each other without a word."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and str(key.value) in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the field {key.value} stands there twice; leave one", key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -30,11 +42,15 @@ def read_yaml(file: Path) -> Any:
     """The plain values in a YAML file; tags that would make objects are refused.
 
     Raises:
-        InputError: it cannot be read, or is no YAML.
+        InputError: it cannot be read, is no YAML, has a field twice, or refers to itself.
     """
     try:
-        return yaml.load(file.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        values = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        json.dumps(values, skipkeys=True, default=str)  # which goes through all of it once
+        return values
+    except RecursionError as error:
+        raise InputError(f"{file} is nested too deeply; write plain fields") from error
+    except (yaml.YAMLError, ValueError, OSError) as error:
         raise InputError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
 
 

@@ -141,6 +141,11 @@ def test_bad_recipe_field(recipe: Recipe, overrides: dict[str, Any], message: st
         ("source: a\nepochs: 1\nlearning_rate: 1\nmodel: {neuron: {on: 1}}\n", "has the field True, which"),
         ("source: ours\nepochs: 1\nlearning_rate: 1" + 400 * "0", "must be a finite number above 0"),
         ("!!python/object/apply:os.getcwd []\n", "is no YAML"),
+        ("source: ours\nepochs: 1\nepochs: 2\nlearning_rate: 1\n", "epochs stands there twice"),
+        ("source: ours\nmodel: &m\n  neuron: *m\n", "is no YAML: Circular reference|nested too deeply"),
+        ("source: " + 3000 * "[" + 3000 * "]", "nested too deeply"),
+        ("name: ../a\nsource: ours\nepochs: 1\nlearning_rate: 1\n", r"name is '\.\./a'"),
+        ("name: ''\nsource: ours\nepochs: 1\nlearning_rate: 1\n", "name is ''"),
     ],
 )
 def test_bad_recipe_file(text: str, message: str, tmp_path: Path) -> None:

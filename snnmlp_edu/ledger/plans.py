@@ -103,7 +103,7 @@ def recipe_fields(recipe: Recipe) -> dict[str, Any]:
     >>> recipe_fields(load_recipe("fashion_smoke").replace(seed=3, epochs=2, data_dir="here"))["epochs"]
     2
     """
-    plain = Recipe(name="", source="", epochs=1, learning_rate=1.0).to_dict()
+    plain = Recipe(name="plain", source="", epochs=1, learning_rate=1.0).to_dict()
     required = ("epochs", "learning_rate")
     return {
         name: value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -72,6 +73,10 @@ def optional(rule: Rule) -> Rule:
 
 
 TEXT = Rule(lambda v: isinstance(v, str), "text")
+NAME = Rule(
+    lambda v: isinstance(v, str) and re.fullmatch(r"[^-./\\\0][^/\\\0]{0,99}", v) is not None,
+    "1 to 100 characters that can name a folder: no / or \\, and no - or . at the beginning",
+)
 TEXT_OR_NULL = Rule(lambda v: isinstance(v, str | None), "text, or null")
 FLAG = Rule(lambda v: isinstance(v, bool), "true or false")
 MAPPING = Rule(lambda v: isinstance(v, Mapping), "a mapping of NetworkConfig fields")
@@ -82,7 +87,7 @@ BELOW_ONE = number(lambda v: 0 <= v < 1, "at least 0 and below 1")
 PROBABILITY = number(lambda v: 0 <= v <= 1, "in 0 to 1")
 
 RULES = {
-    "name": TEXT,
+    "name": NAME,
     "source": TEXT,
     "preset": Rule(lambda v: isinstance(v, str | None), "the name of a preset"),
     "model": MAPPING,
