@@ -8,6 +8,7 @@ import torch
 
 from snnmlp_edu import InputError, NetworkConfig, SpikingMLP, lif_trace, record
 from snnmlp_edu.cost import count_operations
+from snnmlp_edu.holding import holding
 from snnmlp_edu.receptive_fields import input_gradients
 
 
@@ -101,6 +102,17 @@ def test_several_threads_record_one_network(tiny: NetworkConfig) -> None:
     assert all(module.training for module in model.modules())
     torch.testing.assert_close(dict(model.state_dict()), statistics, rtol=0, atol=0)
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_attributes_are_held_until_the_last_one_leaves() -> None:
+    norm = torch.nn.BatchNorm1d(3, momentum=0.1)
+    first, second = holding([(norm, "momentum", 0.0)]), holding([(norm, "momentum", 0.0)])
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert norm.momentum == 0
+    second.__exit__(None, None, None)
+    assert norm.momentum == 0.1
 
 
 @pytest.mark.parametrize("model", [3, None, "mlp_spe_nano"])

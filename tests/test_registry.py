@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from snnmlp_edu import (
     create_model,
     get_config,
     list_models,
+    load_pretrained,
     register,
 )
 from snnmlp_edu.presets import PRESETS
@@ -91,3 +94,11 @@ def test_a_name_can_be_taken_once() -> None:
     list_models()
     with pytest.raises(InputError, match="'mlp_spe_t' is registered already"):
         register("mlp_spe_t", NetworkConfig(), SpikingMLP)
+
+
+@pytest.mark.parametrize("name", [None, 3, ["mlp_spe_nano"]])
+def test_a_name_is_a_word(name: Any) -> None:
+    with pytest.raises(InputError, match="no model named"):
+        create_model(name)
+    with pytest.raises(InputError, match="no pretrained"):
+        load_pretrained(name)
