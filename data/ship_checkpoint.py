@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from snnmlp_edu.training.callbacks import CHECKPOINT
 
 from snnmlp_edu.checkpoints import Checkpoint, load_checkpoint
 from snnmlp_edu.config import NetworkConfig
@@ -22,7 +23,6 @@ from snnmlp_edu.data.files import record_in_manifest, write_atomically
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.network import count_parameters
 from snnmlp_edu.training import Recipe, describe_accuracy, evaluate_source, list_recipes, load_recipe
-from snnmlp_edu.training.callbacks import CHECKPOINT
 from snnmlp_edu.training.evaluation import own_source
 
 CARD = """# {name}

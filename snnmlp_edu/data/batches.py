@@ -127,7 +127,7 @@ def _outlive_sigterm(_: int) -> None:
 
 
 def load_batches(
-    batches: PictureBatches,
+    batches: Dataset,
     order: Sequence[list[Draw]] | object,
     loading: Loading,
     keep_workers: bool = False,
