@@ -17,7 +17,7 @@ from snnmlp_edu.checkpoints import hash_tensors, load_checkpoint, read_tensors
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.training import Recipe, fit, load_recipe
 from snnmlp_edu.training.processes import Placement, is_first_process, place
-from snnmlp_edu.training.synchronise import SharedBatchNorm
+from snnmlp_edu.training.synchronise import SharedBatchNorm, shared_statistics
 
 RECIPE = Recipe(
     name="shared",
@@ -38,6 +38,7 @@ RECIPE = Recipe(
 PROGRAM = """
 import os, signal, sys
 import torch
+from lightning_fabric.plugins.precision import DoublePrecision
 from snnmlp_edu import checkpoints
 from snnmlp_edu.cli import main
 from snnmlp_edu.network import SpikingNetwork
@@ -63,6 +64,7 @@ if rank > 0:
 if "DOUBLE" in os.environ:  # no recipe has it: the network in 64 bit, and no test in 32
     checkpoints.require_rebuildable = lambda *_: None
     processes.PRECISION["fp32"] = "64-true"
+    DoublePrecision.convert_output = lambda self, logits: logits  # which it would round to 32 bit
     fitting.test_once = lambda *_: (1, 1, 0.0)
     epochs.EpochKeeper.firing_rates = lambda *_: {}
     forward = SpikingNetwork.forward_steps
@@ -322,8 +324,9 @@ def test_shared_batch_norm_takes_half_precision() -> None:
     )
     try:
         plain, x = nn.BatchNorm1d(3), torch.randn(12, 3).bfloat16()
-        shared = SharedStatistics().apply(nn.Sequential(nn.BatchNorm1d(3)))
-        with torch.autocast("cpu", torch.bfloat16):
+        shared = nn.Sequential(nn.BatchNorm1d(3))
+        with shared_statistics(shared, x.device), torch.autocast("cpu", torch.bfloat16):
+            assert isinstance(shared[0], SharedBatchNorm)
             found = shared(x)
         assert found.dtype == torch.bfloat16
         torch.testing.assert_close(found.float(), plain(x.float()), rtol=0.01, atol=0.01)
@@ -344,24 +347,24 @@ def test_shared_batch_norm_of_one_process_is_batch_norm(shape: tuple[int, ...]) 
             plain.bias.uniform_(-1, 1)
         model = nn.Sequential(nn.Sequential(nn.BatchNorm1d(3).double()))
         model[0][0].load_state_dict(plain.state_dict())
-        shared = SharedStatistics().apply(model)
-        assert isinstance(shared[0][0], SharedBatchNorm)
-        assert list(shared.state_dict()) == ["0.0." + name for name in plain.state_dict()]
-        for _ in range(2):
-            inputs = [x.clone().requires_grad_() for _ in range(2)]
-            weights = torch.randn(shape, dtype=torch.float64)
-            outputs = [layer(each) for layer, each in zip((plain, shared), inputs, strict=True)]
-            torch.testing.assert_close(*outputs)
-            for output in outputs:
-                (output * weights).sum().backward()
-            torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
-        for one, other in zip(plain.parameters(), shared.parameters(), strict=True):
-            torch.testing.assert_close(one.grad, other.grad)
-        back = SharedStatistics().revert(shared.eval())
-        assert type(back[0][0]) is nn.BatchNorm1d
-        assert not back[0][0].training
+        with shared_statistics(model, x.device):
+            assert isinstance(model[0][0], SharedBatchNorm)
+            assert list(model.state_dict()) == ["0.0." + name for name in plain.state_dict()]
+            for _ in range(2):
+                inputs = [x.clone().requires_grad_() for _ in range(2)]
+                weights = torch.randn(shape, dtype=torch.float64)
+                outputs = [layer(each) for layer, each in zip((plain, model), inputs, strict=True)]
+                torch.testing.assert_close(*outputs)
+                for output in outputs:
+                    (output * weights).sum().backward()
+                torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+            for one, other in zip(plain.parameters(), model.parameters(), strict=True):
+                torch.testing.assert_close(one.grad, other.grad)
+            model.eval()
+        assert type(model[0][0]) is nn.BatchNorm1d
+        assert not model[0][0].training
         for name, tensor in plain.state_dict().items():
-            torch.testing.assert_close(back[0][0].state_dict()[name], tensor)
-        torch.testing.assert_close(back(x), plain.eval()(x))
+            torch.testing.assert_close(model[0][0].state_dict()[name], tensor)
+        torch.testing.assert_close(model(x), plain.eval()(x))
     finally:
         torch.distributed.destroy_process_group()

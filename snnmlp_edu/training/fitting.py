@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,8 @@ def fit(
     data.start(fabric.device, fabric.global_rank, fabric.world_size, placement.devices)
     saver = StateSaver(folder, description, resumed=run is not None)
     keeper = EpochKeeper(folder, data, progress)
-    with shared_statistics(model, fabric.device), saver.listening(), closing(keeper):
+    together = shared_statistics(model, fabric.device) if fabric.world_size > 1 else nullcontext()
+    with together, saver.listening(), closing(keeper):
         network = fabric.setup_module(model)
         network.mark_forward_method("forward_steps")
         state = TrainingState.begin(model, schedule, scaler)

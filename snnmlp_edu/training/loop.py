@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from .batches import TrainingData
@@ -117,15 +117,15 @@ def update_weights(fabric: Fabric, network: Any, optimizer: Any, state: Training
 def validate(fabric: Fabric, state: TrainingState, data: TrainingData, saver: StateSaver) -> Tally:
     """Loss and hits on the validation images, which only select the best epoch."""
     tally = Tally()
-    evaluated = state.evaluated.eval()
+    state.evaluated.eval()
     for images, labels in data.validation_batches():
         saver.stop_if_told(state)  # a long validation does not make SIGTERM wait; it is done anew
-        logits = evaluated_logits(fabric, evaluated, images)
+        logits = evaluated_logits(fabric, images, state)
         tally.add(functional.cross_entropy(logits, labels), logits, labels)
     return tally
 
 
-def evaluated_logits(fabric: Fabric, evaluated: nn.Module, images: Tensor) -> Tensor:
-    """Logits `[B, classes]` in the precision of the training."""
+def evaluated_logits(fabric: Fabric, images: Tensor, state: TrainingState) -> Tensor:
+    """Logits `[B, classes]` of the network that is validated, in the precision of the training."""
     with fabric.autocast():
-        return evaluated(images)
+        return state.evaluated(images)

@@ -89,7 +89,7 @@ class TensorBoardCurves:
     def end_batch(self, state: TrainingState, loss: Tensor) -> None:
         """One point of loss and learning rate every few steps."""
         if state.step_is_complete and state.step % STEPS_PER_POINT == 0:
-            self.writer.add_scalar("step/loss", float(loss), state.step)
+            self.writer.add_scalar("step/loss", float(loss.detach()), state.step)
             self.writer.add_scalar("step/learning_rate", state.learning_rate, state.step)
 
     def end_epoch(self, row: dict[str, float | None], firing_rates: dict[str, float]) -> None:

@@ -79,9 +79,6 @@ def shared_statistics(model: nn.Module, device: torch.device) -> Iterator[None]:
 
     On a GPU this is PyTorch's `SyncBatchNorm`.
     """
-    if not distributed.is_initialized() or distributed.get_world_size() == 1:
-        yield
-        return
     replaced = []
     for parent in list(model.modules()):
         for name, local in parent.named_children():
