@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import yaml
-from snnmlp_edu.training.callbacks import CHECKPOINT
+from snnmlp_edu.training.resume import CHECKPOINT
 
 from snnmlp_edu.checkpoints import Checkpoint, load_checkpoint
 from snnmlp_edu.config import NetworkConfig
