@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 import yaml
-from snnmlp_edu.training.resume import CHECKPOINT
 
 from snnmlp_edu.checkpoints import Checkpoint, load_checkpoint
 from snnmlp_edu.config import NetworkConfig
@@ -24,6 +23,7 @@ from snnmlp_edu.errors import InputError
 from snnmlp_edu.network import count_parameters
 from snnmlp_edu.training import Recipe, describe_accuracy, evaluate_source, list_recipes, load_recipe
 from snnmlp_edu.training.evaluation import own_source
+from snnmlp_edu.training.resume import CHECKPOINT
 
 CARD = """# {name}
 
