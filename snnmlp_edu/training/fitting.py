@@ -135,7 +135,7 @@ def fit(
     if run is not None and not isinstance(model_or_preset, SpikingNetwork):
         model, transfer = run.network(), None
     else:
-        model, transfer = make_network(model_or_preset, recipe, source)
+        model, transfer = make_network(model_or_preset, recipe, source.class_names)
     if transfer is not None and announce:
         print(f"weights of {recipe.init_from}{', shuffled' * recipe.init_shuffled}: {transfer}")
 
@@ -201,11 +201,11 @@ def test_once(
 
 
 def make_network(
-    model_or_preset: SpikingNetwork | str | None, recipe: Recipe, source: ImageSource
+    model_or_preset: SpikingNetwork | str | None, recipe: Recipe, class_names: tuple[str, ...]
 ) -> tuple[SpikingNetwork, Transfer | None]:
     """The network to train, and where the recipe names a checkpoint what it starts with."""
     start = load_checkpoint(recipe.init_from) if recipe.init_from is not None else None
-    classes = len(source.class_names)
+    classes = len(class_names)
     if isinstance(model_or_preset, SpikingNetwork):
         model = model_or_preset
     elif recipe.preset is None and start is not None:
@@ -222,7 +222,7 @@ def make_network(
         )
     if start is None:
         return model, None
-    transfer = starting_weights(recipe, start, model, source.class_names)
+    transfer = starting_weights(recipe, start, model, class_names)
     model.load_state_dict(transfer.weights)
     return model, transfer
 
