@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
-from .arguments import Json, parse_overrides
+from .arguments import Json
 from .data.inspection import Inspection, inspect
 from .data.sources import SHIPPED
 from .prepare_commands import prepare_app
@@ -55,30 +55,6 @@ def verify(place: Place, md5: Checksum = None, as_json: Json = False) -> None:
         print(f"{title}: {found.images:,} images, all can be read")
     if found.problems:
         raise typer.Exit(1)
-
-
-@data_app.command(epilog="Example: snnmlp data bench --recipe imagenet_released data_dir=data/imagenet")
-def bench(
-    recipe: Annotated[str, typer.Option(help="Name of a recipe, or path of a .yaml file.")],
-    seconds: Annotated[float, typer.Option(help="How long each of the two is measured.")] = 10.0,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Fields of the recipe or of NetworkConfig."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Say whether the loader or the network holds a recipe's training up, each measured alone.
-
-    The loader reads, decodes and augments as in training; the network trains
-    on one batch again and again. Try loading.workers=8 and the like.
-    """
-    from .training.loader_benchmark import measure  # it needs the extra [train], and seconds to import
-
-    measured = measure(recipe, seconds, **parse_overrides(overrides or []))
-    if as_json:
-        print_json(measured.to_dict())
-    else:
-        print(measured)
 
 
 def _title(found: Inspection) -> str:

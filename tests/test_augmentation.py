@@ -23,7 +23,7 @@ from snnmlp_edu.data.resizing import to_picture, to_pixels
 from snnmlp_edu.data.settings import Augmentation, Loading, settings_from
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.training import Recipe, load_recipe
-from snnmlp_edu.training.orders import EpochBatches, own_share, shuffled
+from snnmlp_edu.training.orders import EpochBatches, shuffled
 
 STRONG = Augmentation(
     random_resized_crop=True, randaugment="rand-m9-mstd0.5", colour_jitter=0.4, random_erasing=0.5
@@ -94,18 +94,20 @@ def test_orders_go_on_where_they_stopped(count: int, size: int, repeats: int, da
     whole = EpochBatches(count, size, 5, repeats)
     epochs = []
     for epoch in range(3):
-        whole.set_epoch(epoch)
+        whole.begin(epoch)
         first = list(whole)
         assert list(whole) == first, "a loader may ask twice"
         assert len(first) == len(whole) == count // size
         epochs.append(first)
     epoch, skip = data.draw(st.integers(0, 2)), data.draw(st.integers(0, len(whole)))
     resumed = EpochBatches(count, size, 5, repeats)
-    resumed.load_state({"epoch": epoch, "skip": skip})
-    assert resumed.state(skip, over=False) == {"epoch": epoch, "skip": skip}
+    resumed.begin(epoch, skip)
     assert list(resumed) == epochs[epoch][skip:]
+    end = data.draw(st.integers(skip, len(whole)))
+    resumed.begin(epoch, skip, end)
+    assert list(resumed) == epochs[epoch][skip:end]
     for later in range(epoch + 1, 3):
-        resumed.set_epoch(later)
+        resumed.begin(later)
         assert list(resumed) == epochs[later]
 
 
@@ -114,7 +116,7 @@ def test_every_picture_once_an_epoch_in_another_order() -> None:
     numbers = [order.order(epoch).tolist() for epoch in (0, 1)]
     assert sorted(numbers[0]) == sorted(numbers[1]) == list(range(24))
     assert numbers[0] != numbers[1]
-    order.set_epoch(1)
+    order.begin(1)
     assert [draw for batch in order for draw in batch] == [Draw(1, number) for number in numbers[1]]
     assert EpochBatches(24, 8, seed=1).order(0).tolist() != numbers[0]
 
@@ -134,7 +136,7 @@ def test_repeated_augmentation_has_the_order_of_timms_sampler(
     monkeypatch.setattr("snnmlp_edu.training.orders.mixed_seed", lambda *_: 0)
     for rank in range(processes):
         ours = EpochBatches(count, batch, seed=0, repeats=repeats)
-        ours.share = own_share(batch, rank, processes)
+        ours.share_out(rank, processes)
         numbers = [draw.number for draws in ours for draw in draws]
         assert numbers == theirs[rank]
         assert all(len(draws) == batch // processes for draws in ours)
@@ -156,13 +158,13 @@ def test_processes_share_a_batch_out() -> None:
     parts = []
     for rank in range(3):
         part = EpochBatches(20, 6, seed=3)
-        part.share = own_share(6, rank, 3)
+        part.share_out(rank, 3)
         parts.append(list(part))
     for number, batch in enumerate(whole):
         shares = [part[number] for part in parts]
         assert [shares[i % 3][i // 3] for i in range(6)] == batch
     with pytest.raises(InputError, match=r"batch_size is 7, the images of a step on all 2 devices; choose a"):
-        own_share(7, 0, 2)
+        EpochBatches(20, 7, seed=3).share_out(0, 2)
 
 
 def test_flips_and_shifts_are_those_of_the_whole_batch() -> None:

@@ -14,6 +14,7 @@ import torch
 from audited import Fires
 from reference import CURRENTS_SUMMED, LINES, Reference
 from torch import Tensor, nn
+from torch.optim import SGD
 
 from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig, SpikingMLP, config, mixing, record
 from snnmlp_edu.baselines import RESNET34
@@ -39,7 +40,7 @@ from snnmlp_edu.surrogates import SURROGATES
 from snnmlp_edu.synapses import AxisLinear, Synapse
 from snnmlp_edu.training import Recipe, loader_benchmark, processes, rules
 from snnmlp_edu.training.losses import make_loss
-from snnmlp_edu.training.optimisation import Plan, make_optimizer, make_schedule
+from snnmlp_edu.training.schedule import TrainingSchedule, make_learning_rate_schedule, make_optimizer
 
 # --- a block that somebody registered ------------------------------------------------------------------
 
@@ -470,16 +471,24 @@ def test_a_reset_without_a_branch_resets_nothing(monkeypatch: pytest.MonkeyPatch
     ("field", "names", "use"),
     [
         ("loss", rules.Loss, make_loss),
-        ("optimizer", rules.Optimizer, lambda recipe: make_optimizer(nn.Linear(2, 1), recipe)),
-        ("schedule", rules.Schedule, lambda recipe: Plan(recipe, images=100).warmup),
+        (
+            "optimizer",
+            rules.Optimizer,
+            lambda recipe: make_optimizer(nn.Linear(2, 1), TrainingSchedule(recipe, 100)),
+        ),
+        ("schedule", rules.Schedule, lambda recipe: TrainingSchedule(recipe, images=100).warmup),
         (
             "schedule",
             rules.Schedule,
-            lambda recipe: make_schedule(
-                make_optimizer(nn.Linear(2, 1), recipe), Plan(recipe.replace(warmup=0.1), images=100)
+            lambda recipe: make_learning_rate_schedule(
+                SGD(nn.Linear(2, 1).parameters()), TrainingSchedule(recipe.replace(warmup=0.1), images=100)
             ),
         ),
-        ("scale_learning_rate", rules.Scaling, lambda recipe: Plan(recipe, images=100).learning_rate),
+        (
+            "scale_learning_rate",
+            rules.Scaling,
+            lambda recipe: TrainingSchedule(recipe, images=100).learning_rate,
+        ),
     ],
 )
 def test_a_recipe_name_without_a_branch_trains_nothing(

@@ -26,10 +26,8 @@ from snnmlp_edu.data.settings import Loading
 from snnmlp_edu.data.sources import open_source
 from snnmlp_edu.errors import InputError, Preempted
 from snnmlp_edu.training import Recipe, TrainingResult, evaluate_source, fit, own_source
-from snnmlp_edu.training.callbacks import KeepBest
+from snnmlp_edu.training.batches import IMAGENET_MEAN, IMAGENET_STD
 from snnmlp_edu.training.evaluation import evaluate_pictures
-from snnmlp_edu.training.feeding import IMAGENET_MEAN, IMAGENET_STD
-from snnmlp_edu.training.module import TrainingModule
 
 EVERYTHING = {
     "random_resized_crop": True,
@@ -87,18 +85,17 @@ def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Train
 
 
 @pytest.mark.parametrize(
-    ("step", "owner", "method", "before", "after"),
+    ("step", "function", "before", "after"),
     [
-        (3, TrainingModule, "training_step", 2, 1),
-        (4, TrainingModule, "validation_step", 1, 0),
-        (4, KeepBest, "on_validation_end", 0, 2),
-        (7, TrainingModule, "training_step", 2, 2),
+        (3, "loss_of", 2, 1),
+        (4, "validate", 1, 0),
+        (4, "keep", 0, 2),
+        (7, "loss_of", 2, 2),
     ],
 )
 def test_a_cut_run_over_files_goes_on_bit_by_bit_with_other_workers(
     step: int,
-    owner: Any,
-    method: str,
+    function: str,
     before: int,
     after: int,
     photos: Path,
@@ -106,7 +103,7 @@ def test_a_cut_run_over_files_goes_on_bit_by_bit_with_other_workers(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    at_step(step, owner, method, cut_power, monkeypatch)
+    at_step(step, function, cut_power, monkeypatch)
     with pytest.raises(PowerCut):
         train(photos, tmp_path, **workers(before))
     resumed = fit(resume=tmp_path / "photos-0-1", progress=False, **workers(after))
@@ -128,7 +125,7 @@ def test_a_scheduler_that_stops_the_workers_too_does_not_cost_a_step(
             assert process is not None
             os.kill(process, signal.SIGTERM)
 
-    at_step(2, TrainingModule, "training_step", terminate_all, monkeypatch)
+    at_step(2, "loss_of", terminate_all, monkeypatch)
     with pytest.raises(Preempted, match="stopped at step 3; resume with: snnmlp train --resume"):
         train(photos, tmp_path, save_every=100, **workers(1))
     assert outcome(fit(resume=tmp_path / "photos-0-1", progress=False, **workers(0))) == outcome(undisturbed)
@@ -138,7 +135,7 @@ def test_other_files_are_not_gone_on_with_and_the_same_ones_elsewhere_are(
     undisturbed: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_image_folder(tmp_path / "own")
-    at_step(3, TrainingModule, "training_step", cut_power, monkeypatch)
+    at_step(3, "loss_of", cut_power, monkeypatch)
     with pytest.raises(PowerCut):
         train(folder, tmp_path, **workers(0))
     old, new = folder / "train" / "ant" / "ant 003.jpg", folder / "train" / "ant" / "ant 103.jpg"
@@ -269,7 +266,7 @@ def test_images_in_memory_can_be_treated_one_by_one(tmp_path: Path) -> None:
     )
     whole = fit(None, recipe, output=tmp_path, progress=False, **workers(0))
     with pytest.MonkeyPatch.context() as patch:
-        at_step(3, TrainingModule, "training_step", cut_power, patch)
+        at_step(3, "loss_of", cut_power, patch)
         with pytest.raises(PowerCut):
             fit(None, recipe, output=tmp_path, progress=False, **workers(1))
     assert outcome(fit(resume=tmp_path / "photos-0-2", progress=False, **workers(0))) == outcome(whole)

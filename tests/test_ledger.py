@@ -28,8 +28,7 @@ from snnmlp_edu.data import load_embedded
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.ledger import measurement, repeating, running, store
 from snnmlp_edu.ledger.plans import recipe_sha256
-from snnmlp_edu.training import load_recipe
-from snnmlp_edu.training.module import TrainingModule
+from snnmlp_edu.training import load_recipe, loop
 
 RECIPE: dict[str, Any] = {
     "source": "ours",
@@ -290,15 +289,15 @@ def test_a_plan_that_was_cut_goes_on_with_the_saved_state(
     fresh.mkdir()
     write(fresh)
     steps = []
-    original = TrainingModule.training_step
+    original = loop.loss_of
 
-    def cut(self: TrainingModule, *batch: Any) -> torch.Tensor:
-        steps.append(self.global_step)
+    def cut(network: Any, images: Any, labels: Any, state: Any) -> torch.Tensor:
+        steps.append(state.step)
         if len(steps) == 4:  # the second step of the second run
             raise PowerCut
-        return original(self, *batch)
+        return original(network, images, labels, state)
 
-    monkeypatch.setattr(TrainingModule, "training_step", cut)
+    monkeypatch.setattr(loop, "loss_of", cut)
     with pytest.raises(PowerCut):
         run(fresh, "tiny", "save_every=1")
     assert len(ledger.read_records(fresh / "tiny.yaml", fresh / "results")) == 1
@@ -343,14 +342,14 @@ def test_a_run_that_does_not_say_when_it_was_trained_is_not_recorded(copied: Pat
 
 def test_sigterm_saves_the_run_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path)
-    original = TrainingModule.training_step
+    original = loop.loss_of
 
-    def stop(self: TrainingModule, *batch: Any) -> torch.Tensor:
+    def stop(*arguments: Any) -> torch.Tensor:
         os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, *batch)
+        return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingModule, "training_step", stop)
+        patch.setattr(loop, "loss_of", stop)
         code, out, err = run(tmp_path)
     assert (code, err) == (143, "")
     results, output = tmp_path / "results", tmp_path / "runs"

@@ -17,7 +17,7 @@ from snnmlp_edu.checkpoints import hash_tensors, load_checkpoint, read_tensors
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.training import Recipe, fit, load_recipe
 from snnmlp_edu.training.processes import Placement, is_first_process, place
-from snnmlp_edu.training.synchronise import SharedBatchNorm, SharedStatistics
+from snnmlp_edu.training.synchronise import SharedBatchNorm, shared_statistics
 
 RECIPE = Recipe(
     name="shared",
@@ -38,34 +38,35 @@ RECIPE = Recipe(
 PROGRAM = """
 import os, signal, sys
 import torch
+from lightning_fabric.plugins.precision import DoublePrecision
 from snnmlp_edu import checkpoints
 from snnmlp_edu.cli import main
 from snnmlp_edu.network import SpikingNetwork
-from snnmlp_edu.training import callbacks, fitting, processes
-from snnmlp_edu.training.module import TrainingModule
+from snnmlp_edu.training import epochs, fitting, loop, processes
 
 rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", 0))))
-step = TrainingModule.training_step
+loss_of = loop.loss_of
 
-def suffering(self, batch, batch_idx):
-    if os.environ.get("SUFFERS") == f"{rank} SIGTERM" and self.global_step == 1:
+def suffering(network, images, labels, state):
+    if os.environ.get("SUFFERS") == f"{rank} SIGTERM" and state.step == 1:
         os.kill(os.getpid(), signal.SIGTERM)
-    if os.environ.get("SUFFERS") == f"{rank} NaN" and self.global_step == 2:
+    if os.environ.get("SUFFERS") == f"{rank} NaN" and state.step == 2:
         with torch.no_grad():
-            self.model.get_parameter("head.linear.bias")[0] = float("nan")
-    return step(self, batch, batch_idx)
+            state.model.get_parameter("head.linear.bias")[0] = float("nan")
+    return loss_of(network, images, labels, state)
 
 def forbidden(*arguments):
     raise AssertionError("only the first process writes")
 
-TrainingModule.training_step = suffering
+loop.loss_of = suffering
 if rank > 0:
     os.fsync = forbidden  # every file of a run is written through to the disk
 if "DOUBLE" in os.environ:  # no recipe has it: the network in 64 bit, and no test in 32
     checkpoints.require_rebuildable = lambda *_: None
     processes.PRECISION["fp32"] = "64-true"
-    fitting._finish = lambda *_: (1, 1, 0.0)
-    callbacks.KeepBest._firing_rates = lambda *_: {}
+    DoublePrecision.convert_output = lambda self, logits: logits  # which it would round to 32 bit
+    fitting.test_once = lambda *_: (1, 1, 0.0)
+    epochs.EpochKeeper.firing_rates = lambda *_: {}
     forward = SpikingNetwork.forward_steps
     SpikingNetwork.forward_steps = lambda self, images: forward(self, images.double())
 main()
@@ -152,13 +153,13 @@ def test_two_processes_train_as_one_with_the_same_batch(folder: Path, tmp_path: 
         for name in ("one", "two")
     )
     compared = [
-        name for name in expected if name.startswith(("state.state_dict.", "state.optimizer_states."))
+        name for name in expected if name.startswith(("state.model.", "state.average.", "state.optimizer."))
     ]
     for name in compared:  # weights, averages, statistics, and gradients as the momentum has summed them
         torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-10, msg=name)
-    assert any("averaged.module.stages.0" in name for name in compared)
+    assert any("average.module.stages.0" in name for name in compared)
     assert any("momentum_buffer" in name for name in compared)
-    weight = expected["state.state_dict.model.head.linear.weight"]
+    weight = expected["state.model.head.linear.weight"]
     assert weight.dtype == torch.float64
 
 
@@ -420,8 +421,9 @@ def test_shared_batch_norm_takes_half_precision() -> None:
     )
     try:
         plain, x = nn.BatchNorm1d(3), torch.randn(12, 3).bfloat16()
-        shared = SharedStatistics().apply(nn.Sequential(nn.BatchNorm1d(3)))
-        with torch.autocast("cpu", torch.bfloat16):
+        shared = nn.Sequential(nn.BatchNorm1d(3))
+        with shared_statistics(shared, x.device), torch.autocast("cpu", torch.bfloat16):
+            assert isinstance(shared[0], SharedBatchNorm)
             found = shared(x)
         assert found.dtype == torch.bfloat16
         torch.testing.assert_close(found.float(), plain(x.float()), rtol=0.01, atol=0.01)
@@ -442,24 +444,24 @@ def test_shared_batch_norm_of_one_process_is_batch_norm(shape: tuple[int, ...]) 
             plain.bias.uniform_(-1, 1)
         model = nn.Sequential(nn.Sequential(nn.BatchNorm1d(3).double()))
         model[0][0].load_state_dict(plain.state_dict())
-        shared = SharedStatistics().apply(model)
-        assert isinstance(shared[0][0], SharedBatchNorm)
-        assert list(shared.state_dict()) == ["0.0." + name for name in plain.state_dict()]
-        for _ in range(2):
-            inputs = [x.clone().requires_grad_() for _ in range(2)]
-            weights = torch.randn(shape, dtype=torch.float64)
-            outputs = [layer(each) for layer, each in zip((plain, shared), inputs, strict=True)]
-            torch.testing.assert_close(*outputs)
-            for output in outputs:
-                (output * weights).sum().backward()
-            torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
-        for one, other in zip(plain.parameters(), shared.parameters(), strict=True):
-            torch.testing.assert_close(one.grad, other.grad)
-        back = SharedStatistics().revert(shared.eval())
-        assert type(back[0][0]) is nn.BatchNorm1d
-        assert not back[0][0].training
+        with shared_statistics(model, x.device):
+            assert isinstance(model[0][0], SharedBatchNorm)
+            assert list(model.state_dict()) == ["0.0." + name for name in plain.state_dict()]
+            for _ in range(2):
+                inputs = [x.clone().requires_grad_() for _ in range(2)]
+                weights = torch.randn(shape, dtype=torch.float64)
+                outputs = [layer(each) for layer, each in zip((plain, model), inputs, strict=True)]
+                torch.testing.assert_close(*outputs)
+                for output in outputs:
+                    (output * weights).sum().backward()
+                torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+            for one, other in zip(plain.parameters(), model.parameters(), strict=True):
+                torch.testing.assert_close(one.grad, other.grad)
+            model.eval()
+        assert type(model[0][0]) is nn.BatchNorm1d
+        assert not model[0][0].training
         for name, tensor in plain.state_dict().items():
-            torch.testing.assert_close(back[0][0].state_dict()[name], tensor)
-        torch.testing.assert_close(back(x), plain.eval()(x))
+            torch.testing.assert_close(model[0][0].state_dict()[name], tensor)
+        torch.testing.assert_close(model(x), plain.eval()(x))
     finally:
         torch.distributed.destroy_process_group()

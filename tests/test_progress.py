@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +17,11 @@ from typer.testing import CliRunner
 
 from snnmlp_edu.cli import app
 from snnmlp_edu.errors import Preempted
-from snnmlp_edu.training import Recipe, fit
-from snnmlp_edu.training.module import TrainingModule
-from snnmlp_edu.training.optimisation import Plan
-from snnmlp_edu.training.pace import Pace
-from snnmlp_edu.training.progress import TrainingBar
+from snnmlp_edu.training import Recipe, fit, loop
+from snnmlp_edu.training.progress import measured
+from snnmlp_edu.training.schedule import TrainingSchedule
+from snnmlp_edu.training.state import Tally
+from snnmlp_edu.training.throughput import Throughput
 
 RECIPE = Recipe(
     name="seen",
@@ -31,29 +33,25 @@ RECIPE = Recipe(
 )
 
 
-def trainer_at(step: int) -> Any:
-    return SimpleNamespace(global_step=step)
-
-
-def test_pace_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_throughput_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    pace = Pace(Plan(RECIPE.replace(batch_size=50), images=500), time_steps=4)  # 20 steps
-    pace.on_train_start(trainer_at(4), None)  # type: ignore[arg-type]
-    pace.on_train_epoch_start(trainer_at(4), None)  # type: ignore[arg-type]
+    schedule = TrainingSchedule(RECIPE.replace(batch_size=50), images=500)  # 20 steps
+    pace = Throughput(schedule, time_steps=4, step=4)
+    pace.begin_epoch()
     clock[0] = 130  # the first batch compiles
-    pace.on_train_batch_end(trainer_at(5))
+    pace.end_batch(5)
     assert pace.images_per_second is None
     assert pace.seconds_left == pytest.approx(30 * 15)
     for step, now in ((6, 132), (7, 134)):
         clock[0] = now
-        pace.on_train_batch_end(trainer_at(step))
+        pace.end_batch(step)
     assert pace.images_per_second == pytest.approx(100 / 4)
     assert pace.seconds_left == pytest.approx(34 / 3 * 13)
     clock[0] = 500  # validation
-    pace.on_train_epoch_start(trainer_at(7), None)  # type: ignore[arg-type]
+    pace.begin_epoch()
     clock[0] = 501
-    pace.on_train_batch_end(trainer_at(8))
+    pace.end_batch(8)
     assert pace.images_per_second == pytest.approx(50)
 
 
@@ -61,28 +59,26 @@ def test_the_time_left_knows_of_epochs_that_take_more_time_steps(monkeypatch: py
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     recipe = RECIPE.replace(batch_size=50, epochs=3, early_epochs=2)
-    pace = Pace(Plan(recipe, images=500), time_steps=4)  # 20 steps of one time step, 10 of four
-    pace.on_train_start(trainer_at(0), None)  # type: ignore[arg-type]
+    # 20 steps of one time step, 10 of four
+    pace = Throughput(TrainingSchedule(recipe, images=500), time_steps=4)
     clock[0] = 115
-    pace.on_train_batch_end(trainer_at(15))
+    pace.end_batch(15)
     assert pace.seconds_left == pytest.approx(5 + 40)
     clock[0] = 140
-    pace.on_train_batch_end(trainer_at(25))
+    pace.end_batch(25)
     assert pace.seconds_left == pytest.approx(20)
 
 
-def test_bar_shows_pace_firing_rate_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning.pytorch.callbacks.RichProgressBar.get_metrics", lambda *_: {"loss": 0.5})
+def test_bar_shows_loss_throughput_firing_rate_and_remaining_time() -> None:
     pace: Any = SimpleNamespace(images_per_second=None, seconds_left=None)
-    keeper: Any = SimpleNamespace(history=[])
-    bar = TrainingBar(pace, keeper)
-    assert bar.get_metrics(None, None) == {"loss": 0.5}  # type: ignore[arg-type]
+    state: Any = SimpleNamespace(history=[], tally=Tally(loss_sum=20.0, correct=30, seen=40))
+    assert measured(state, pace) == "loss 0.500, accuracy 0.750"
     pace.images_per_second, pace.seconds_left = 1234.5, 7300
-    keeper.history.append({"firing_rate": 0.12})
-    shown = bar.get_metrics(None, None)  # type: ignore[arg-type]
-    assert shown == {"loss": 0.5, "images/s": "1,234", "firing rate": 0.12, "left": "2 h 2 min"}
-    keeper.history.append({"firing_rate": None})
-    assert "firing rate" not in bar.get_metrics(None, None)  # type: ignore[arg-type]
+    state.history.append({"firing_rate": 0.12})
+    everything = "loss 0.500, accuracy 0.750, 1,234 images/s, firing rate 0.120, 2 h 2 min left"
+    assert measured(state, pace) == everything
+    state.history.append({"firing_rate": None})
+    assert "firing rate" not in measured(state, pace)
 
 
 def test_an_epoch_is_one_line(tmp_path: Path, capfd: Any) -> None:
@@ -109,7 +105,7 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_tensorboard_gets_what_the_table_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snnmlp_edu.training.progress.STEPS_A_POINT", 3)
+    monkeypatch.setattr("snnmlp_edu.training.progress.STEPS_PER_POINT", 3)
     result = fit(None, RECIPE, output=tmp_path, progress=False, tensorboard=True)
     found = curves(result.folder)
     for name in ("train_loss", "validation_accuracy", "firing_rate"):
@@ -123,16 +119,16 @@ def test_tensorboard_gets_what_the_table_has(tmp_path: Path, monkeypatch: pytest
 def test_tensorboard_goes_on_with_a_run_and_may_be_turned_on_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = TrainingModule.training_step, []
+    original, calls = loop.loss_of, []
 
-    def stopped(self: TrainingModule, *arguments: Any) -> Any:
+    def stopped(*arguments: Any) -> Any:
         calls.append(1)
         if len(calls) == 8:
-            self.trainer._signal_connector.received_sigterm = True  # type: ignore[attr-defined]
-        return original(self, *arguments)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingModule, "training_step", stopped)
+        patch.setattr(loop, "loss_of", stopped)
         with pytest.raises(Preempted):
             fit(None, RECIPE, output=tmp_path, progress=False)
     result = fit(resume=tmp_path / "seen-0-1", progress=False, tensorboard=True)

@@ -21,13 +21,13 @@ from typer.testing import CliRunner
 
 from snnmlp_edu.checkpoints import hash_tensors, load_checkpoint, read_tensors
 from snnmlp_edu.cli import app
-from snnmlp_edu.data import LabelledImages, Preprocessing, load_embedded
+from snnmlp_edu.data import LabelledImages, load_embedded
+from snnmlp_edu.data.picture_sets import MemoryPictures
 from snnmlp_edu.errors import InputError, Preempted
-from snnmlp_edu.training import Recipe, TrainingResult, fit, load_recipe
-from snnmlp_edu.training.callbacks import KeepBest
-from snnmlp_edu.training.data_module import ImageDataModule, ShuffledBatches
-from snnmlp_edu.training.module import TrainingModule
-from snnmlp_edu.training.resume import SavedRun, StateIO, pack, unpack
+from snnmlp_edu.training import Recipe, TrainingResult, fit, load_recipe, loop
+from snnmlp_edu.training.batches import describe
+from snnmlp_edu.training.resume import SavedRun, pack, read_state, write_state
+from snnmlp_edu.training.state import TrainingState
 from snnmlp_edu.training.stopping import Interrupted, StopRequest
 
 RECIPE = Recipe(
@@ -62,18 +62,22 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
     return fit(None, RECIPE, output=tmp_path_factory.mktemp("undisturbed"), progress=False)
 
 
-def at_step(step: int, owner: Any, method: str, act: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
-    """Let `act` happen when a method is called for the first time after so many steps."""
-    original = getattr(owner, method)
+def state_among(arguments: tuple[Any, ...]) -> TrainingState:
+    return next(argument for argument in arguments if isinstance(argument, TrainingState))
+
+
+def at_step(step: int, function: str, act: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
+    """Let `act` happen when a part of the loop is called for the first time after so many steps."""
+    owner, name = (loop.EpochKeeper, "keep") if function == "keep" else (loop, function)
+    original = getattr(owner, name)
     left = [act]
 
-    def interrupted(self: Any, *arguments: Any) -> Any:
-        trainer = arguments[0] if isinstance(self, KeepBest) else self.trainer
-        if trainer.global_step == step and left:
+    def interrupted(*arguments: Any) -> Any:
+        if state_among(arguments).step == step and left:
             left.pop()()
-        return original(self, *arguments)
+        return original(*arguments)
 
-    patch.setattr(owner, method, interrupted)
+    patch.setattr(owner, name, interrupted)
 
 
 def cut_power() -> None:
@@ -85,34 +89,32 @@ def terminate() -> None:
 
 
 def saved_step(run: Path) -> int:
-    tensors, document = read_tensors((run / "last.safetensors").read_bytes(), "state")
-    return unpack(document["state"], tensors)["global_step"]
+    return read_state(run / "last.safetensors")["step"]
 
 
 # --- going on ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("step", "owner", "method", "saved"),
+    ("step", "function", "saved"),
     [
-        (1, TrainingModule, "training_step", 0),
-        (5, TrainingModule, "training_step", 4),
-        (6, TrainingModule, "validation_step", 6),
-        (6, KeepBest, "on_validation_end", 6),
-        (9, TrainingModule, "training_step", 8),
-        (12, TrainingModule, "validation_step", 10),
+        (1, "loss_of", 0),
+        (5, "loss_of", 4),
+        (6, "validate", 6),
+        (6, "keep", 6),
+        (9, "loss_of", 8),
+        (12, "validate", 12),
     ],
 )
 def test_a_cut_run_goes_on_as_if_nothing_had_happened(
     step: int,
-    owner: Any,
-    method: str,
+    function: str,
     saved: int,
     undisturbed: TrainingResult,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    at_step(step, owner, method, cut_power, monkeypatch)
+    at_step(step, function, cut_power, monkeypatch)
     with pytest.raises(PowerCut):
         fit(None, RECIPE, output=tmp_path, progress=False)
     assert saved_step(tmp_path / "cut-0-1") == saved
@@ -130,13 +132,13 @@ def test_a_run_that_stopped_before_the_test_is_only_tested(
         patch.setattr("snnmlp_edu.training.fitting.evaluate_source", lambda *_: cut_power())
         with pytest.raises(PowerCut):
             fit(None, RECIPE, output=tmp_path, progress=False)
-    monkeypatch.setattr(TrainingModule, "training_step", lambda *_: pytest.fail("nothing is left to train"))
+    monkeypatch.setattr(loop, "loss_of", lambda *_: pytest.fail("nothing is left to train"))
     assert outcome(fit(resume=tmp_path / "cut-0-1", progress=False)) == outcome(undisturbed)
 
 
 def test_a_last_epoch_that_is_cut_short_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fit(None, RECIPE, output=tmp_path, progress=False, max_steps=8)
-    at_step(8, TrainingModule, "validation_step", cut_power, monkeypatch)
+    at_step(8, "validate", cut_power, monkeypatch)
     with pytest.raises(PowerCut):
         fit(None, RECIPE, output=tmp_path, progress=False, max_steps=8)
     assert outcome(fit(resume=tmp_path / "cut-0-2", progress=False)) == outcome(whole)
@@ -148,7 +150,7 @@ def test_a_run_is_resumed_on_both_sides_of_a_change_of_time_steps(
 ) -> None:
     recipe = RECIPE.replace(early_epochs=1, time_steps=2)
     whole = fit(None, recipe, output=tmp_path, progress=False)
-    at_step(step, TrainingModule, "training_step", cut_power, monkeypatch)
+    at_step(step, "loss_of", cut_power, monkeypatch)
     with pytest.raises(PowerCut):
         fit(None, recipe, output=tmp_path, progress=False)
     assert outcome(fit(resume=tmp_path / "cut-0-2", progress=False)) == outcome(whole)
@@ -179,15 +181,15 @@ def undisturbed_states(tmp_path_factory: pytest.TempPathFactory) -> TrainingResu
 
 def at_batch(number: int, act: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
     """Let `act` happen when a training step is called for the n-th time."""
-    original, calls = TrainingModule.training_step, []
+    original, calls = loop.loss_of, []
 
-    def interrupted(self: TrainingModule, *arguments: Any) -> Any:
+    def interrupted(*arguments: Any) -> Any:
         calls.append(1)
         if len(calls) == number:
             act()
-        return original(self, *arguments)
+        return original(*arguments)
 
-    patch.setattr(TrainingModule, "training_step", interrupted)
+    patch.setattr(loop, "loss_of", interrupted)
 
 
 @pytest.mark.parametrize("batch", [7, 8, 9, 23])
@@ -198,8 +200,7 @@ def test_a_run_that_is_told_to_stop_between_two_batches_of_a_step_goes_on(
         at_batch(batch, terminate, patch)
         with pytest.raises(Preempted, match=f"stopped at step {batch // 3}"):
             fit(None, MANY_STATES, output=tmp_path, progress=False)
-    tensors, document = read_tensors((tmp_path / "cut-0-1" / "last.safetensors").read_bytes(), "state")
-    pending = unpack(document["state"], tensors)["gradients"]
+    pending = read_state(tmp_path / "cut-0-1" / "last.safetensors")["gradients"]
     assert bool(pending) == (batch % 3 != 0)
     assert outcome(fit(resume=tmp_path / "cut-0-1", progress=False)) == outcome(undisturbed_states)
 
@@ -229,13 +230,13 @@ def test_a_saved_recipe_can_be_run_again(undisturbed_states: TrainingResult, tmp
 KILLED = """
 import os, signal, sys
 from snnmlp_edu.training import fit
-from snnmlp_edu.training.module import TrainingModule
-step = TrainingModule.training_step
-def killed(self, batch, batch_idx):
-    if self.global_step == 3:
+from snnmlp_edu.training import loop
+loss_of = loop.loss_of
+def killed(network, images, labels, state):
+    if state.step == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, batch, batch_idx)
-TrainingModule.training_step = killed
+    return loss_of(network, images, labels, state)
+loop.loss_of = killed
 fit(None, "fashion_smoke", output=sys.argv[1], progress=False, time_steps=1, max_steps=5, save_every=2)
 """
 
@@ -254,12 +255,12 @@ def test_killed_process_and_resumed_run_give_the_same_weights(tmp_path: Path) ->
     assert not list(run.glob(".*")), "what the killed process left half done is gone"
 
 
-@pytest.mark.parametrize(("step", "method"), [(4, "training_step"), (6, "validation_step")])
+@pytest.mark.parametrize(("step", "function"), [(4, "loss_of"), (6, "evaluated_logits")])
 def test_sigterm_saves_and_stops_at_once(
-    step: int, method: str, undisturbed: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: int, function: str, undisturbed: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_step(step, TrainingModule, method, terminate, monkeypatch)
-    stopped = 5 if method == "training_step" else 6  # a step that has begun is finished
+    at_step(step, function, terminate, monkeypatch)
+    stopped = 5 if function == "loss_of" else 6  # a step that has begun is finished
     with pytest.raises(Preempted, match=rf"stopped at step {stopped}; resume with: snnmlp train --resume .*"):
         fit(None, RECIPE, output=tmp_path, progress=False, save_every=100)
     assert saved_step(tmp_path / "cut-0-1") == stopped
@@ -271,7 +272,7 @@ def test_command_line_stops_in_good_order_goes_on_and_ends(
     undisturbed: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.yaml").write_text(RECIPE.to_yaml())
-    at_step(7, TrainingModule, "training_step", terminate, monkeypatch)
+    at_step(7, "loss_of", terminate, monkeypatch)
     train = ["train", "--recipe", str(tmp_path / "mine.yaml"), "--output", str(tmp_path)]
     stopped = CliRunner().invoke(app, train)
     run = tmp_path / "cut-0-1"
@@ -346,7 +347,7 @@ def test_a_signal_before_the_first_step_and_one_in_the_test(
         assert raised.value.exit_code == code
         return raised.value
 
-    assert "nothing is saved" in str(stopped("feed"))
+    assert "nothing is saved" in str(stopped("make_training_data"))
     assert list(tmp_path.iterdir()) == []
     run = tmp_path / "cut-0-1"
     assert f"step 2 is saved; resume with: snnmlp train --resume {run}" in str(stopped("evaluate_source"))
@@ -373,7 +374,7 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that was cut after its first epoch."""
     output = tmp_path_factory.mktemp("cut")
     with pytest.MonkeyPatch.context() as patch:
-        at_step(7, TrainingModule, "training_step", cut_power, patch)
+        at_step(7, "loss_of", cut_power, patch)
         with pytest.raises(PowerCut):
             fit(None, RECIPE, output=output, progress=False)
     return output / "cut-0-1"
@@ -407,18 +408,14 @@ def test_a_run_goes_on_only_as_it_began(cut: Path, changes: dict[str, Any], mess
 
 
 def test_other_images_in_memory_have_another_description() -> None:
-    train, validation = load_embedded("train"), load_embedded("test")
-    preprocessing = Preprocessing(image_size=32)
-    before = ImageDataModule(train, validation, preprocessing, RECIPE).description
-    assert ImageDataModule(train, validation, preprocessing, RECIPE).description == before
-    pixels, labels = train.images.clone(), validation.labels.clone()
+    images = load_embedded("test")
+    before = describe(MemoryPictures(images, "test"))
+    assert describe(MemoryPictures(images, "test")) == before
+    pixels, labels = images.images.clone(), images.labels.clone()
     pixels[-1, 0, 3, 3] += 1
     labels[0] = (labels[0] + 1) % 10
-    changed = ImageDataModule(
-        LabelledImages(pixels, train.labels), LabelledImages(validation.images, labels), preprocessing, RECIPE
-    )
-    assert {"train", "validation"} == before.keys()
-    assert all(before[part] != changed.description[part] for part in before)
+    for changed in (LabelledImages(pixels, images.labels), LabelledImages(images.images, labels)):
+        assert describe(MemoryPictures(changed, "test")) != before
 
 
 def test_an_edited_recipe_is_noticed_and_another_network_too(cut: Path) -> None:
@@ -486,28 +483,14 @@ nested = st.recursive(
 def test_states_survive_the_disk(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     tensor = torch.tensor([[1.5, -2.0]], dtype=torch.float64).t()
     file = tmp_path_factory.mktemp("state") / "last.safetensors"
-    state_io = StateIO({"recipe": {}})
-    state_io.save_checkpoint({"value": value, 3: (tensor,)}, file)
-    read = state_io.load_checkpoint(file)
+    write_state(file, {"value": value, 3: (tensor,)}, {"recipe": {}})
+    read = read_state(file)
     assert read["value"] == value
     assert type(read["value"]) is type(value)
     assert torch.equal(read[3][0], tensor)
     assert read[3][0].dtype == torch.float64
-    state_io.remove_checkpoint(file)
-    assert not file.exists()
 
 
 def test_what_a_state_cannot_hold_is_named() -> None:
     with pytest.raises(TypeError, match=r"state\.callbacks\.1 is of type PosixPath"):
         pack({"callbacks": [0, Path("/")]}, {})
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.integers(1, 40), st.integers(1, 8), st.data())
-def test_batches_go_on_where_they_stopped(count: int, size: int, data: st.DataObject) -> None:
-    batches = ShuffledBatches(count, size, torch.Generator().manual_seed(5))
-    first, second = list(batches), list(batches)
-    assert len(first) == len(batches) == count // size
-    skip = data.draw(st.integers(0, len(batches)))
-    again = ShuffledBatches(count, size, torch.Generator().manual_seed(5), skip)
-    assert (list(again), list(again)) == (first[skip:], second)

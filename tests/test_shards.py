@@ -23,7 +23,6 @@ from snnmlp_edu.data.shards import ShardPictures, index_shards, shard_files
 from snnmlp_edu.data.sources import open_source
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.training import fit
-from snnmlp_edu.training.module import TrainingModule
 from snnmlp_edu.training.orders import SHARDS_AT_ONCE, shuffled
 
 IN_ORDER: dict[str, Any] = {"shardshuffle": False, "empty_check": False}
@@ -177,7 +176,7 @@ def test_a_cut_run_over_shards_goes_on_bit_by_bit(
 ) -> None:
     whole = train(shards, tmp_path, dataset="webdataset", **workers(0))
     assert whole.test_total == 12
-    at_step(3, TrainingModule, "training_step", cut_power, monkeypatch)
+    at_step(3, "loss_of", cut_power, monkeypatch)
     with pytest.raises(PowerCut):
         train(shards, tmp_path, dataset="webdataset", **workers(2))
     resumed = fit(resume=tmp_path / "photos-0-2", progress=False, **workers(1))

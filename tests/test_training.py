@@ -23,12 +23,13 @@ from snnmlp_edu import data, registry
 from snnmlp_edu.checkpoints import hash_tensors, load_checkpoint, save_checkpoint
 from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data import CLASS_NAMES, LabelledImages, Preprocessing, load_embedded, train_validation_split
+from snnmlp_edu.data.picture_sets import MemoryPictures
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.network import SpikingMLP
 from snnmlp_edu.registry import create_model, get_config
 from snnmlp_edu.training import Recipe, evaluate, evaluate_embedded, fit, list_recipes, load_recipe
-from snnmlp_edu.training.data_module import ImageDataModule
-from snnmlp_edu.training.optimisation import Plan, make_optimizer, make_schedule
+from snnmlp_edu.training.batches import TrainingData
+from snnmlp_edu.training.schedule import TrainingSchedule, make_learning_rate_schedule, make_optimizer
 
 SMALL: dict[str, Any] = {"dim": 6, "depths": [1, 1], "patch_size": 8, "time_steps": 1}
 
@@ -188,7 +189,8 @@ def test_weight_decay_spares_vectors(recipe: Recipe) -> None:
     model = nn.Linear(2, 1)
     nn.init.ones_(model.weight)
     nn.init.ones_(model.bias)
-    optimizer = make_optimizer(model, recipe.replace(learning_rate=0.1, weight_decay=0.5))
+    decayed = recipe.replace(learning_rate=0.1, weight_decay=0.5)
+    optimizer = make_optimizer(model, TrainingSchedule(decayed, images=64))
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -200,9 +202,8 @@ def test_weight_decay_spares_vectors(recipe: Recipe) -> None:
 def test_sgd_step_by_hand(recipe: Recipe) -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 2.0)
-    optimizer = make_optimizer(
-        model, recipe.replace(optimizer="sgd", learning_rate=0.1, momentum=0.5, weight_decay=0.0)
-    )
+    recipe = recipe.replace(optimizer="sgd", learning_rate=0.1, momentum=0.5, weight_decay=0.0)
+    optimizer = make_optimizer(model, TrainingSchedule(recipe, images=64))
     for expected in (1.85, 1.675):
         model.weight.grad = torch.ones(1, 1)
         optimizer.step()
@@ -220,8 +221,8 @@ def test_sgd_step_by_hand(recipe: Recipe) -> None:
 )
 def test_schedule_by_hand(recipe: Recipe, schedule: str, expected: dict[int, float]) -> None:
     recipe = recipe.replace(schedule=schedule, learning_rate=1.0, batch_size=2)
-    optimizer = make_optimizer(nn.Linear(2, 1), recipe)
-    scheduler = make_schedule(optimizer, Plan(recipe, images=20))
+    optimizer = make_optimizer(nn.Linear(2, 1), TrainingSchedule(recipe, images=20))
+    scheduler = make_learning_rate_schedule(optimizer, TrainingSchedule(recipe, images=20))
     rates = []
     for _ in range(10):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -234,8 +235,8 @@ def test_schedule_by_hand(recipe: Recipe, schedule: str, expected: dict[int, flo
 @pytest.mark.parametrize(("steps", "warmup"), [(10, 0.1), (2, 0.5), (20, 0.05)])
 def test_a_warm_up_of_one_step_begins_at_the_bottom(recipe: Recipe, steps: int, warmup: float) -> None:
     recipe = recipe.replace(learning_rate=1.0, batch_size=2, warmup=warmup, max_steps=steps, epochs=10)
-    optimizer = make_optimizer(nn.Linear(2, 1), recipe)
-    scheduler = make_schedule(optimizer, Plan(recipe, images=20))
+    optimizer = make_optimizer(nn.Linear(2, 1), TrainingSchedule(recipe, images=20))
+    scheduler = make_learning_rate_schedule(optimizer, TrainingSchedule(recipe, images=20))
     assert optimizer.param_groups[0]["lr"] == pytest.approx(1 / 25)
     optimizer.step()
     scheduler.step()
@@ -245,30 +246,45 @@ def test_a_warm_up_of_one_step_begins_at_the_bottom(recipe: Recipe, steps: int, 
 # --- batches -----------------------------------------------------------------------------------------
 
 
+def training_data(images: LabelledImages, recipe: Recipe, **preprocessing: Any) -> TrainingData:
+    pictures = MemoryPictures(images, "tests")
+    fitted = Preprocessing(image_size=4, **preprocessing)
+    data = TrainingData(pictures, pictures, fitted, recipe, ("a", "b"))
+    data.start(torch.device("cpu"))
+    return data
+
+
+def labels_of(data: TrainingData, epoch: int, first: int = 0, end: int = 3) -> list[int]:
+    return torch.cat([labels for _, labels in data.training_batches(epoch, first, end)]).tolist()
+
+
 def test_every_training_image_once_an_epoch_in_another_order(recipe: Recipe) -> None:
-    labels = torch.arange(24)
-    images = LabelledImages(torch.zeros(24, 1, 4, 4, dtype=torch.uint8), labels)
-    module = ImageDataModule(images, images, Preprocessing(image_size=4), recipe.replace(batch_size=8))
-    loader = module.train_dataloader()
-    epochs = [torch.cat([batch_labels for _, batch_labels in loader]).tolist() for _ in range(2)]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == labels.tolist()
+    images = LabelledImages(torch.zeros(24, 1, 4, 4, dtype=torch.uint8), torch.arange(24))
+    recipe = recipe.replace(batch_size=8)
+    data = training_data(images, recipe)
+    epochs = [labels_of(data, epoch) for epoch in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(24))
     assert epochs[0] != epochs[1]
-    again = ImageDataModule(images, images, Preprocessing(image_size=4), recipe.replace(batch_size=8))
-    assert torch.cat([batch_labels for _, batch_labels in again.train_dataloader()]).tolist() == epochs[0]
+    assert labels_of(data, 0, 1, 2) == epochs[0][8:16]
+    assert labels_of(training_data(images, recipe), 1) == epochs[1]
 
 
-def test_data_module_refuses_bad_images_and_too_few(recipe: Recipe) -> None:
-    good = LabelledImages(torch.zeros(8, 1, 4, 4), torch.zeros(8, dtype=torch.int64))
-    bad = LabelledImages(good.images.clone(), good.labels)
-    bad.images[3, 0, 0, 0] = math.nan
-    small = recipe.replace(batch_size=4)
-    for train, validation in ((bad, good), (good, bad)):
-        with pytest.raises(
-            InputError, match="1 of 8 images have NaN or infinite values, the first is image 3"
-        ):
-            ImageDataModule(train, validation, Preprocessing(image_size=4), small)
+def test_a_batch_is_augmented_alike_wherever_an_epoch_is_entered(recipe: Recipe) -> None:
+    pixels = torch.arange(24 * 16).view(24, 1, 4, 4).to(torch.uint8)
+    images = LabelledImages(pixels, torch.arange(24) % 2)
+    recipe = recipe.replace(batch_size=8, flip=True, max_shift=1, mixup=0.4)
+    whole = list(training_data(images, recipe).training_batches(1, 0, 3))
+    assert not torch.equal(whole[0][0], whole[1][0])
+    (entered,) = training_data(images, recipe).training_batches(1, 2, 3)
+    assert all(map(torch.equal, entered, whole[2]))
+
+
+def test_images_that_do_not_fit_and_too_few_are_refused(recipe: Recipe) -> None:
+    images = LabelledImages(torch.zeros(8, 1, 6, 6, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64))
+    with pytest.raises(InputError, match="6 x 6 pixels"):
+        training_data(images, recipe.replace(batch_size=4))
     with pytest.raises(InputError, match="batch_size is 64 and there are 8 training images"):
-        ImageDataModule(good, good, Preprocessing(image_size=4), recipe)
+        training_data(images, recipe)
 
 
 # --- evaluation --------------------------------------------------------------------------------------

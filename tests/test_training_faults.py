@@ -16,9 +16,9 @@ from snnmlp_edu.data import load_embedded, train_validation_split
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.network import SpikingMLP
 from snnmlp_edu.recording import record
-from snnmlp_edu.training import Recipe, fit
+from snnmlp_edu.training import Recipe, fit, loop
 from snnmlp_edu.training.diagnosis import firing_warning, first_broken_layer
-from snnmlp_edu.training.module import TrainingModule
+from snnmlp_edu.training.state import TrainingState
 
 SMALL: dict[str, Any] = {"dim": 6, "depths": [1], "patch_size": 8, "time_steps": 1}
 RECIPE = Recipe(
@@ -66,16 +66,16 @@ def test_failed_write_keeps_the_last_good_state(
 
 def poison(monkeypatch: pytest.MonkeyPatch, step: int, name: str, value: float, after: bool = False) -> None:
     """Set one number of a weight to `value`, before the forward pass of a step, or after it."""
-    original = TrainingModule.training_step
+    original = loop.loss_of
 
-    def poisoned(self: TrainingModule, batch: Any, batch_idx: int) -> Any:
-        loss = original(self, batch, batch_idx) if after else None
-        if self.global_step == step:
+    def poisoned(network: Any, images: Any, labels: Any, state: TrainingState) -> Any:
+        loss = original(network, images, labels, state) if after else None
+        if state.step == step:
             with torch.no_grad():
-                self.model.get_parameter(name).view(-1)[0] = value
-        return original(self, batch, batch_idx) if loss is None else loss
+                state.model.get_parameter(name).view(-1)[0] = value
+        return original(network, images, labels, state) if loss is None else loss
 
-    monkeypatch.setattr(TrainingModule, "training_step", poisoned)
+    monkeypatch.setattr(loop, "loss_of", poisoned)
 
 
 def test_broken_loss_names_step_layer_and_last_good_state(
@@ -100,7 +100,7 @@ def test_a_broken_layer_is_looked_for_with_the_time_steps_of_its_epoch(
     def look(model: SpikingMLP, images: torch.Tensor) -> None:
         looked.append(len(model.forward_steps(images)))
 
-    monkeypatch.setattr("snnmlp_edu.training.module.first_broken_layer", look)
+    monkeypatch.setattr("snnmlp_edu.training.diagnosis.first_broken_layer", look)
     poison(monkeypatch, step, "head.linear.bias", float("nan"))
     with pytest.raises(InputError, match=f"nan at step {step}, first broken: the loss itself"):
         fit(None, RECIPE, output=tmp_path, progress=False, epochs=2, early_epochs=1, time_steps=2)

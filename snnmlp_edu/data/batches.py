@@ -157,7 +157,7 @@ def check_shared_memory(batch_bytes: int, loading: Loading, processes: int = 1) 
 
 
 def load_batches(
-    batches: PictureBatches,
+    batches: Dataset,
     order: Sequence[list[Draw]] | object,
     loading: Loading,
     keep_workers: bool = False,

@@ -95,6 +95,8 @@ class Loading:
         workers: processes that read and augment; 0 leaves it to the training's own. None asks the machine.
         pin_memory: whether batches wait in memory that a GPU fetches from directly; None where there is one.
         prefetch: batches that each worker keeps ready. None asks the machine.
+        memory_share: decode images once and keep their pixels where all of them fit into this part of the
+            machine's memory; 0 reads the files in every epoch.
         verify: before the first epoch, `decode` every image, or look at every `header` and end alone, which
             is faster and overlooks damage in between; or `none`. What was found sound is remembered.
 
@@ -105,12 +107,15 @@ class Loading:
     workers: int | None = None
     pin_memory: bool | None = None
     prefetch: int | None = None
+    memory_share: float = 0.25
     verify: Verification = "decode"
 
     def __post_init__(self) -> None:
         check_whole(self, "workers", 0, optional=True)
         check(self, "pin_memory", isinstance(self.pin_memory, bool | None), "true, false or null")
         check_whole(self, "prefetch", 1, optional=True)
+        share = self.memory_share
+        check(self, "memory_share", is_number(share) and 0 <= share <= 1, "between 0 and 1")
         check_choice(self, "verify", Verification)
 
     def on_machine(self, cores: int, cuda: bool, processes: int = 1) -> Loading:
@@ -125,9 +130,9 @@ class Loading:
             processes: of this training, on this machine.
 
         >>> Loading().on_machine(cores=64, cuda=True, processes=8)
-        Loading(workers=7, pin_memory=True, prefetch=4, verify='decode')
+        Loading(workers=7, pin_memory=True, prefetch=4, memory_share=0.25, verify='decode')
         >>> Loading(prefetch=3).on_machine(cores=2, cuda=False)
-        Loading(workers=1, pin_memory=False, prefetch=3, verify='decode')
+        Loading(workers=1, pin_memory=False, prefetch=3, memory_share=0.25, verify='decode')
         """
         share = cores // processes
         workers = min(MOST_WORKERS, max(1, share - 1 if cuda else share // 4))
@@ -135,6 +140,7 @@ class Loading:
             workers if self.workers is None else self.workers,
             cuda if self.pin_memory is None else self.pin_memory,
             (4 if cuda else 2) if self.prefetch is None else self.prefetch,
+            self.memory_share,
             self.verify,
         )
 

@@ -19,10 +19,9 @@ from ..errors import InputError
 from ..mfi import audit, fold_batch_norm
 from ..mfi.report import without_numbers
 from ..precision import single_precision
-from ..registry import create_model
 from ..training.evaluation import BATCH_SIZE, evaluate, evaluate_embedded
+from ..training.fitting import make_network
 from ..training.recipe import Recipe
-from ..training.start import starting_weights
 
 COUNTED_IMAGES = 100
 GRADIENT_IMAGES = 64
@@ -34,11 +33,7 @@ def untrained(recipe: Recipe, class_names: tuple[str, ...]) -> nn.Module:
     """The network as `fit` begins with it: the recipe's seed draws the same weights."""
     with torch.random.fork_rng(devices=[]), single_precision():
         torch.default_generator.manual_seed(recipe.seed)
-        model = create_model(str(recipe.preset), **recipe.model)
-    if recipe.init_from is not None:
-        start = load_checkpoint(recipe.init_from)
-        model.load_state_dict(starting_weights(recipe, start, model, class_names).weights)
-    return model
+        return make_network(None, recipe, class_names)[0]
 
 
 def gradient_norms(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float | None]:

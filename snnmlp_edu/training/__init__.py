@@ -1,4 +1,4 @@
-"""Training: recipes, the Lightning module and data, `fit`, and the evaluation that all share.
+"""Training: recipes, the training loop, `fit`, and the evaluation that all share.
 
 Evaluation needs the core alone; everything else needs the extra `[train]`, and is imported when it is
 first asked for.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..holding import in_this_thread
+from .processes import any_process, every_process
 
 SILENT, RESTLESS = 0.001, 0.9
 
@@ -20,6 +21,21 @@ class Diverged(InputError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"training diverged: {what}; lower learning_rate or set gradient_clip")
+
+
+def require_finite_loss(loss: Tensor, model: nn.Module, images: Tensor, step: int) -> None:
+    """Stop every process if the loss of any is not finite.
+
+    Raises:
+        Diverged: names the first layer that broke.
+    """
+    finite = bool(torch.isfinite(loss))
+    if not any_process(not finite)[0]:
+        return
+    broken = first_broken_layer(model, images) or "the loss itself"
+    what = f"the loss is {loss.item()} at step {step}, first broken: {broken}"
+    said = every_process(None if finite else what)
+    raise Diverged(next(text for text in said if text is not None))
 
 
 def first_broken_layer(model: nn.Module, images: Tensor) -> str | None:

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import datetime
 import io
-import logging
-import signal
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from .. import provenance
-from ..checkpoints import CHECKPOINT, load_checkpoint, require_rebuildable
+from ..checkpoints import CHECKPOINT, Checkpoint, load_checkpoint, require_rebuildable
 from ..data.files import write_atomically
+from ..data.imagenet import same_classes
 from ..data.sources import ImageSource
 from ..data.workers import naming_lost_workers
 from ..errors import InputError, Preempted
@@ -28,22 +24,20 @@ from ..network import SpikingNetwork
 from ..plots import plot_learning_curves
 from ..precision import single_precision
 from ..registry import build_model, create_model
-from ..transfer import Transfer
-from .callbacks import KeepBest, StopAfter
+from ..transfer import Transfer, transfer_weights
+from .batches import make_training_data, open_recipe_source, seed_shared_generators
 from .diagnosis import Diverged
+from .epochs import EpochKeeper
 from .evaluation import describe_accuracy, evaluate_source
-from .feeding import feed, open_recipe_source
-from .keep_last import KeepLast
-from .module import TrainingModule
-from .optimisation import Plan
-from .pace import Pace
-from .processes import ReportedByFirst, any_process, is_first_process, mark_copies, on_first, place
-from .progress import TensorBoardCurves, TrainingBar
+from .loop import train
+from .processes import ReportedByFirst, is_first_process, mark_copies, on_first, place
 from .recipe import Recipe, load_recipe
-from .resume import LAST, SavedRun, StateIO, writing
-from .run_folder import RunFolder
-from .start import starting_weights
+from .resume import LAST, SavedRun, make_run_folder, writing
+from .saving import StateSaver
+from .schedule import TrainingSchedule
+from .state import TrainingState
 from .stopping import Interrupted, StopRequest
+from .synchronise import shared_statistics
 
 CURVES = "learning_curves.png"
 
@@ -164,109 +158,89 @@ def _fit(
         require_rebuildable(model_or_preset, None)  # not found out after the training
     placement = place(*places, recipe.precision)
     announce = progress and is_first_process()
-    seed_everything(recipe.seed, workers=True, verbose=False)
+    seed_shared_generators(recipe.seed)
     source = open_recipe_source(recipe)
     if run is not None and not isinstance(model_or_preset, SpikingNetwork):
         model, preset, transfer = run.network(), run.preset, None
     else:
-        model, preset, transfer = make_network(model_or_preset, recipe, source)
+        model, preset, transfer = make_network(model_or_preset, recipe, source.class_names)
     if transfer is not None and announce:
         print(f"weights of {recipe.init_from}{', shuffled' * recipe.init_shuffled}: {transfer}")
 
     # The test images are looked at only when everything is decided: at the end.
-    data = feed(source, recipe, model.config, announce)
-    preprocessing = data.preprocessing
+    data = make_training_data(source, recipe, model.config, announce)
     description = {
         "recipe": recipe.to_dict(),
         "preset": preset,
         "config": model.config.to_dict(),
-        "preprocessing": preprocessing.to_dict(),
+        "preprocessing": data.preprocessing.to_dict(),
         "data": data.description,
         "processes": placement.processes,
     }
     if run is not None:
         run.require_same(description)
-    plan = Plan(recipe, data.batches.count, placement.processes)
-    data.check_memory(placement.devices, placement.accelerator == "gpu")
-    existing = run.folder if run is not None else None
-    folder = RunFolder(output, recipe, source.left_out(), existing, placement.resume_command)
-    pace, state_io = Pace(plan, model.config.time_steps), StateIO(description)
-    keeper = KeepBest(folder, preprocessing, source.class_names, preset, plan, pace, announce=progress)
-    saver = KeepLast(folder, recipe.save_every, state_io, stop)
-    settings = placement.trainer_settings(recipe.precision)
-    with _quiet_lightning():
-        trainer = Trainer(
-            max_epochs=recipe.epochs,
-            accumulate_grad_batches=recipe.accumulate,
-            gradient_clip_val=recipe.gradient_clip,
-            num_sanity_val_steps=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=progress,
-            default_root_dir=output,
-            callbacks=[
-                folder,
-                pace,
-                keeper,
-                *([TensorBoardCurves(folder, keeper)] if recipe.tensorboard else []),
-                StopAfter(plan.steps),
-                saver,
-                *([TrainingBar(pace, keeper)] if progress else []),
-            ],
-            **{**settings, "plugins": [state_io, *settings["plugins"]]},
-        )
-        mark_copies(placement)
-        finish = partial(_finish, keeper, source, trainer, origin)
-        try:
+    schedule = TrainingSchedule(recipe, len(data.train.labels), placement.processes)
+    fabric, scaler = placement.fabric(recipe.precision)
+    mark_copies(placement)
+    fabric.launch()
+    data.start(fabric.device, fabric.global_rank, fabric.world_size, placement.devices)
+    folder = on_first(lambda: run.folder if run else make_run_folder(output, recipe, source.left_out()))
+    resume_command = placement.resume_command(folder)
+    saver = StateSaver(folder, description, stop, resume_command, resumed=run is not None)
+    keeper = EpochKeeper(folder, data, preset, resume_command, progress)
+    together = shared_statistics(model, fabric.device) if fabric.world_size > 1 else nullcontext()
+    try:
+        with together, closing(keeper):
+            network = fabric.setup_module(model)
+            network.mark_forward_method("forward_steps")
+            state = TrainingState.begin(model, schedule, scaler)
+            optimizer = fabric.setup_optimizers(state.optimizer)
+            if run is not None:
+                saver.load(state)
             with stop.waiting():
-                trainer.fit(
-                    TrainingModule(model, plan),
-                    datamodule=data,
-                    ckpt_path=run.state if run is not None else None,
-                )
-            if any_process(trainer, stop.number is not None)[0]:
-                raise SIGTERMException
-            correct, total, seconds = on_first(trainer, finish)
-        except SIGTERMException as stopped:
-            what = f"stopped at step {trainer.global_step}; resume with: {folder.resume_command}"
-            raise Preempted(what, stop.number or signal.SIGTERM) from stopped
-        except Interrupted as signalled:
-            if saver.saved_step is None:
-                raise
-            what = f"stopped; step {saver.saved_step} is saved; resume with: {folder.resume_command}"
-            raise Preempted(what, signalled.number) from signalled
-        except Diverged as error:
-            what = f"{error}; the last good state, of step {saver.saved_step}, is {folder.path / LAST}"
-            raise (InputError if trainer.is_global_zero else ReportedByFirst)(what) from error
+                train(fabric, network, optimizer, state, data, keeper, saver)
+            test = partial(test_once, state, keeper, source, fabric.device, origin)
+            correct, total, seconds = on_first(test)
+    except Interrupted as signalled:
+        if saver.saved_step is None:
+            raise
+        what = f"stopped; step {saver.saved_step} is saved; resume with: {resume_command}"
+        raise Preempted(what, signalled.number) from signalled
+    except Diverged as error:
+        what = f"{error}; the last good state, of step {saver.saved_step}, is {folder / LAST}"
+        raise (InputError if fabric.is_global_zero else ReportedByFirst)(what) from error
     return TrainingResult(
-        folder=folder.path,
-        best_epoch=keeper.best["epoch"],
-        validation_accuracy=keeper.best["validation_accuracy"],
+        folder=folder,
+        best_epoch=state.best["epoch"],
+        validation_accuracy=state.best["validation_accuracy"],
         test_correct=correct,
         test_total=total,
         seconds=seconds,
-        history=keeper.history,
+        history=state.history,
         transfer=transfer,
     )
 
 
-def _finish(
-    keeper: KeepBest, source: ImageSource, trainer: Trainer, origin: dict[str, Any]
+def test_once(
+    state: TrainingState,
+    keeper: EpochKeeper,
+    source: ImageSource,
+    device: torch.device,
+    origin: Mapping[str, Any],
 ) -> tuple[int, int, float]:
     """Test the kept weights, once, and write down the result and the learning curves."""
-    seconds, folder = keeper.seconds, keeper.folder.path
+    seconds, folder = state.seconds, keeper.folder
     best = load_checkpoint(folder / CHECKPOINT)
-    best.model.to(trainer.strategy.root_device)
-    correct, total = evaluate_source(best, source, keeper.plan.recipe.loading)
+    best.model.to(device)
+    correct, total = evaluate_source(best, source, state.schedule.recipe.loading)
     finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     tested = {"test_correct": correct, "test_total": total, "seconds": seconds, "torch": torch.__version__}
     tested |= {"origin": {**origin, "finished": finished}}
     curves = io.BytesIO()
-    plot_learning_curves(keeper.history).savefig(curves, format="png")
-    with writing(folder, keeper.folder.resume_command):
+    plot_learning_curves(state.history).savefig(curves, format="png")
+    with writing(folder, keeper.resume_command):
         write_atomically(folder / CURVES, curves.getvalue())
-        keeper.save(best.model, {**best.metrics, **tested})
+        keeper.save(state, best.model, {**best.metrics, **tested})
     return correct, total, seconds
 
 
@@ -285,7 +259,7 @@ class NewNetwork(NamedTuple):
 
 
 def make_network(
-    model_or_preset: SpikingNetwork | str | None, recipe: Recipe, source: ImageSource
+    model_or_preset: SpikingNetwork | str | None, recipe: Recipe, class_names: tuple[str, ...]
 ) -> NewNetwork:
     """The network that a recipe trains.
 
@@ -295,7 +269,7 @@ def make_network(
     """
     preset = recipe.preset
     start = load_checkpoint(recipe.init_from) if recipe.init_from is not None else None
-    classes = len(source.class_names)
+    classes = len(class_names)
     if isinstance(model_or_preset, SpikingNetwork):
         model = model_or_preset
     elif recipe.preset is None and start is not None:
@@ -314,24 +288,21 @@ def make_network(
     require_rebuildable(model, preset)  # not found out when the first epoch is to be kept
     if start is None:
         return NewNetwork(model, preset, None)
-    transfer = starting_weights(recipe, start, model, source.class_names)
+    transfer = starting_weights(recipe, start, model, class_names)
     model.load_state_dict(transfer.weights)
     return NewNetwork(model, preset, transfer)
 
 
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Without Lightning's advice on workers and loggers: the images are in memory, and logs are ours."""
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            # Ours restores its position by the state of the data module.
-            warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
-            # Lightning 2.6 calls a function that newer versions of PyTorch deprecate.
-            warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
-            yield
-    finally:
-        log.setLevel(level)
+def starting_weights(
+    recipe: Recipe, start: Checkpoint, model: SpikingNetwork, class_names: tuple[str, ...]
+) -> Transfer:
+    """The weights of a checkpoint as a network takes them over, in shuffled order where the recipe says so.
+
+    Args:
+        recipe: its `init_shuffled`, and the seed of the order.
+        start: the checkpoint that the recipe names.
+        model: the network to come; it stays as it is.
+        class_names: classes of the images to come; the head is new where they are others.
+    """
+    transfer = transfer_weights(start.model, model, keep_head=same_classes(start.class_names, class_names))
+    return transfer.shuffled(recipe.seed) if recipe.init_shuffled else transfer

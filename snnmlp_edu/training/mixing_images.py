@@ -1,4 +1,4 @@
-"""Mixup and cutmix: whole batches mixed in pairs, by torchvision's transforms, in an order that resumes."""
+"""Mixup and cutmix: whole batches mixed in pairs, by torchvision's transforms."""
 
 from __future__ import annotations
 
@@ -12,19 +12,16 @@ from .recipe import Recipe
 class BatchMixing:
     """Mixes the images of a batch, and their labels, as a recipe says.
 
-    What is drawn comes from a generator of its own, whose state is all that has to be saved: torchvision's
-    transforms draw from the generator that the program shares, which is lent this state meanwhile.
+    torchvision's transforms draw from the generator that the program shares.
 
     Args:
         recipe: with `mixup`, `cutmix` and their probabilities.
         classes: of the data set.
-        seed: of what is drawn.
 
     Sources: mixup, arXiv 1710.09412; cutmix, arXiv 1905.04899.
     """
 
-    def __init__(self, recipe: Recipe, classes: int, seed: int) -> None:
-        self.state = torch.Generator().manual_seed(seed).get_state()
+    def __init__(self, recipe: Recipe, classes: int) -> None:
         self.probability = recipe.mix_probability
         self.transforms: list[v2.Transform] = []
         self.shares: list[float] = []
@@ -44,10 +41,7 @@ class BatchMixing:
         """
         if not self.transforms:
             return images, labels
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(self.state)
-            if torch.rand(()) < self.probability:
-                chosen = int(torch.multinomial(torch.tensor(self.shares), 1))
-                images, labels = self.transforms[chosen](images, labels)
-            self.state = torch.get_rng_state()
+        if torch.rand(()) < self.probability:
+            chosen = int(torch.multinomial(torch.tensor(self.shares), 1))
+            images, labels = self.transforms[chosen](images, labels)
         return images, labels

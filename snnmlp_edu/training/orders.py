@@ -1,9 +1,8 @@
-"""The order of pictures in every epoch: known from the seed and the epoch, wherever a run goes on."""
+"""The order of images in every epoch: it follows from the seed and the epoch, wherever a run continues."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -19,13 +18,13 @@ class EpochBatches(Sampler[list[Draw]]):
     """The draws of each batch, each epoch in an order of its own; an incomplete last step is left out.
 
     Args:
-        count: pictures are numbered 0 to `count - 1`.
-        batch_size: pictures in a batch, over all processes.
+        count: images are numbered 0 to `count - 1`.
+        batch_size: images in a batch, over all processes.
         seed: of the orders.
-        repeats: how often each picture of an epoch stands in it, one time after the other. The epoch keeps
-            its length. With n processes, each takes every n-th picture: so do timm's processes.
-        shards: the number of the file that each picture lies in, int64 `[N]`. Then the files are shuffled,
-            and the pictures within each window of `SHARDS_AT_ONCE` files: few files are read at a time.
+        repeats: how often each image of an epoch stands in it, one time after the other. The epoch keeps
+            its length. With n processes, each takes every n-th image: so do timm's processes.
+        shards: the number of the file that each image lies in, int64 `[N]`. Then the files are shuffled,
+            and the images within each window of `SHARDS_AT_ONCE` files: few files are read at a time.
         accumulate: batches that make up one step.
     """
 
@@ -40,38 +39,40 @@ class EpochBatches(Sampler[list[Draw]]):
     ) -> None:
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.repeats, self.shards, self.accumulate = repeats, shards, accumulate
-        self.share = (0, 1)
-        self.epoch = self.begun_epoch = self.skip = 0
+        self.rank, self.world_size = 0, 1
+        self.epoch, self.first, self.end = 0, 0, len(self)
 
     def __len__(self) -> int:
         return self.count // (self.batch_size * self.accumulate) * self.accumulate
 
     def order(self, epoch: int) -> Tensor:
-        """The numbers of an epoch's pictures in their order, repetitions behind each other, int64 `[N]`."""
+        """The numbers of an epoch's images in their order, repetitions one after the other, int64 `[N]`."""
         order = shuffled(self.count, Generator().manual_seed(mixed_seed(self.seed, epoch)), self.shards)
         return order.repeat_interleave(self.repeats)[: self.count]
 
+    def begin(self, epoch: int, first: int = 0, end: int | None = None) -> None:
+        """Say which batches of which epoch the next iterators give: from `first` up to `end`."""
+        self.epoch, self.first, self.end = epoch, first, len(self) if end is None else end
+
     def __iter__(self) -> Iterator[list[Draw]]:
         # A loader may ask for an iterator more than once an epoch: nothing is counted here.
-        skip = self.skip if self.epoch == self.begun_epoch else 0
         epoch, order = self.epoch, self.order(self.epoch)
-        first, step = self.share
-        starts = range(skip * self.batch_size, len(self) * self.batch_size, self.batch_size)
-        places = (range(start + first, start + self.batch_size, step) for start in starts)
+        starts = range(self.first * self.batch_size, self.end * self.batch_size, self.batch_size)
+        places = (range(start + self.rank, start + self.batch_size, self.world_size) for start in starts)
         return ([Draw(epoch, int(order[at]), at % self.repeats) for at in batch] for batch in places)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning says which epoch begins, as it says to PyTorch's distributed sampler."""
-        self.epoch = epoch
+    def share_out(self, rank: int, world_size: int) -> None:
+        """Give only what the process of this rank takes of every batch.
 
-    def state(self, trained: int, over: bool) -> dict[str, Any]:
-        """Where the order is after so many batches of an epoch, or when it is over."""
-        return {"epoch": self.epoch + over, "skip": 0 if over else trained}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.epoch = self.begun_epoch = state["epoch"]
-        self.skip = state["skip"]
+        Raises:
+            InputError: a batch cannot be shared out evenly.
+        """
+        if self.batch_size % world_size:
+            raise InputError(
+                f"batch_size is {self.batch_size}, the images of a step on all {world_size} devices; choose a"
+                f" multiple of {world_size}"
+            )
+        self.rank, self.world_size = rank, world_size
 
 
 def shuffled(count: int, generator: Generator, shards: Tensor | None = None) -> Tensor:
@@ -82,17 +83,3 @@ def shuffled(count: int, generator: Generator, shards: Tensor | None = None) -> 
     places = torch.randperm(int(shards.max()) + 1, generator=generator)
     window = places[shards] // SHARDS_AT_ONCE  # [N]
     return order[window[order].argsort(stable=True)]
-
-
-def own_share(batch_size: int, rank: int, processes: int) -> tuple[int, int]:
-    """Which pictures of a batch a process takes: `(first, step)`.
-
-    Raises:
-        InputError: the batch cannot be shared out evenly.
-    """
-    if batch_size % processes:
-        raise InputError(
-            f"batch_size is {batch_size}, the images of a step on all {processes} devices; choose a multiple"
-            f" of {processes}"
-        )
-    return rank, processes

@@ -1,6 +1,6 @@
 """Several processes that train one network: where they run, and how they come to one decision.
 
-Each process holds a copy of the network and takes a share of every batch; Lightning's DDP averages the
+Each process holds a copy of the network and takes a share of every batch; PyTorch's DDP averages the
 gradients. What one process finds out on its own, that a loss is not finite, that a file cannot be written
 or that it shall stop, has to be known to all before any of them acts on it: one that left alone would let
 the others wait for ever. Only the first process writes.
@@ -12,35 +12,34 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, assert_never, get_args
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.plugins import LayerSync, TorchSyncBatchNorm
-from lightning.pytorch.plugins.environments import (
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
-from lightning.pytorch.strategies import DDPStrategy
+from lightning_fabric.plugins.precision import MixedPrecision
+from lightning_fabric.strategies import DDPStrategy
 
 from ..config import nearest
 from ..data.settings import cores
 from ..errors import InputError
 from .rules import Precision
 from .stopping import Interrupted
-from .synchronise import SharedStatistics
 
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 Launcher = Literal["lightning", "torchrun", "slurm"]
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 # Left in the environment by the process that starts copies of itself: a copy knows by it whose it is.
 STARTED_BY = "SNNMLP_STARTED_BY"
-PRECISION: dict[Precision, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+PRECISION: dict[Precision, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 Result = TypeVar("Result")
 
@@ -72,23 +71,22 @@ class Placement:
         """All processes, on all machines."""
         return self.devices * self.nodes
 
-    def trainer_settings(self, precision: Precision) -> dict[str, Any]:
-        """What Lightning's `Trainer` has to know of it; batch norm sees the images of all processes."""
-        settings: dict[str, Any] = {
-            "accelerator": self.accelerator,
-            "devices": self.devices,
-            "num_nodes": self.nodes,
-            "precision": PRECISION[precision],
-            "use_distributed_sampler": False,  # the order of the images is ours
-            "plugins": [],
-        }
-        if self.processes > 1:
+    def fabric(self, precision: Precision) -> tuple[Fabric, torch.amp.GradScaler | None]:
+        """Lightning Fabric for these processes and this precision, and what scales gradients in fp16."""
+        scaler = torch.amp.GradScaler("cuda") if precision == "fp16" else None
+        plugins: list[Any] = [self._environment()]
+        if scaler is not None:  # made here, since its state is a part of the run's
+            plugins.append(MixedPrecision("16-mixed", "cuda", scaler))
+        fabric = Fabric(
+            accelerator=self.accelerator,
+            devices=self.devices,
+            num_nodes=self.nodes,
             # With statistics of all images the running ones are equal everywhere: nothing to broadcast.
-            settings["strategy"] = DDPStrategy(broadcast_buffers=False)
-            sync: LayerSync = SharedStatistics() if self.accelerator == "cpu" else TorchSyncBatchNorm()
-            settings["plugins"].append(sync)
-        settings["plugins"].append(self._environment())
-        return settings
+            strategy=DDPStrategy(broadcast_buffers=False) if self.processes > 1 else "auto",
+            precision=None if scaler is not None else PRECISION[precision],
+            plugins=plugins,
+        )
+        return fabric, scaler
 
     def _environment(self) -> ClusterEnvironment:
         """Named to Lightning, which would else guess by variables that may be left over."""
@@ -324,56 +322,58 @@ def is_first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
-def on_first(trainer: Trainer, act: Callable[[], Result]) -> Result:
+def world_size() -> int:
+    """How many processes train together."""
+    return torch.distributed.get_world_size() if _together() else 1
+
+
+def rank() -> int:
+    """The number of this process among those that train together; the first is 0."""
+    return torch.distributed.get_rank() if _together() else 0
+
+
+def _together() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def on_first(act: Callable[[], Result]) -> Result:
     """Let the first process act. All get what it returns, or stop if it cannot.
 
     Raises:
         InputError: the first process raised it; in the others `ReportedByFirst`.
     """
-    if trainer.world_size == 1:
+    if world_size() == 1:
         return act()
     result: Result | None = None
     mistake: InputError | Interrupted | None = None
-    if trainer.is_global_zero:
+    if rank() == 0:
         try:
             result = act()
         except (InputError, Interrupted) as error:
             mistake = error
-    result, said = trainer.strategy.broadcast((result, mistake and str(mistake)))
+    said: list[Any] = [result, mistake and str(mistake)]
+    torch.distributed.broadcast_object_list(said)
     if mistake is not None:
         raise mistake
-    if said is not None:
-        raise ReportedByFirst(said)
-    return result  # type: ignore[return-value]
+    if said[1] is not None:
+        raise ReportedByFirst(said[1])
+    return said[0]
 
 
-def any_process(trainer: Trainer, *flags: bool) -> list[bool]:
+def any_process(*flags: bool) -> list[bool]:
     """For each flag, whether it is set in any process."""
-    if trainer.world_size == 1:
+    if world_size() == 1:
         return list(flags)
-    counts = torch.tensor(flags, dtype=torch.float32, device=trainer.strategy.root_device)
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    counts = torch.tensor(flags, dtype=torch.float32, device=device)
     torch.distributed.all_reduce(counts)
     return [count > 0 for count in counts.tolist()]
 
 
-def every_process(trainer: Trainer, value: Any) -> list[Any]:
+def every_process(value: Any) -> list[Any]:
     """The values of all processes, in their order."""
     values = [value]
-    if trainer.world_size > 1:
-        values = [None] * trainer.world_size
+    if world_size() > 1:
+        values = [None] * world_size()
         torch.distributed.all_gather_object(values, value)
     return values
-
-
-def own(trainer: Trainer, values: Sequence[Any]) -> Any:
-    """Of the values that `every_process` returned, the one of this process."""
-    return values[trainer.global_rank]
-
-
-def seed_of(seed: int, rank: int) -> int:
-    """A seed for what each process draws for itself; the first process keeps the recipe's.
-
-    >>> seed_of(7, 0)
-    7
-    """
-    return seed + 1_000_003 * rank

@@ -2,85 +2,105 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
-from torch.utils.tensorboard import SummaryWriter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from torch import Tensor
 
-from .callbacks import KeepBest
-from .pace import Pace, in_words
-from .run_folder import RunFolder
+from .state import TrainingState
+from .throughput import Throughput, in_words
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 TENSORBOARD = "tensorboard"
-STEPS_A_POINT = 10
+STEPS_PER_POINT = 10
 
 
-class TrainingBar(RichProgressBar):
-    """Lightning's progress bar, with images a second, the firing rate, and the time that the run still takes.
+class ProgressBar:
+    """One bar per epoch, with loss, accuracy, images per second, firing rate, and the time that is left."""
 
-    Args:
-        pace: measures the first and the last.
-        keeper: measures the firing rate, after each epoch.
-    """
+    def __init__(self) -> None:
+        text = TextColumn("{task.description}", markup=False)
+        beside = TextColumn("{task.fields[measured]}", markup=False)
+        console = Console()
+        seen = console.is_terminal or console.is_jupyter  # a file gets the line about each epoch alone
+        columns = (text, BarColumn(), MofNCompleteColumn(), beside)
+        self.progress = Progress(*columns, console=console, refresh_per_second=2, disable=not seen)
+        self.task = self.progress.add_task("", measured="", visible=False)
 
-    def __init__(self, pace: Pace, keeper: KeepBest) -> None:
-        super().__init__(refresh_rate=5)
-        self.pace, self.keeper = pace, keeper
+    def begin_epoch(self, state: TrainingState) -> None:
+        """Begin a bar."""
+        description = f"epoch {state.epoch + 1}/{state.schedule.epochs}"
+        total = state.batches_this_epoch
+        self.progress.reset(
+            self.task,
+            description=description,
+            total=total,
+            completed=state.batch,
+            measured="",
+            visible=True,
+        )
+        self.progress.start()
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What stands beside the bar."""
-        shown: dict[str, Any] = dict(super().get_metrics(trainer, pl_module))
-        shown.pop("v_num", None)
-        if self.pace.images_per_second is not None:
-            shown["images/s"] = f"{self.pace.images_per_second:,.0f}"
-        if self.keeper.history and self.keeper.history[-1]["firing_rate"] is not None:
-            shown["firing rate"] = self.keeper.history[-1]["firing_rate"]
-        if self.pace.seconds_left is not None:
-            shown["left"] = in_words(self.pace.seconds_left)
-        return shown
+    def show(self, state: TrainingState, throughput: Throughput) -> None:
+        """Move the bar to where the training stands."""
+        self.progress.update(self.task, completed=state.batch, measured=measured(state, throughput))
+
+    def end_epoch(self) -> None:
+        """Take the bar away; a line about the epoch takes its place."""
+        self.progress.update(self.task, visible=False)
+        self.progress.stop()
+
+    def close(self) -> None:
+        """Take the bar away for good."""
+        self.progress.stop()
 
 
-class TensorBoardCurves(Callback):
+def measured(state: TrainingState, throughput: Throughput) -> str:
+    """What stands beside the bar."""
+    parts = [f"loss {state.tally.loss:.3f}", f"accuracy {state.tally.accuracy:.3f}"]
+    if throughput.images_per_second is not None:
+        parts.append(f"{throughput.images_per_second:,.0f} images/s")
+    if state.history and state.history[-1]["firing_rate"] is not None:
+        parts.append(f"firing rate {state.history[-1]['firing_rate']:.3f}")
+    if throughput.seconds_left is not None:
+        parts.append(f"{in_words(throughput.seconds_left)} left")
+    return ", ".join(parts)
+
+
+class TensorBoardCurves:
     """Curves for TensorBoard in the run's folder: loss and learning rate by step, the rest by epoch.
 
     Args:
         folder: of the run.
-        keeper: measures what is written after each epoch; it must stand before this one.
+        step: at which it begins or continues; points that a run wrote after that are dropped.
     """
 
-    def __init__(self, folder: RunFolder, keeper: KeepBest) -> None:
-        self.folder, self.keeper = folder, keeper
-        self.writer: SummaryWriter | None = None
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # it takes seconds to import
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the files; points that a run wrote behind the state from which it goes on are dropped."""
-        if trainer.is_global_zero:
-            purge = trainer.global_step + 1 if trainer.global_step else None
-            self.writer = SummaryWriter(str(self.folder.path / TENSORBOARD), purge_step=purge)
+        self.writer: SummaryWriter = SummaryWriter(
+            str(folder / TENSORBOARD), purge_step=step + 1 if step else None
+        )
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def end_batch(self, state: TrainingState, loss: Tensor) -> None:
         """One point of loss and learning rate every few steps."""
-        if self.writer is not None and trainer.global_step % STEPS_A_POINT == 0:
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            self.writer.add_scalar("step/loss", float(outputs["loss"]), trainer.global_step)
-            self.writer.add_scalar("step/learning_rate", rate, trainer.global_step)
+        if state.step_is_complete and state.step % STEPS_PER_POINT == 0:
+            self.writer.add_scalar("step/loss", float(loss.detach()), state.step)
+            self.writer.add_scalar("step/learning_rate", state.learning_rate, state.step)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def end_epoch(self, row: dict[str, float | None], firing_rates: dict[str, float]) -> None:
         """All that was measured after an epoch, and every layer's firing rate."""
-        if self.writer is None:
-            return
-        row = self.keeper.history[-1]
         values = {f"epoch/{name}": row[name] for name in row if name not in ("epoch", "step")}
-        values |= {f"firing_rate/{path}": rate for path, rate in self.keeper.firing_rates.items()}
+        values |= {f"firing_rate/{path}": rate for path, rate in firing_rates.items()}
         for name, value in values.items():
             if value is not None:
-                self.writer.add_scalar(name, value, trainer.global_step)
+                self.writer.add_scalar(name, value, row["step"])
         self.writer.flush()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def close(self) -> None:
         """Close the files."""
-        if self.writer is not None:
-            self.writer.close()
+        self.writer.close()

@@ -1,26 +1,23 @@
 """The state of a run on disk, from which it goes on as if it had never stopped.
 
-The state is all that the next step depends on: weights and running statistics, optimiser, schedule,
-generators, the place in the epoch, and what was measured so far. It is one safetensors file: tensors as
-they are, everything around them as JSON. Nothing is pickled or unpickled.
+The state is one safetensors file: tensors as they are, everything around them as JSON. Nothing is pickled or
+unpickled, and a checksum tells whether it is whole.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
 from ..checkpoints import CHECKPOINT, read_tensors, write_tensors
 from ..config import NetworkConfig
+from ..data.files import write_atomically
 from ..errors import InputError
 from ..network import SpikingNetwork
 from ..registry import build_model
@@ -28,6 +25,7 @@ from .recipe import Recipe, load_recipe
 
 LAST = "last.safetensors"
 RECIPE = "recipe.yaml"
+LEFT_OUT = "left_out.txt"
 DESCRIPTION = ("recipe", "preset", "config", "preprocessing", "data", "processes")
 # Recipe fields that do not change what is computed. Images may have moved: what they are is compared apart.
 FREE = ("save_every", "loading", "tensorboard", "data_dir")
@@ -73,43 +71,52 @@ def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return value
 
 
-class StateIO(CheckpointIO):
-    """How Lightning writes and reads the state of a run: safetensors and JSON, whole or not at all.
+def write_state(path: Path, state: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+    """Write the state of a run, whole or not at all.
 
-    Args:
-        description: what the run is made of, stored beside the state and compared when it is resumed.
-
-    If the folder cannot be written an older state is left as it was, and the error is kept as `failure`:
-    Lightning calls this in the first process alone, and lets the others wait for it.
+    Raises:
+        OSError: the folder cannot be written.
     """
+    tensors: dict[str, Tensor] = {}
+    packed = pack(state, tensors)
+    write_tensors(path, tensors, {**description, "state": packed})
 
-    def __init__(self, description: Mapping[str, Any]) -> None:
-        self.description = dict(description)
-        self.failure: OSError | None = None
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write the state, or keep what went wrong."""
-        tensors: dict[str, Tensor] = {}
-        state = pack(checkpoint, tensors)
-        try:
-            write_tensors(Path(path), tensors, {**self.description, "state": state})
-        except OSError as error:
-            self.failure = error
+def read_state(path: Path) -> dict[str, Any]:
+    """Read what `write_state` wrote.
 
-    def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Read the state.
+    Raises:
+        InputError: the file is truncated, changed, or none of ours.
+    """
+    tensors, document = read_tensors(path.read_bytes(), str(path))
+    return unpack(document["state"], tensors)
 
-        Raises:
-            InputError: the file is truncated, changed, or none of ours.
-        """
-        tensors, document = read_tensors(Path(path).read_bytes(), str(path))
-        return unpack(document["state"], tensors)
 
-    def remove_checkpoint(self, path: Any) -> None:
-        """Remove a state."""
-        Path(path).unlink(missing_ok=True)
+def make_run_folder(output: Path, recipe: Recipe, left_out: Sequence[str] = ()) -> Path:
+    """Make `output/<recipe>-<seed>-<number>`, with the resolved recipe and the images left out.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+    if not output.parent.is_dir():
+        raise InputError(f"there is no folder {output.parent} to hold {output.name}; create it first")
+    try:
+        output.mkdir(exist_ok=True)
+        for number in itertools.count(1):
+            folder = output / f"{recipe.name}-{recipe.seed}-{number}"
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                continue
+        write_atomically(folder / RECIPE, recipe.to_yaml().encode())
+        if left_out:
+            write_atomically(folder / LEFT_OUT, "".join(f"{line}\n" for line in left_out).encode())
+    except OSError as error:
+        raise InputError(
+            f"the output folder {output} cannot be written ({error.strerror}); choose another with --output"
+        ) from error
+    return folder
 
 
 @dataclass(frozen=True)
@@ -152,11 +159,6 @@ class SavedRun:
             kept = f"; the best epoch so far is kept in {best}" if best.is_file() else ""
             raise InputError(f"{error}{kept}") from error
         return cls(folder, {name: document[name] for name in DESCRIPTION if name in document})
-
-    @property
-    def state(self) -> Path:
-        """The file with the state."""
-        return self.folder / LAST
 
     def recipe(self) -> Recipe:
         """The run's recipe, as its folder has it."""
@@ -229,25 +231,3 @@ def writing(folder: Path, resume_command: str) -> Iterator[None]:
             f"the run's folder {folder} cannot be written ({error.strerror}); make room or mend it;"
             f" {kept if state.is_file() else 'no state was saved yet'}"
         ) from error
-
-
-def generator_states() -> dict[str, Any]:
-    """The states of the random generators that programs share: PyTorch's, NumPy's and Python's."""
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002  (the shared one is what is meant)
-    return {
-        "torch": torch.get_rng_state(),
-        # Of this process's own GPU: asking for all would occupy memory on each of them.
-        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
-        "numpy": (name, torch.from_numpy(np.asarray(keys, np.int64)), *rest),
-        "python": random.getstate(),
-    }
-
-
-def restore_generators(states: Mapping[str, Any]) -> None:
-    """Set the generators to what `generator_states` returned."""
-    torch.set_rng_state(states["torch"])
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"][0])
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    random.setstate(states["python"])

@@ -11,10 +11,11 @@ compute what one would with all the images, but for the order in which numbers a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins import LayerSync
 from torch import Tensor, distributed, nn
 
 
@@ -46,7 +47,6 @@ class SharedBatchNorm(nn.BatchNorm1d):
 
     def __init__(self, local: nn.BatchNorm1d) -> None:
         super().__init__(local.num_features, local.eps, local.momentum)
-        self.local = [local]  # in a list, so that it is no submodule
         self._parameters, self._buffers = local._parameters, local._buffers
         self.train(local.training)
 
@@ -73,21 +73,23 @@ class SharedBatchNorm(nn.BatchNorm1d):
         return (centred * scale.view(shape) + self.bias.view(shape)).to(kind)
 
 
-class SharedStatistics(LayerSync):
-    """Lets Lightning put `SharedBatchNorm` in the place of every batch norm, and take it away again."""
+@contextmanager
+def shared_statistics(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Within it, every `BatchNorm1d` inside a model normalises by the images of all processes.
 
-    def apply(self, model: nn.Module) -> nn.Module:
-        """Share the statistics of every `BatchNorm1d` inside a module."""
-        for parent in list(model.modules()):
-            for name, child in parent.named_children():
-                if type(child) is nn.BatchNorm1d:
-                    setattr(parent, name, SharedBatchNorm(child))
-        return model
-
-    def revert(self, model: nn.Module) -> nn.Module:
-        """Put the batch norms back that were there before."""
-        for parent in list(model.modules()):
-            for name, child in parent.named_children():
-                if isinstance(child, SharedBatchNorm):
-                    setattr(parent, name, child.local[0].train(child.training))
-        return model
+    On a GPU this is PyTorch's `SyncBatchNorm`.
+    """
+    replaced = []
+    for parent in list(model.modules()):
+        for name, local in parent.named_children():
+            if type(local) is nn.BatchNorm1d:
+                on_gpu = device.type == "cuda"
+                shared = nn.SyncBatchNorm.convert_sync_batchnorm(local) if on_gpu else SharedBatchNorm(local)
+                replaced.append((parent, name, local, shared))
+                setattr(parent, name, shared)
+    try:
+        yield
+    finally:
+        for parent, name, local, shared in replaced:
+            local._parameters, local._buffers = shared._parameters, shared._buffers
+            setattr(parent, name, local.train(shared.training))

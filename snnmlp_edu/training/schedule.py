@@ -16,7 +16,7 @@ from .recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingSchedule:
     """How many images and steps a training takes on so many processes, and at which learning rate.
 
     Args:
@@ -28,10 +28,10 @@ class Plan:
         InputError: there are fewer images than one step needs.
 
     >>> recipe = Recipe("r", "ours", epochs=2, learning_rate=0.1, batch_size=32, base_batch=16)
-    >>> plan = Plan(recipe.replace(scale_learning_rate="linear"), images=100, processes=4)
-    >>> plan.images_a_step, plan.steps_an_epoch, plan.steps, plan.learning_rate
+    >>> schedule = TrainingSchedule(recipe.replace(scale_learning_rate="linear"), images=100, processes=4)
+    >>> schedule.global_batch_size, schedule.steps_per_epoch, schedule.steps, schedule.learning_rate
     (32, 3, 6, 0.2)
-    >>> print(plan)
+    >>> print(schedule)
     global batch 32 = 4 processes x 8 images; learning rate 0.2 = 0.1 x 32 / 16
     """
 
@@ -46,37 +46,45 @@ class Plan:
                 f"batch_size is {batch}, which {self.processes} processes cannot share evenly; choose a"
                 f" multiple of {self.processes}"
             )
-        if self.steps_an_epoch == 0:
-            step = f", {self.images_a_step} images with accumulate={accumulate}," if accumulate > 1 else ""
+        if self.steps_per_epoch == 0:
+            step = (
+                f", {self.global_batch_size} images with accumulate={accumulate}," if accumulate > 1 else ""
+            )
             raise InputError(
                 f"batch_size is {batch}{step} and there are {self.images} training images;"
                 " choose a smaller batch_size"
             )
 
     @property
-    def images_a_step(self) -> int:
+    def global_batch_size(self) -> int:
         """The global batch: images of all processes between two updates of the weights."""
         return self.recipe.batch_size * self.recipe.accumulate
 
     @property
-    def steps_an_epoch(self) -> int:
+    def steps_per_epoch(self) -> int:
         """Updates of the weights; images that do not fill a last one are left out."""
-        return self.images // self.images_a_step
+        return self.images // self.global_batch_size
 
     @property
     def steps(self) -> int:
         """Updates of the weights in the whole training."""
-        steps = self.recipe.epochs * self.steps_an_epoch
+        steps = self.recipe.epochs * self.steps_per_epoch
         return steps if self.recipe.max_steps is None else min(steps, self.recipe.max_steps)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that are begun; `max_steps` may leave some out, and cut the last one short."""
+        return -(-self.steps // self.steps_per_epoch)
 
     def presentations(self, begin: int, end: int, time_steps: int) -> int:
         """How often an image is presented from one update to another, for a network of so many time steps.
 
         >>> recipe = Recipe("r", "ours", epochs=3, learning_rate=0.1, batch_size=64, early_epochs=2)
-        >>> Plan(recipe, images=256).presentations(6, 12, 4)  # two cheap steps, and four of four time steps
+        >>> schedule = TrainingSchedule(recipe, images=256)
+        >>> schedule.presentations(6, 12, 4)  # two cheap steps, and four of four time steps
         18
         """
-        early = self.recipe.early_epochs * self.steps_an_epoch
+        early = self.recipe.early_epochs * self.steps_per_epoch
         cheap = max(min(end, early) - begin, 0)
         return cheap * self.recipe.early_time_steps + (end - begin - cheap) * time_steps
 
@@ -85,7 +93,7 @@ class Plan:
         """Part of the steps in which the learning rate goes up."""
         recipe = self.recipe
         if recipe.warmup_epochs is not None:
-            return min(recipe.warmup_epochs * self.steps_an_epoch, self.steps - 1) / self.steps
+            return min(recipe.warmup_epochs * self.steps_per_epoch, self.steps - 1) / self.steps
         if recipe.warmup is not None:
             return recipe.warmup
         match recipe.schedule:
@@ -112,7 +120,7 @@ class Plan:
         recipe = self.recipe
         if recipe.scale_learning_rate is None or recipe.base_batch is None:
             return 1.0
-        ratio = self.images_a_step / recipe.base_batch
+        ratio = self.global_batch_size / recipe.base_batch
         match recipe.scale_learning_rate:
             case "linear":
                 return ratio
@@ -131,15 +139,15 @@ class Plan:
 
     def __str__(self) -> str:
         recipe = self.recipe
-        text = f"global batch {self.images_a_step}"
-        if self.images_a_step != recipe.batch_size or self.processes > 1:
+        text = f"global batch {self.global_batch_size}"
+        if self.global_batch_size != recipe.batch_size or self.processes > 1:
             text += f" = {self._product()}"
         text += f"; learning rate {self.learning_rate:g}"
         if recipe.scale_learning_rate is not None:
-            ratio = f"{self.images_a_step} / {recipe.base_batch}"
+            ratio = f"{self.global_batch_size} / {recipe.base_batch}"
             ratio = f"sqrt({ratio})" if recipe.scale_learning_rate == "sqrt" else ratio
             return f"{text} = {recipe.learning_rate:g} x {ratio}"
-        if recipe.base_batch not in (None, self.images_a_step):
+        if recipe.base_batch not in (None, self.global_batch_size):
             return (
                 f"{text}, as the recipe has it for a batch of {recipe.base_batch};"
                 " scale_learning_rate=linear would scale it"
@@ -147,15 +155,14 @@ class Plan:
         return f"{text}, as the recipe has it"
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe, learning_rate: float | None = None) -> Optimizer:
+def make_optimizer(model: nn.Module, schedule: TrainingSchedule) -> Optimizer:
     """The recipe's optimiser; weight decay acts on matrices and kernels, not on vectors.
 
     Args:
         model: whose weights it changes.
-        recipe: how.
-        learning_rate: in the place of the recipe's.
+        schedule: the recipe, and the highest learning rate.
     """
-    rate = recipe.learning_rate if learning_rate is None else learning_rate
+    recipe, rate = schedule.recipe, schedule.learning_rate
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
@@ -171,7 +178,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe, learning_rate: float | None
             assert_never(recipe.optimizer)
 
 
-def make_schedule(optimizer: Optimizer, plan: Plan) -> LRScheduler:
+def make_learning_rate_schedule(optimizer: Optimizer, schedule: TrainingSchedule) -> LRScheduler:
     r"""The learning rate of every step.
 
     With W steps of warm-up out of S, the rate of step i = 0, 1, ... is, as a part of the highest,
@@ -182,30 +189,30 @@ def make_schedule(optimizer: Optimizer, plan: Plan) -> LRScheduler:
 
     for `cosine`, with m the lowest rate; `constant` stays at 1 after its warm-up; `one_cycle` is PyTorch's.
     """
-    match plan.recipe.schedule:
+    match schedule.recipe.schedule:
         case "one_cycle":
-            return _one_cycle(optimizer, plan)
+            return _one_cycle(optimizer, schedule)
         case "cosine":
-            lowest = (plan.min_learning_rate or 0.0) / plan.learning_rate
+            lowest = (schedule.min_learning_rate or 0.0) / schedule.learning_rate
             return _after_warmup(
-                optimizer, plan, lambda done: lowest + (1 - lowest) * (1 + math.cos(math.pi * done)) / 2
+                optimizer, schedule, lambda done: lowest + (1 - lowest) * (1 + math.cos(math.pi * done)) / 2
             )
         case "constant":
-            return _after_warmup(optimizer, plan, lambda done: 1.0)
+            return _after_warmup(optimizer, schedule, lambda done: 1.0)
         case _:
-            assert_never(plan.recipe.schedule)
+            assert_never(schedule.recipe.schedule)
 
 
-def _one_cycle(optimizer: Optimizer, plan: Plan) -> LRScheduler:
-    initial, final, lowest = 25.0, 1e4, plan.min_learning_rate
+def _one_cycle(optimizer: Optimizer, schedule: TrainingSchedule) -> LRScheduler:
+    initial, final, lowest = 25.0, 1e4, schedule.min_learning_rate
     if lowest is not None:
-        final = plan.learning_rate / initial / lowest if lowest > 0 else math.inf
+        final = schedule.learning_rate / initial / lowest if lowest > 0 else math.inf
     return OneCycleLR(
         optimizer,
-        max_lr=plan.learning_rate,
-        total_steps=plan.steps,
+        max_lr=schedule.learning_rate,
+        total_steps=schedule.steps,
         # PyTorch divides by the length of the warm-up less one step.
-        pct_start=plan.warmup * (1 + 1e-9) if plan.warmup * plan.steps == 1 else plan.warmup,
+        pct_start=schedule.warmup * (1 + 1e-9) if schedule.warmup * schedule.steps == 1 else schedule.warmup,
         div_factor=initial,
         final_div_factor=final,
         # One-cycle would also move the first moment's decay; a recipe names one momentum.
@@ -213,11 +220,15 @@ def _one_cycle(optimizer: Optimizer, plan: Plan) -> LRScheduler:
     )
 
 
-def _after_warmup(optimizer: Optimizer, plan: Plan, part: Callable[[float], float]) -> LRScheduler:
+def _after_warmup(
+    optimizer: Optimizer, schedule: TrainingSchedule, part: Callable[[float], float]
+) -> LRScheduler:
     """A straight line up, then a part of the highest rate for each part that is done of what follows."""
-    warmup = plan.warmup * plan.steps
+    warmup = schedule.warmup * schedule.steps
 
     def part_at(step: int) -> float:
-        return (step + 1) / (warmup + 1) if step < warmup else part((step - warmup) / (plan.steps - warmup))
+        return (
+            (step + 1) / (warmup + 1) if step < warmup else part((step - warmup) / (schedule.steps - warmup))
+        )
 
     return LambdaLR(optimizer, part_at)

@@ -1,31 +1,26 @@
-"""How fast a training goes: images a second, and the time that is left."""
+"""How fast a training goes: images per second, and the time that is left."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-
-from .optimisation import Plan
+from .schedule import TrainingSchedule
 
 
-class Pace(Callback):
+class Throughput:
     """Measures from the end of this process's first batch, which compiles, and leaves validation out.
 
     Args:
-        plan: how many images a batch has, and how many steps there are.
+        schedule: how many images a batch has, and how many steps there are.
         time_steps: T of the network; epochs that take fewer are cheaper by that much.
+        step: at which the run begins, or continues.
     """
 
-    def __init__(self, plan: Plan, time_steps: int) -> None:
-        self.plan = plan
-        self.time_steps = time_steps
+    def __init__(self, schedule: TrainingSchedule, time_steps: int, step: int = 0) -> None:
+        self.schedule, self.time_steps, self.first_step = schedule, time_steps, step
         self.warm = False
-        self.images = 0
-        self.seconds = 0.0
-        self.batch_began = self.run_began = 0.0
-        self.first_step = 0
+        self.images, self.seconds = 0, 0.0
+        self.batch_began = self.run_began = time.monotonic()
         self.seconds_left: float | None = None
 
     @property
@@ -33,26 +28,20 @@ class Pace(Callback):
         """Of all processes, while they train, in this epoch; None before the second batch."""
         return self.images / self.seconds if self.seconds > 0 else None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin the time of the whole run, or of what is left of it."""
-        self.batch_began = self.run_began = time.monotonic()
-        self.first_step = trainer.global_step
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def begin_epoch(self) -> None:
         """Measure anew."""
         self.images, self.seconds = 0, 0.0
         self.batch_began = time.monotonic()
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Count the batch."""
+    def end_batch(self, step: int) -> None:
+        """Count a batch, after which so many steps are done."""
         now = time.monotonic()
         if self.warm:
-            self.images += self.plan.recipe.batch_size
+            self.images += self.schedule.recipe.batch_size
             self.seconds += now - self.batch_began
         self.warm, self.batch_began = True, now
-        step = trainer.global_step
-        done = self.plan.presentations(self.first_step, step, self.time_steps)
-        left = self.plan.presentations(step, self.plan.steps, self.time_steps)
+        done = self.schedule.presentations(self.first_step, step, self.time_steps)
+        left = self.schedule.presentations(step, self.schedule.steps, self.time_steps)
         if done > 0:
             self.seconds_left = (now - self.run_began) / done * left
 
