@@ -62,8 +62,8 @@ class TrainingData:
         class_names: what each label stands for.
 
     Raises:
-        InputError: there are fewer training images than one step needs, images or labels are no such, an image
-            does not fit the network, or the augmentation is not possible.
+        InputError: there are fewer training images than one step needs, images or labels are of
+            another kind, an image does not fit the network, or the augmentation is not possible.
     """
 
     def __init__(
