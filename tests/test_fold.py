@@ -25,7 +25,7 @@ def configurations(draw: st.DrawFn) -> NetworkConfig:
     patch = draw(st.integers(1, 2))
     activation = draw(st.sampled_from(["lif", "lif", "lif", "relu"]))
     skip = draw(st.sampled_from(SKIPS))
-    channel_norms = FOLDING_NORMS
+    channel_norms = [*FOLDING_NORMS]
     if activation == "lif" and skip in ("spike", "none"):
         channel_norms += ["bn_token"]  # here its neuron takes the second one too
     neuron = NeuronConfig(

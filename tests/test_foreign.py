@@ -191,11 +191,11 @@ class TwiceNorm(BatchNorm):
         return 2 * super().forward(current)
 
 
-class Halved(nn.Module):
+class Eightfold(nn.Module):
     """A normalisation of no family that is known."""
 
     def forward(self, current: Tensor) -> Tensor:
-        return current / 2
+        return 8 * current
 
 
 class NormFirst(Synapse):
@@ -268,7 +268,7 @@ class Silences(LIF):
 PARTS: dict[str, Callable[[NetworkConfig], tuple[str, nn.Module]]] = {
     "PlainBlock": lambda c: ("stages.0.blocks.1", PlainBlock(c.dim, c.neuron)),
     "TwiceNorm": lambda c: ("stages.0.blocks.0.channel.up.norm", TwiceNorm("channel", 3 * c.dim)),
-    "Halved": lambda c: ("stages.0.blocks.0.channel.up.norm", Halved()),
+    "Eightfold": lambda c: ("stages.0.blocks.0.channel.up.norm", Eightfold()),
     "NormFirst": lambda c: (
         "stages.0.blocks.0.channel.up",
         NormFirst(AxisLinear("channel", c.dim, 3 * c.dim), BatchNorm("channel", c.dim)),

@@ -16,10 +16,10 @@ from snnmlp_edu.config import (
 from snnmlp_edu.mixing import BLOCKS
 
 SKIPS: tuple[str, ...] = get_args(Skip)
-SPIKING_SKIPS = [name for name in SKIPS if BLOCKS[name].wiring.puts_out_spikes]
+SPIKING_SKIPS = tuple(name for name in SKIPS if BLOCKS[name].wiring.puts_out_spikes)
 PATCH_ENCODINGS: tuple[str, ...] = get_args(PatchEncoding)
 TOKEN_MIXINGS: tuple[str, ...] = get_args(TokenMixingName)
 HEADS: tuple[str, ...] = get_args(HeadName)
 RESETS: tuple[str, ...] = get_args(Reset)
 SURROGATES: tuple[str, ...] = get_args(SurrogateName)
-FOLDING_NORMS = [name for name in get_args(ChannelNorm) if name not in ("bn_token", "ln")]
+FOLDING_NORMS = tuple(name for name in get_args(ChannelNorm) if name not in ("bn_token", "ln"))
