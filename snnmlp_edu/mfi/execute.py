@@ -21,6 +21,7 @@ from ..racing import wait_for_devices
 from ..synapses import Synapse
 from .event_forms import FOLDED, EventSynapse, event_form
 from .event_layers import EventMap
+from .events import is_watched
 from .fold import NORMS
 from .integer import to_integers
 
@@ -126,7 +127,7 @@ class Faster(Synapse):
         def run(form: nn.Module) -> Any:
             return (form if method == "forward" else getattr(form, method))(*neuron, *spikes, **more)
 
-        if self.dense is not None and self.events is not None:
+        if self.dense is not None and self.events is not None and not is_watched():
             events_ms, dense_ms = fastest_ms(lambda: run(self.events)), fastest_ms(lambda: run(self.dense))
             rate = sum(float(part.mean()) for part in spikes) / len(spikes)
             map_ = self.events.linear if isinstance(self.events, EventSynapse) else self.events
