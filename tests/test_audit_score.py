@@ -19,7 +19,7 @@ from test_exits import between
 from torch import Tensor, nn
 from torch._higher_order_ops.associative_scan import associative_scan
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from snnmlp_edu import LIF, InputError, NeuronConfig
 from snnmlp_edu.mfi import audit
@@ -236,6 +236,30 @@ def with_table(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], nn.
     return lambda: small(Table(function), Fires(0.5))
 
 
+def without_modes(s: Tensor) -> Tensor:
+    with _disable_current_modes():
+        return s * s
+
+
+def replaced_for_a_moment(s: Tensor) -> Tensor:
+    def by_length(x: Tensor, lambd: float = 0.5) -> Tensor:
+        return x.new_full(x.shape, 2.0 ** (len(x.nonzero()) % 3))
+
+    with replaced("hardshrink", by_length, "AutogradCPU"):
+        return functional.hardshrink(s)
+
+
+@contextmanager
+def replaced(name: str, function: Callable[..., Any], key: str) -> Iterator[None]:
+    """PyTorch's own kernel gives way to another."""
+    library = torch.library.Library("aten", "IMPL")
+    try:
+        library.impl(name, function, key)
+        yield
+    finally:
+        library._destroy()
+
+
 CHEATS: dict[str, Callable[[], nn.Module]] = {
     # bits read as another type
     "bits of spikes": cheat(scaled_by_bits),
@@ -302,6 +326,8 @@ CHEATS: dict[str, Callable[[], nn.Module]] = {
     "mode of its own": cheat(under_a_mode),
     "script": lambda: between(quietly(torch.jit.script, scripted_split)),
     "trace": lambda: between(quietly(torch.jit.trace, lambda s: s * s, torch.ones(3, 8))),
+    "kernel replaced for a moment": cheat(replaced_for_a_moment),
+    "modes switched off": cheat(without_modes),
     "number kept at first use": lambda: small(Cached(), Fires(0.5)),
     "weights indexed by a count": with_table(lambda s, t: s * t[s.sum().long() % 8]),
     "powers indexed by a count": cheat(
@@ -357,16 +383,6 @@ CHEATS: dict[str, Callable[[], nn.Module]] = {
 
 
 # --- kernels that other code puts in place of PyTorch's ---------------------------------------------------
-
-
-@contextmanager
-def replaced(name: str, function: Callable[..., Any], key: str) -> Iterator[None]:
-    library = torch.library.Library("aten", "IMPL")
-    try:
-        library.impl(name, function, key)
-        yield
-    finally:
-        library._destroy()
 
 
 KERNELS: dict[str, tuple[str, Callable[..., Any], str, Function]] = {

@@ -111,7 +111,7 @@ def audit(model: nn.Module, images: Tensor, stem: str | Sequence[str] | None = N
         raise
     except BaseException as error:  # the model is anybody's code
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        shape = tuple(images.shape)
+        shape = tuple(getattr(images, "shape", ()))
         raise InputError(f"the model fails on images of shape {shape} ({reason}); give it others") from error
     return AuditReport(operations.rows)
 
@@ -219,7 +219,8 @@ class _Operations(TorchDispatchMode):
         path_of = {id(module): path for path, module in model.named_modules()}
         self.path = lambda: _running(path_of)
         self.exits = Exits(self.origins, self.rows, self.path)
-        self._stem, self._kernels, self._replaced = stem, Kernels(), set[str]()
+        self._stem, self._kernels = stem, Kernels()
+        self._replaced, self._registered = set[str](), 0
         named = [(tensor, Origin.CONSTANT, name.rpartition(".")[0]) for name, tensor in _constants(model)]
         for tensor, origin, owner in (*named, (images, Origin.INPUT, "")):
             self.origins.set(tensor, origin, owner)
@@ -229,6 +230,9 @@ class _Operations(TorchDispatchMode):
 
     def look_for_replaced(self) -> None:
         """Write a row for each operation of PyTorch that other code has replaced since the last look."""
+        if self._registered == len(torch.library._impls):
+            return
+        self._registered = len(torch.library._impls)
         for name, reason in replaced_operations().items():
             if name not in self._replaced:
                 self._replaced.add(name)
@@ -241,7 +245,7 @@ class _Operations(TorchDispatchMode):
             return self._branch(*args, **kwargs)
         with torch._C.DisableTorchFunction():  # what the audit itself asks of tensors is no exit
             alone = _on_each(func)
-            if alone is not None:
+            if alone is not None and not self._kernels.foreign(func.name()):
                 with self:
                     return _one_by_one(alone, args, kwargs)
             if self._made_of_others(func):
@@ -267,6 +271,7 @@ class _Operations(TorchDispatchMode):
         return name not in KINDS and name not in RANDOM and name != "_local_scalar_dense"
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        self.look_for_replaced()
         name, arguments, written = _signature(func, args, kwargs)
         self.exits.meet([leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)])
         read = {key: value for key, value in arguments.items() if key not in written or _reads(name, key)}
@@ -277,9 +282,8 @@ class _Operations(TorchDispatchMode):
         result = func(*args, **kwargs)
         self._remember(result, overwritten, judgement, next(filter(None, owners), ""), elastic)
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        row = _row(
-            path, str(func).rpartition(".")[0] if isinstance(func, OpOverload) else str(func), judgement
-        )
+        title = str(func).rpartition(".")[0] if isinstance(func, OpOverload) else str(func)
+        row = _row(path, title, judgement)
         shape = tuple(outputs[0].shape) if outputs else ()
         self.rows.append(dataclasses.replace(row, shape=shape, count=_count(name, arguments, outputs)))
         return result
