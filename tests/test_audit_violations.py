@@ -91,9 +91,9 @@ BETWEEN: dict[str, tuple[Callable[[Tensor], Tensor], list[tuple[str, str]]]] = {
     ),
     "scaled map": (
         lambda s: torch.addmm(torch.zeros(8), s, torch.eye(8), alpha=3),
-        [("aten.addmm", "alpha is not 1"), ("aten.addmm", "meets")],
+        [("aten.addmm", "alpha is no power of two"), ("aten.addmm", "meets")],
     ),
-    "zero is no power of two": (lambda s: (0 * s) >= 0.5, [("aten.mul", "product with 0, which")]),
+    "zero divides nothing": (lambda s: (s / 0) >= 0.5, [("aten.div", "division by 0, which")]),
     "division by the data": (
         lambda s: 1 / (s + 1),
         [("aten.reciprocal", "needs multiplications"), ("aten.addmm", "")],
@@ -122,7 +122,7 @@ BETWEEN: dict[str, tuple[Callable[[Tensor], Tensor], list[tuple[str, str]]]] = {
     "list": (lambda s: torch.tensor(s.tolist()), [("Tensor.tolist", "data leave PyTorch by tolist")]),
     "function of Python": (
         lambda s: s.apply_(lambda value: value),
-        [("Tensor.apply_", "data leave PyTorch by apply_")],
+        [("Tensor.apply_", "is given a function, whose code could run inside")],
     ),
     "weights of the data": (
         lambda s: (

@@ -38,7 +38,7 @@ from snnmlp_edu.normalisation import BatchNorm, make_norm
 from snnmlp_edu.patches import ConvNorm, ConvPatchEmbedding
 from snnmlp_edu.surrogates import SURROGATES
 from snnmlp_edu.synapses import AxisLinear, Synapse
-from snnmlp_edu.training import Recipe, loader_benchmark, processes, rules
+from snnmlp_edu.training import Recipe, processes, rules
 from snnmlp_edu.training.losses import make_loss
 from snnmlp_edu.training.schedule import TrainingSchedule, make_learning_rate_schedule, make_optimizer
 
@@ -419,7 +419,6 @@ def test_every_table_by_name_holds_every_name() -> None:
         (DATASETS, Dataset),
         (RESAMPLING, Interpolation),
         (processes.PRECISION, rules.Precision),
-        (loader_benchmark.AUTOCAST, rules.Precision),
         (CURRENTS_SUMMED, Skip),
         (LINES, TokenMixingName),
     ):

@@ -11,7 +11,16 @@ from torch.nn import functional
 from ..config import NeuronConfig
 from ..errors import InputError
 from ..layout import Axis, features_along, view_along
-from .events import COMPILED_TYPES, Events, RowTable, find_events, join_bags, runs_compiled, shift_rows
+from .events import (
+    COMPILED_TYPES,
+    Events,
+    RowTable,
+    find_events,
+    is_watched,
+    join_bags,
+    runs_compiled,
+    shift_rows,
+)
 
 if TYPE_CHECKING:
     from .one_pass import Fired
@@ -60,7 +69,7 @@ class EventMap(nn.Module):
     def sums(self, *spikes: Tensor) -> tuple[Tensor, int | None]:
         """The sums of all output places, `[places, out]`, and how many rows were added for spikes."""
         events = self.events(*spikes)
-        return self.table(events), None if _watched() else len(events.rows) - events.bags
+        return self.table(events), None if is_watched() else len(events.rows) - events.bags
 
 
 class EventLinear(EventMap):
@@ -228,10 +237,6 @@ class EventConv2d(EventMap):
     def extra_repr(self) -> str:
         """What `repr` shows of this layer."""
         return f"kernel_size={self.kernel_size}, stride={self.stride}, rows={self.number_of_rows}"
-
-
-def _watched() -> bool:
-    return torch._C._len_torch_dispatch_stack() > 0
 
 
 def _grid(spikes: Tensor) -> tuple[int, int, int]:

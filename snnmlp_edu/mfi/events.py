@@ -43,13 +43,17 @@ HAS_NUMBA = importlib.util.find_spec("numba") is not None
 COMPILED_TYPES = (torch.float32, torch.float64)
 
 
+def is_watched() -> bool:
+    """Whether somebody watches PyTorch's operations by a dispatch mode, as `audit` does."""
+    return torch._C._len_torch_dispatch_stack() > 0
+
+
 def runs_compiled(*tensors: Tensor) -> bool:
     """Whether compiled loops may take these tensors: if numba is there, and nobody watches.
 
-    Whoever watches PyTorch's operations by a dispatch mode, as `audit` does, must be able to see where
-    each value comes from.
+    Whoever watches must be able to see where each value comes from.
     """
-    if not HAS_NUMBA or torch._C._len_torch_dispatch_stack() > 0:
+    if not HAS_NUMBA or is_watched():
         return False
     return all(tensor.is_cpu and not tensor.requires_grad for tensor in tensors) and _loops_load()
 

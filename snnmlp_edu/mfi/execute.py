@@ -21,6 +21,7 @@ from ..racing import wait_for_devices
 from ..synapses import Synapse
 from .event_forms import FOLDED, EventSynapse, event_form
 from .event_layers import EventMap
+from .events import is_watched
 from .fold import NORMS
 from .integer import to_integers
 
@@ -127,7 +128,7 @@ class Faster(Synapse):
             return (form if method == "forward" else getattr(form, method))(*neuron, *spikes, **more)
 
         dense, events = self.dense, self.events  # another thread may choose meanwhile
-        if dense is not None and events is not None:
+        if dense is not None and events is not None and not is_watched():
             events_ms, dense_ms = fastest_ms(lambda: run(events)), fastest_ms(lambda: run(dense))
             rate = sum(float(part.mean()) for part in spikes) / len(spikes)
             map_ = events.linear if isinstance(events, EventSynapse) else events

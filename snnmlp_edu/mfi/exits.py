@@ -6,8 +6,13 @@ the audit does not follow numbers, it refuses their departure:
 - *values*: `numpy`, `tolist`, `str`, a memory address (`item` and its kin are operations, refused there);
 - *lengths* that depend on the data. A tensor is **elastic** where its number of entries does, as that of a
   list of spikes: `nonzero`, an index by a mask, `unique`, and all that is made of such a list entry by entry.
-  To gather weights by it and add them is what an event-driven run does, and allowed; to read how long it is
-  tells Python how many spikes there were, and is refused, in whatever way it is read.
+  To gather weights by it and add them is what an event-driven run does, and allowed; to read how long it is,
+  or where a piece of it begins, tells Python how many spikes there were, and is refused, in whatever way it
+  is read;
+- *anything else*: what a call may tell of a tensor stands in a list, and what is not in it is refused. So is
+  a call inside which other code could run unseen, since PyTorch does not watch what happens inside a call:
+  one that takes a function, an object or a tensor of other code, and one that reads data which no operation
+  met. A call that fails is refused too: whoever catches the error learns something.
 
 This is stricter than it would have to be, since a length may be read for good reasons, and it is sound
 without any knowledge of what Python does with numbers. Who needs the length inside PyTorch has it: ones in
@@ -16,47 +21,57 @@ the likeness of an elastic tensor, summed. Their sum counts as data, and a produ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from types import FunctionType
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from types import BuiltinFunctionType, FunctionType, GetSetDescriptorType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch._ops import OpOverload, OpOverloadPacket
+from torch import Tensor, nn
+from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from .judgement import ALWAYS
-from .operations import BAGS, Kind
-from .origins import Origin, Origins
+from .operations import BAGS, ON_EACH, Kind, names
+from .origins import Origin, Origins, memory, unwrapped
 from .report import AuditedOperation
 
-# What a call gives back that tells nothing of values and lengths.
-_PLAIN = (
-    Tensor,
-    torch.dtype,
-    torch.device,
-    torch.layout,
-    torch.memory_format,
-    bool,
-    type(None),
-    type(NotImplemented),
-)
-_FACTS = frozenset(
-    {"__hash__", "_version", "dim", "element_size", "get_device", "is_inference", "itemsize", "names"}
-    | {"ndim", "ndimension", "output_nr", "storage_offset", "type"}
-)
-_LENGTHS = frozenset(
-    {"__len__", "_shape_as_tensor", "is_contiguous", "is_same_size", "nbytes", "nelement", "numel"}
-    | {"shape", "size", "stride"}
-)
-# The dispatcher sees these as `_local_scalar_dense`.
-_OPERATIONS = frozenset({"item", "__int__", "__float__", "__index__", "__complex__"})
+LENGTH = "a length that depends on the data is read, and could be a factor unseen"
+
+# Types whose values say how a tensor is stored, and never what it holds.
+_STORED_AS = (torch.dtype, torch.device, torch.layout, torch.memory_format, type(NotImplemented))
+# They tell the same of every tensor of these axes and this type.
+_FACTS = names("""
+    __hash__ dim element_size get_device grad grad_fn has_names is_complex is_conj is_cpu is_cuda
+    is_floating_point is_inference is_ipu is_leaf is_maia is_meta is_mkldnn is_mps is_mtia is_neg is_nested
+    is_quantized is_signed is_sparse is_sparse_csr is_tensor is_vulkan is_xla is_xpu itemsize ndim ndimension
+    output_nr requires_grad retains_grad type
+    """)
+_LENGTHS = names("""
+    __len__ _shape_as_tensor dim_order is_contiguous is_same_size nbytes nelement numel shape size
+    storage_offset stride
+    """)
+# The dispatcher sees their yes or no, or their number, as an operation.
+_OPERATIONS = names("""
+    __bool__ __complex__ __contains__ __float__ __index__ __int__ allclose equal is_nonzero item
+    """)
+# They give back nothing, and what they write is seen.
+_WRITING = frozenset({"__setitem__", "_assert_async"})
 # They hand values to a function of Python's, and give back a tensor.
 _CALLBACKS = frozenset({"apply_", "map_", "map2_"})
+# They take the shape or the type of a second tensor, and nothing else of it.
+_LIKENESSES = frozenset(
+    {"expand_as", "view_as", "reshape_as", "type_as", "to", "broadcast_tensors", "meshgrid"}
+)
+# Where the classes of arguments come from that run no code of their own.
+_KNOWN_CLASSES = frozenset({"builtins", "numpy", "torch"})
 
 # Whose length the result has, where it is not that of all operands.
-_SIZED_BY = dict.fromkeys(("index_add", "index_copy", "index_put", "scatter", "scatter_add"), "self")
+_SIZED_BY = dict.fromkeys(
+    ("index_add", "index_copy", "index_put", "scatter", "scatter_add", "scatter_reduce", "index_reduce"),
+    "self",
+)
 _SIZED_BY |= dict.fromkeys(BAGS, "offsets")
 
 
@@ -73,26 +88,81 @@ class Exits(TorchFunctionMode):
         super().__init__()
         self._origins, self._rows, self._path = origins, rows, path
         self._found: Any = None  # what `nonzero` has just given back
+        self._met: set[int] = set()  # memory of which an operation of the call that runs has read
         self.calls = 0  # that Python made and that still run
+        self.checks = False  # whether numbers go no further than to a check of PyTorch's own
+
+    def meet(self, tensors: Sequence[Tensor]) -> None:
+        """An operation reads these tensors."""
+        self._met |= _places(tensors)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the call, and refuse it if data leave by it."""
         kwargs = kwargs or {}
-        before = len(self._rows)
+        name, before = _name(func), len(self._rows)
+        leaves = list(_leaves((args, kwargs)))
+        given = [unwrapped(leaf) for leaf in leaves if isinstance(leaf, Tensor)]
+        reason = _foreign_argument(name, leaves)
+        outer = self._met, self.checks
+        self._met, self.checks = set(), _is_checked(name, args, kwargs)
         self.calls += 1
         try:
-            result = func(*args, **kwargs)
+            result = self._take(*args) if self._chosen(name, args) else func(*args, **kwargs)
+        except Exception:
+            if any(map(self._varies, given)):
+                self._refuse(name, "it fails, and whoever catches that error learns something of the data")
+            raise
         finally:
             self.calls -= 1
-        name = _name(func)
-        reason = self._out_of_sight(func, before) or self._leaves(name, args, kwargs, result)
+            met = self._met
+            self._met, self.checks = outer[0] | met, outer[1]
+        if reason is None:
+            reason = self._out_of_sight(func, before) or self._leaves(name, given, result, met)
+            if reason is LENGTH and self._columns(name, args, kwargs):
+                reason = None
         self._found = result if name == "nonzero" else None
         if reason:
-            row = AuditedOperation(
-                self._path(), f"Tensor.{name}", Kind.UNKNOWN, "data", (), 0, ALWAYS, reason
-            )
-            self._rows.append(row)
+            self._refuse(name, reason)
         return result
+
+    def _refuse(self, name: str, reason: str) -> None:
+        row = AuditedOperation(self._path(), f"Tensor.{name}", Kind.UNKNOWN, "data", (), 0, ALWAYS, reason)
+        self._rows.append(row)
+
+    def _varies(self, tensor: Tensor) -> bool:
+        return self._origins.get(tensor) is not Origin.CONSTANT
+
+    def _chosen(self, name: str, args: Any) -> bool:
+        """Whether a call indexes by a position that the data chose."""
+        if name != "__getitem__":
+            return False
+        keys = args[1] if isinstance(args[1], tuple) else (args[1],)
+        positions = [key for key in keys if isinstance(key, Tensor)]
+        others = (key for key in keys if not isinstance(key, Tensor))
+        return (
+            any(map(self._varies, positions))
+            and all(map(_is_position, positions))
+            and all(key is None or key is Ellipsis or type(key) in (int, slice) for key in others)
+        )
+
+    def _take(self, tensor: Tensor, key: Any) -> Tensor:
+        """What stands at a position, as a copy; neither it nor its source may be written to afterwards.
+
+        PyTorch itself takes the position as a number of Python's and makes a view of that place in memory.
+        """
+        keys = key if isinstance(key, tuple) else (key,)
+        spread = tensor.ndim - sum(each is not None and each is not Ellipsis for each in keys)
+        positions: list[Tensor | None] = []
+        for each in keys:
+            if isinstance(each, Tensor):
+                positions.append(each)
+            elif not isinstance(each, int):
+                positions += [None] * (spread if each is Ellipsis else 1)
+        others = tuple(slice(None) if isinstance(each, Tensor) else each for each in keys)
+        taken: Tensor = torch.ops.aten.index.Tensor(tensor[others], positions)
+        self._origins.freeze(unwrapped(tensor))
+        self._origins.freeze(unwrapped(taken))
+        return taken
 
     def _out_of_sight(self, func: Any, before: int) -> str | None:
         """Why nobody sees what runs inside a call, if so."""
@@ -100,19 +170,31 @@ class Exits(TorchFunctionMode):
             library = str(func).partition(".")[0]
             seen = library == "aten" or any(row.name.startswith(library) for row in self._rows[before:])
             return None if seen else f"{func} is no operation of PyTorch's own"
-        own = not isinstance(func, FunctionType) or func.__module__.partition(".")[0] == "torch"
-        return None if own else "it stands in for a call of PyTorch's, and runs out of sight"
+        return None if _is_own(func) else "it stands in for a call of PyTorch's, and runs out of sight"
 
-    def _leaves(self, name: str, args: Any, kwargs: Any, result: Any) -> str | None:
+    def _leaves(self, name: str, given: list[Tensor], result: Any, met: set[int]) -> str | None:
         """How data leave by a call, if they do."""
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if all(self._origins.get(tensor) is Origin.CONSTANT for tensor in given):
+        results = [unwrapped(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if any(type(leaf) not in (Tensor, nn.Parameter) for leaf in results):
+            return "it gives back a tensor of a class of its own, which decides itself what operations do"
+        varying = list(filter(self._varies, given))
+        if not varying:
+            if not _keeps(name, result):
+                for tensor in given:  # a view of its memory may be out there, such as an array of NumPy's
+                    self._origins.freeze(tensor)
             return None
-        counts = name in _LENGTHS or _pieces(result)
-        if counts and any(map(self._origins.elastic, given)) and not self._columns(name, args, kwargs):
-            return "a length that depends on the data is read, and could be a factor unseen"
+        elastic = any(map(self._origins.elastic, varying))
+        if elastic and (name in _LENGTHS or _pieces(result)):
+            return LENGTH
         if name in _CALLBACKS or not _keeps(name, result):
             return f"data leave PyTorch by {name}, and no product on them can be seen from there on"
+        unseen = _places(varying) - met - _places(results)
+        if results and unseen and name not in _LIKENESSES | _FACTS | _LENGTHS:
+            return "it reads data that no operation met"
+        if elastic and name.rstrip("_") not in _SIZED_BY and name != "embedding_bag":
+            for leaf in results:
+                if leaf.ndim > 0 and not self._origins.elastic(leaf):
+                    self._origins.stretch(leaf)
         return None
 
     def _columns(self, name: str, args: Any, kwargs: Any) -> bool:
@@ -123,7 +205,64 @@ class Exits(TorchFunctionMode):
 def _name(func: Any) -> str:
     """The name of a function, a method, or an attribute."""
     name = getattr(func, "__name__", str(func))
-    return func.__self__.__name__ if name in ("__get__", "__set__") else name
+    if name in ("__get__", "__set__", "__delete__"):
+        owner = func.__self__
+        name = getattr(owner, "fget", owner).__name__
+    return str(name)
+
+
+def _leaves(given: Any) -> Iterator[Any]:
+    """What a call is given, one by one, and what slices hold."""
+    for leaf in tree_leaves(given):
+        if isinstance(leaf, slice):
+            yield from (leaf.start, leaf.stop, leaf.step)
+        else:
+            yield leaf
+
+
+def _foreign_argument(name: str, leaves: Sequence[Any]) -> str | None:
+    """Why an argument of a call could run code that is not seen, if so; the branches of `cond` are seen."""
+    for leaf in leaves:
+        kind = type(leaf)
+        if isinstance(leaf, Tensor) and kind not in (Tensor, nn.Parameter):
+            return f"it meets a {kind.__name__}, a class of tensors that decides itself what operations do"
+        runs = callable(leaf) and not isinstance(leaf, type) and name != "cond"
+        if runs or kind.__module__.partition(".")[0] not in _KNOWN_CLASSES:
+            return f"it is given a {kind.__name__}, whose code could run inside the call, out of sight"
+    return None
+
+
+def _is_own(func: Any) -> bool:
+    """Whether a function that claims to be PyTorch's is."""
+    if isinstance(func, HigherOrderOperator) or func is torch.device:
+        return True
+    if isinstance(func, FunctionType):
+        module = str(func.__globals__.get("__name__"))
+        own = module.partition(".")[0] == "torch" and module in sys.modules
+        return own and vars(sys.modules[module]) is func.__globals__
+    of = getattr(func, "__objclass__", None)
+    if of is GetSetDescriptorType:  # an attribute that C has written
+        return func.__self__.__objclass__ in Tensor.__mro__
+    if of is property:
+        return any(func.__self__ is attribute for attribute in vars(Tensor).values())
+    if of is not None:
+        return of in Tensor.__mro__
+    return isinstance(func, BuiltinFunctionType) and str(func.__module__).partition(".")[0] == "torch"
+
+
+def _is_position(key: Tensor) -> bool:
+    return key.ndim == 0 and not key.is_floating_point() and key.dtype not in (torch.bool, torch.uint8)
+
+
+def _is_checked(name: str, args: Any, kwargs: Any) -> bool:
+    """Whether a call only makes sure that the classes of `one_hot` are in the range that Python gave."""
+    classes = args[1] if len(args) > 1 else kwargs.get("num_classes", -1)
+    return name == "one_hot" and isinstance(classes, int) and classes > 0
+
+
+def _places(tensors: Sequence[Tensor]) -> set[int]:
+    """Which memory tensors stand in."""
+    return {storage._cdata for storage in map(memory, tensors) if storage is not None}
 
 
 def _pieces(result: Any) -> bool:
@@ -133,10 +272,12 @@ def _pieces(result: Any) -> bool:
 
 def _keeps(name: str, result: Any) -> bool:
     """Whether what came back tells nothing of the values."""
+    if name in _FACTS | _LENGTHS | _OPERATIONS or isinstance(result, (Tensor, *_STORED_AS)):
+        return True
     if isinstance(result, tuple | list) and type(result) is not torch.Size:
-        tensors = all(isinstance(leaf, Tensor | None) for leaf in tree_leaves(result))
-        return tensors or name in _FACTS | _LENGTHS
-    return isinstance(result, _PLAIN) or result is NotImplemented or name in _FACTS | _LENGTHS | _OPERATIONS
+        leaves = tree_leaves(result)
+        return bool(leaves) and all(isinstance(leaf, Tensor | None) for leaf in leaves)
+    return result is None and (name in _WRITING or name.startswith(ON_EACH))
 
 
 class Elastic(NamedTuple):

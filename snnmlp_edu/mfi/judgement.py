@@ -3,10 +3,11 @@ r"""What one operation may do in multiplication-free inference, and what is know
 | operation | allowed where |
 |---|---|
 | linear map, convolution | in the stem; else where its input is in {0, 1}, so that a weight is added or not |
-| product with constants | where each is a power of two: a shift |
+| product with constants | where each is 0 or plus or minus a power of two: a choice, a sign or a shift |
 | any other product, division, normalisation | nowhere, unless all operands are constants |
 | addition, comparison, selection, data movement | everywhere |
 | custom or unknown operation, tensor of unknown origin | nowhere |
+| numbers read by their bits, as another type | nowhere, unless they are constants |
 | data that leave PyTorch as numbers | nowhere; a yes or no may leave |
 """
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .operations import (
+    ANSWERS,
     BAGS,
     BIT_SHIFTS,
     FACTORIES,
@@ -30,10 +32,21 @@ from .operations import (
     PRODUCTS,
     QUOTIENTS,
     RANDOM,
+    REDUCTIONS,
     UNSET,
     Kind,
 )
-from .origins import Number, Origin, in_words, is_binary, is_power_of_two, join
+from .origins import (
+    Number,
+    Origin,
+    in_words,
+    is_binary,
+    is_choice_or_shift,
+    is_power_of_two,
+    is_sign,
+    is_whole,
+    join,
+)
 
 ALWAYS, SEEN = "all inputs", "these inputs"
 
@@ -69,6 +82,8 @@ class Call(NamedTuple):
     arguments: dict[str, Any]
     operands: list[Operand]
     path: str
+    checks: bool = False
+    """Whether numbers that leave go no further than to a check of PyTorch's own."""
 
     def of(self, name: str | None) -> Operand | None:
         """The operand in an argument of this name."""
@@ -138,12 +153,15 @@ def judge(call: Call, stem: Stem) -> Judgement:
         return Judgement(kind, Origin.REAL, "whatever was there")
     if not any(operand.varies for operand in operands):
         return Judgement(kind if kind is Kind.MOVEMENT else Kind.CONSTANT, Origin.CONSTANT, "constant")
-    if name == "equal":  # it gives Python a yes or no
+    if name in ANSWERS:
         return Judgement(kind, Origin.BINARY, words, holds=SEEN)
+    if name == "view" and _other_type(call):
+        reason = "it reads the bits of numbers as another type, and what is done to bits may be a product"
+        return Judgement(Kind.UNKNOWN, Origin.REAL, words, reason)
+    if name == "squeeze" and any(operand.elastic for operand in operands):
+        return Judgement(kind, _result(call, kind), words, holds=SEEN)  # one value, or not: a yes or no
     if call.arguments.get("reduce") is not None:
-        return Judgement(
-            Kind.UNKNOWN, Origin.REAL, words, f"{name} reduces in a way that the audit does not know"
-        )
+        return _reduce(call, kind, words)
     if call.arguments.get("accumulate"):
         return Judgement(Kind.ADDITION, Origin.REAL, words)
     for names, rule in _RULES:
@@ -182,6 +200,25 @@ def _result(call: Call, kind: Kind) -> Origin:
     return Origin.REAL if origin is Origin.INPUT and kind is not Kind.MOVEMENT else origin
 
 
+def _other_type(call: Call) -> bool:
+    """Whether a view is one of the same bits as numbers of another type."""
+    (operand,) = call.operands
+    return isinstance(operand.value, Tensor) and call.arguments.get("dtype") not in (
+        None,
+        operand.value.dtype,
+    )
+
+
+def _reduce(call: Call, kind: Kind, words: str) -> Judgement:
+    """Values that come to one place are reduced there, in the way that an argument names."""
+    way = REDUCTIONS.get(call.arguments["reduce"])
+    if way is None:
+        reason = f"{call.name} reduces in a way that the audit does not know"
+        return Judgement(Kind.UNKNOWN, Origin.REAL, words, reason)
+    way_kind = KINDS[way]
+    return Judgement(way_kind, _result(call, way_kind), words)
+
+
 def _leave(call: Call, words: str) -> Judgement:
     """A value goes to Python: a yes or no may steer the run, a number could be multiplied unseen."""
     (operand,) = call.operands
@@ -189,6 +226,8 @@ def _leave(call: Call, words: str) -> Judgement:
         return Judgement(Kind.CONSTANT, Origin.CONSTANT, words)
     if isinstance(operand.value, Tensor) and operand.value.dtype is torch.bool:
         return Judgement(Kind.COMPARISON, Origin.BINARY, words, holds=SEEN)
+    if call.checks:
+        return Judgement(Kind.COMPARISON, Origin.BINARY, words, holds=SEEN)  # an error, or none
     reason = "a number that depends on the data leaves PyTorch, where no product can be seen"
     return Judgement(Kind.UNKNOWN, Origin.REAL, words, reason)
 
@@ -202,9 +241,9 @@ def _map(call: Call, stem: Stem) -> Judgement:
     if one.varies and other.varies:
         reason = "it multiplies values of the data by values of the data, as attention does"
         return Judgement(Kind.MULTIPLICATION, Origin.REAL, _words([one, other]), reason)
-    scales = [name for name in ("alpha", "beta") if call.arguments.get(name, 1) != 1]
+    scales = [name for name in ("alpha", "beta") if not is_power_of_two(call.arguments.get(name, 1))]
     if scales:
-        reason = f"it scales what it adds ({', '.join(scales)} is not 1)"
+        reason = f"it scales what it adds ({', '.join(scales)} is no power of two)"
         return Judgement(Kind.MULTIPLICATION, Origin.REAL, _words(call.operands), reason)
     if not (one.varies or other.varies):
         return Judgement(Kind.ADDITION, Origin.REAL, _words(call.operands))  # the data are in `added`
@@ -259,10 +298,14 @@ def _scale(call: Call, what: str) -> Judgement:
         reason = f"it multiplies values of the data by values of the data{hint}"
         return Judgement(Kind.MULTIPLICATION, Origin.REAL, words, reason)
     (data,) = (operand for operand in call.operands if operand.varies)
-    factor = in_words(factors[0].value)
+    number = factors[0].value
+    factor = in_words(number)
     words = f"{_words([data])}, {factor if factor != 'real' else 'constants'}"
-    if is_power_of_two(factors[0].value):
-        return Judgement(Kind.SHIFT, Origin.REAL, words)
+    moved = Origin.INPUT if data.origin is Origin.INPUT else Origin.REAL
+    if what == "product" and is_binary(number):
+        return Judgement(Kind.SELECTION, data.origin, words)
+    if (what == "product" and is_choice_or_shift(number)) or is_power_of_two(number):
+        return Judgement(Kind.ADDITION if is_sign(number) else Kind.SHIFT, moved, words)
     constants = "constants that are not all powers" if factor == "real" else f"{factor}, which is no power"
     by = "by" if what == "division" else "with"
     return Judgement(Kind.MULTIPLICATION, Origin.REAL, words, f"a {what} {by} {constants} of two")
@@ -272,7 +315,7 @@ def _sum(call: Call, stem: Stem) -> Judgement:
     """Addition; `alpha` scales what is added, and is a sign or a shift or a product."""
     words = _words(call.operands)
     alpha = call.arguments.get("alpha", 1)
-    if not is_power_of_two(abs(alpha)):
+    if not is_power_of_two(alpha):
         reason = f"it adds {alpha:g} times a value, and that is no power of two"
         return Judgement(Kind.MULTIPLICATION, Origin.REAL, words, reason)
     return Judgement(Kind.ADDITION, _result(call, Kind.ADDITION), words)
@@ -283,6 +326,9 @@ def _bit_shift(call: Call, stem: Stem) -> Judgement:
     words = _words(call.operands)
     if amount is not None and amount.varies:
         reason = "it shifts by a value of the data, which multiplies by its power of two"
+        return Judgement(Kind.MULTIPLICATION, Origin.REAL, words, reason)
+    if amount is None or not is_whole(amount.value):
+        reason = "it shifts by a part of a digit, which multiplies"
         return Judgement(Kind.MULTIPLICATION, Origin.REAL, words, reason)
     return Judgement(Kind.SHIFT, Origin.REAL, words)
 

@@ -24,7 +24,8 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"
 
 
-def _names(text: str) -> frozenset[str]:
+def names(text: str) -> frozenset[str]:
+    """Names that stand in a text, with blanks between them."""
     return frozenset(text.split())
 
 
@@ -51,43 +52,57 @@ MAPS: dict[str, tuple[str, str, str | None]] = {
 }
 BAGS = frozenset({"_embedding_bag", "_embedding_bag_forward_only", "embedding_bag"})
 PRODUCTS = frozenset({"mul", "multiply"})
-QUOTIENTS = frozenset({"div", "divide", "true_divide", "floor_divide"})
-BIT_SHIFTS = frozenset({"bitwise_left_shift", "bitwise_right_shift", "__lshift__", "__rshift__"})
+QUOTIENTS = frozenset({"div", "divide", "true_divide", "floor_divide", "remainder", "fmod"})
+BIT_SHIFTS = frozenset({"bitwise_left_shift", "bitwise_right_shift", "__lshift__", "__rshift__", "ldexp"})
 ROUNDINGS = frozenset({"floor", "ceil", "round", "trunc", "fix"})
 
 # The result holds nothing of an operand's values: only its shape counts.
-FACTORIES = _names("""
-    arange eye full full_like linspace new_full new_ones new_zeros ones ones_like scalar_tensor zeros
-    zeros_like
+FACTORIES = names("""
+    arange eye full full_like linspace new_full new_ones new_zeros ones ones_like scalar_tensor
+    tril_indices triu_indices zeros zeros_like
     """)
 # The result holds whatever the memory held before.
-UNSET = _names("empty empty_like empty_permuted empty_strided new_empty new_empty_strided")
+UNSET = names("empty empty_like empty_permuted empty_strided new_empty new_empty_strided")
 # The old values of `self` do not matter.
 OVERWRITES = frozenset({"copy", "fill", "zero"})
 # The result is a position or a count, whatever the values were.
-POSITIONS = _names(
+POSITIONS = names(
     "_unique2 argmax argmin argsort bucketize nonzero nonzero_static repeat_interleave searchsorted"
+    " unique_consecutive unique_dim"
 )
+# They give Python, or an error, a yes or no.
+ANSWERS = frozenset({"equal", "is_same_size", "_has_same_storage_numel", "_assert_async"})
+# What may be made of the values that reach one place.
+REDUCTIONS = {"sum": "add", "add": "add", "amax": "maximum", "amin": "minimum"}
+# An operation on lists: its name begins so, and it does to each tensor what the rest of the name says.
+ON_EACH = "_foreach_"
 
 _BY_KIND = {
-    Kind.ADDITION: "add bincount count_nonzero cumsum index_add neg rsub scatter_add sub subtract sum",
+    Kind.ADDITION: """
+        add bincount col2im count_nonzero cumsum index_add nansum neg rsub scatter_add sub subtract sum
+        trace""",
     Kind.COMPARISON: """
-        _unique2 adaptive_max_pool2d all amax amin aminmax any argmax argmin argsort bitwise_and bitwise_not
-        bitwise_or bitwise_xor bucketize clamp clamp_max clamp_min eq equal fmax fmin ge gt hardtanh heaviside
-        isfinite isin isinf isnan kthvalue le logical_and logical_not logical_or logical_xor lt max max_pool1d
-        max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices maximum min minimum ne nonzero
-        nonzero_static relu searchsorted sign signbit sort threshold topk""",
-    Kind.SELECTION: "abs masked_fill masked_scatter masked_select tril triu where",
+        _assert_async _has_same_storage_numel _unique2 adaptive_max_pool2d all amax amin aminmax any argmax
+        argmin argsort bitwise_and bitwise_not bitwise_or bitwise_xor bucketize clamp clamp_max clamp_min
+        cummax cummin eq equal fmax fmin ge gt hardshrink hardtanh heaviside index_reduce is_same_size
+        isfinite isin isinf isnan isneginf isposinf kthvalue le logical_and logical_not logical_or logical_xor
+        lt max max_pool1d max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices maximum
+        median min minimum mode nanmedian ne nonzero nonzero_static relu scatter_reduce searchsorted sign
+        signbit sort threshold topk unique_consecutive unique_dim""",
+    Kind.SELECTION: "abs masked_fill masked_scatter masked_select nan_to_num tril triu where",
     Kind.MOVEMENT: """
-        _reshape_alias _to_copy _unsafe_view alias as_strided cat chunk clone concat constant_pad_nd
-        contiguous copy detach diag_embed diagonal embedding expand expand_as fill flatten flip gather
-        im2col index index_copy index_put index_select lift lift_fresh movedim narrow pad permute
-        pixel_shuffle pixel_unshuffle repeat repeat_interleave reshape resolve_conj resolve_neg roll rot90
-        scatter select select_scatter slice slice_scatter split split_with_sizes squeeze stack t take tile to
-        transpose unbind unflatten unfold unsafe_chunk unsafe_split unsafe_split_with_sizes unsqueeze view
-        view_as zero""",
+        _reshape_alias _to_copy _unsafe_view _upsample_nearest_exact1d _upsample_nearest_exact2d
+        _upsample_nearest_exact3d alias as_strided as_strided_scatter cat channel_shuffle chunk clone concat
+        constant_pad_nd contiguous copy detach diag_embed diagonal diagonal_scatter embedding expand expand_as
+        fill flatten flip gather im2col index index_copy index_fill index_put index_select lift lift_fresh
+        movedim narrow native_channel_shuffle pad permute pixel_shuffle pixel_unshuffle reflection_pad1d
+        reflection_pad2d reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d
+        replication_pad3d reshape resolve_conj resolve_neg roll rot90 scatter select select_scatter slice
+        slice_scatter split split_with_sizes squeeze stack t take tile to transpose unbind unflatten unfold
+        unsafe_chunk unsafe_split unsafe_split_with_sizes unsqueeze upsample_nearest1d upsample_nearest2d
+        upsample_nearest3d view view_as zero""",
 }
-KINDS: dict[str, Kind] = {name: kind for kind, names in _BY_KIND.items() for name in _names(names)}
+KINDS: dict[str, Kind] = {name: kind for kind, text in _BY_KIND.items() for name in names(text)}
 KINDS |= dict.fromkeys(FACTORIES | UNSET, Kind.MOVEMENT)
 KINDS |= dict.fromkeys(MAPS.keys() | BAGS, Kind.ACCUMULATE)
 KINDS |= dict.fromkeys(BIT_SHIFTS | ROUNDINGS, Kind.SHIFT)
@@ -109,15 +124,15 @@ _BY_REASON = {
         scaled_dot_product_attention""",
     "it needs multiplications": """
         _log_softmax _prelu_kernel _safe_softmax _softmax addcdiv addcmul cos cumprod elu erf exp exp2 expm1
-        fmod gelu hardsigmoid hardswish leaky_relu lerp log log10 log1p log2 log_softmax logsumexp mish pow
-        prod reciprocal remainder rsqrt sigmoid silu sin softmax softplus sqrt square tan tanh
+        gelu hardsigmoid hardswish leaky_relu lerp log log10 log1p log2 log_softmax logsumexp mish pow
+        prod reciprocal rsqrt sigmoid silu sin softmax softplus sqrt square tan tanh
         upsample_bicubic2d upsample_bilinear2d""",
 }
-MULTIPLYING: dict[str, str] = {name: reason for reason, names in _BY_REASON.items() for name in _names(names)}
+MULTIPLYING: dict[str, str] = {name: reason for reason, text in _BY_REASON.items() for name in names(text)}
 KINDS |= dict.fromkeys(MULTIPLYING, Kind.MULTIPLICATION)
 
 # Known, and refused even where nothing of the data goes in: another draw gives another network.
-RANDOM = _names("""
+RANDOM = names("""
     bernoulli dropout exponential multinomial native_dropout normal poisson rand rand_like randint
     randint_like randn randn_like random randperm uniform
     """)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 Number = bool | int | float
@@ -26,6 +27,18 @@ class Origin(Enum):
     """They depend on the data and may be anything."""
 
 
+@dataclass
+class _Memory:
+    """What is known of one piece of memory."""
+
+    reference: StorageWeakRef
+    origin: Origin | None
+    owner: str
+    elastic: bool
+    dtype: torch.dtype
+    frozen: bool = False
+
+
 class Origins:
     """The origin of every tensor met so far, by the memory that holds it: views share their base's.
 
@@ -33,38 +46,89 @@ class Origins:
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[StorageWeakRef, Origin, str, bool]] = {}
+        self._known: dict[int, _Memory] = {}
+
+    def _of(self, tensor: Tensor) -> _Memory | None:
+        storage = memory(tensor)
+        known = None if storage is None else self._known.get(storage._cdata)
+        return None if known is None or known.reference.expired() else known
 
     def get(self, tensor: Tensor) -> Origin | None:
-        """The origin of a tensor, or None where it was never seen to be made."""
-        if tensor.layout is not torch.strided:
-            return None  # sparse: no memory of the kind that is followed here
-        known = self._known.get(tensor.untyped_storage()._cdata)
-        return None if known is None or known[0].expired() else known[1]
+        """The origin of a tensor, or None where nothing is known of its values.
+
+        So it is where it was never seen to be made, has no plain memory, or reads data as numbers of
+        another type than they were written in.
+        """
+        known = self._of(tensor)
+        if known is None or (known.origin is not Origin.CONSTANT and known.dtype != tensor.dtype):
+            return None
+        return known.origin
 
     def owner(self, tensor: Tensor) -> str:
         """The path of the module whose constants a tensor holds or was made of; empty if there is none."""
-        return "" if self.get(tensor) is None else self._known[tensor.untyped_storage()._cdata][2]
+        known = self._of(tensor)
+        return "" if known is None else known.owner
 
     def elastic(self, tensor: Tensor) -> bool:
         """Whether the length of a tensor depends on the data, or may, for one that was never seen."""
-        return self.get(tensor) is None or self._known[tensor.untyped_storage()._cdata][3]
+        known = self._of(tensor)
+        return known is None or known.elastic
 
-    def set(self, tensor: Tensor, origin: Origin, owner: str = "", elastic: bool = False) -> None:
+    def frozen(self, tensor: Tensor) -> bool:
+        """Whether a tensor's memory must not be written to any more."""
+        known = self._of(tensor)
+        return known is not None and known.frozen
+
+    def set(self, tensor: Tensor, origin: Origin | None, owner: str = "", elastic: bool = False) -> None:
         """Remember the origin of all values in a tensor's memory; ones of an elastic length are data too."""
-        if tensor.layout is not torch.strided:
+        storage = memory(tensor)
+        if storage is None:
             return
         if elastic and origin is Origin.CONSTANT:
             origin = Origin.REAL
-        storage = tensor.untyped_storage()
-        self._known[storage._cdata] = (StorageWeakRef(storage), origin, owner, elastic)
+        frozen = self.frozen(tensor)
+        reference = StorageWeakRef(storage)
+        self._known[storage._cdata] = _Memory(reference, origin, owner, elastic, tensor.dtype, frozen)
 
     def write(self, tensor: Tensor, origin: Origin, elastic: bool = False) -> None:
         """A tensor is about to be written to: what lies beside it in memory stays as it is."""
-        before = self.get(tensor)
-        if before not in (None, origin) and not _fills_its_memory(tensor):
-            origin = join([(before or Origin.REAL, _whole_memory(tensor)), (origin, None)])
-        self.set(tensor, origin, elastic=elastic or (before is not None and self.elastic(tensor)))
+        known, before = self._of(tensor), self.get(tensor)
+        written: Origin | None = origin
+        if known is not None and known.dtype != tensor.dtype:
+            written = None  # the bits of numbers of another type
+        elif before not in (None, origin) and not _fills_its_memory(tensor):
+            written = join([(before or Origin.REAL, _whole_memory(tensor)), (origin, None)])
+        self.set(tensor, written, elastic=elastic or (known is not None and known.elastic))
+
+    def stretch(self, tensor: Tensor) -> None:
+        """The length of a tensor turns out to depend on the data, and so do its values."""
+        self.set(tensor, self.get(tensor), self.owner(tensor), elastic=True)
+
+    def freeze(self, tensor: Tensor) -> None:
+        """From now on a tensor's memory must stay as it is: something unseen may read it."""
+        known = self._of(tensor)
+        if known is not None:
+            known.frozen = True
+
+
+def unwrapped(tensor: Tensor) -> Tensor:
+    """The tensor with values that a function transform of PyTorch, such as `vmap`, has wrapped."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
+
+
+def memory(tensor: Tensor) -> torch.UntypedStorage | None:
+    """What holds the values of a tensor, or None where that cannot be followed.
+
+    So it is for classes of other code, which decide themselves what their operations do, and for tensors
+    that are sparse, nested, quantised or wrapped: they are no plain row of numbers.
+    """
+    if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout is not torch.strided:
+        return None
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor) or tensor.is_nested or tensor.is_quantized:
+        return None
+    return tensor.untyped_storage()
 
 
 def join(parts: Iterable[tuple[Origin, Tensor | Number | None]]) -> Origin:
@@ -101,14 +165,45 @@ def is_binary(values: Tensor | Number) -> bool:
 
 
 def is_power_of_two(values: Tensor | Number) -> bool:
-    """Whether all values are powers of two, so that a product with them is a shift.
+    """Whether all values are powers of two or their negatives, so that a product with them is a shift.
 
-    >>> is_power_of_two(0.25), is_power_of_two(torch.tensor([1.0, 3.0])), is_power_of_two(0)
+    >>> is_power_of_two(-0.25), is_power_of_two(torch.tensor([1.0, 3.0])), is_power_of_two(0)
     (True, False, False)
     """
     if isinstance(values, Tensor):
-        return bool((torch.frexp(values.double()).mantissa == 0.5).all())
-    return math.frexp(values)[0] == 0.5
+        return bool((torch.frexp(values.double()).mantissa.abs() == 0.5).all())
+    return abs(math.frexp(values)[0]) == 0.5
+
+
+def is_choice_or_shift(values: Tensor | Number) -> bool:
+    """Whether all values are 0 or a power of two or its negative: a product drops, shifts or negates.
+
+    >>> is_choice_or_shift(torch.tensor([0.0, -1.0, 0.5])), is_choice_or_shift(3)
+    (True, False)
+    """
+    if isinstance(values, Tensor):
+        return is_power_of_two(values[values != 0])
+    return values == 0 or is_power_of_two(values)
+
+
+def is_sign(values: Tensor | Number) -> bool:
+    """Whether all values are -1, 0 or 1.
+
+    >>> is_sign(torch.tensor([0.0, -1.0])), is_sign(0.5)
+    (True, False)
+    """
+    return is_binary(values.abs() if isinstance(values, Tensor) else abs(values))
+
+
+def is_whole(values: Tensor | Number) -> bool:
+    """Whether all values are whole numbers.
+
+    >>> is_whole(torch.tensor([2.0, -1.0])), is_whole(0.5)
+    (True, False)
+    """
+    if isinstance(values, Tensor):
+        return not values.is_floating_point() or bool((values == values.trunc()).all())
+    return values == int(values)
 
 
 def in_words(values: Tensor | Number) -> str:
@@ -119,7 +214,7 @@ def in_words(values: Tensor | Number) -> str:
     """
     if not isinstance(values, Tensor):
         return f"{values:g}"
-    flat = values.flatten()
+    flat = values.flatten().byte() if values.dtype is torch.bool else values.flatten()
     if flat.numel() == 0:
         return "nothing"
     few = torch.cat((flat[:: max(1, flat.numel() // 4096)], flat.amin()[None], flat.amax()[None])).unique()

@@ -39,7 +39,7 @@ Launcher = Literal["lightning", "torchrun", "slurm"]
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 # Left in the environment by the process that starts copies of itself: a copy knows by it whose it is.
 STARTED_BY = "SNNMLP_STARTED_BY"
-PRECISION: dict[Precision, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
+PRECISION: dict[Precision, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 Result = TypeVar("Result")
 
@@ -76,7 +76,7 @@ class Placement:
         scaler = torch.amp.GradScaler("cuda") if precision == "fp16" else None
         plugins: list[Any] = [self._environment()]
         if scaler is not None:  # made here, since its state is a part of the run's
-            plugins.append(MixedPrecision("16-mixed", "cuda", scaler))
+            plugins.append(MixedPrecision(PRECISION[precision], "cuda", scaler))
         fabric = Fabric(
             accelerator=self.accelerator,
             devices=self.devices,
