@@ -20,7 +20,7 @@ from snnmlp_edu.checkpoints import CHECKPOINT, Checkpoint, load_checkpoint
 from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data.files import record_in_manifest, write_atomically
 from snnmlp_edu.errors import InputError
-from snnmlp_edu.network import count_parameters
+from snnmlp_edu.model.network import count_parameters
 from snnmlp_edu.training import Recipe, describe_accuracy, evaluate_source, list_recipes, load_recipe
 from snnmlp_edu.training.evaluation import own_source
 

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from .checkpoints import load_checkpoint, load_pretrained, save_checkpoint
     from .config import NetworkConfig, NeuronConfig
     from .errors import InputError
-    from .network import SpikingMLP, count_parameters
-    from .neurons import LIF, LIFState, lif_step, lif_trace
-    from .recording import Traces, record
+    from .model.network import SpikingMLP, count_parameters
+    from .model.neurons import LIF, LIFState, lif_step, lif_trace
+    from .model.recording import Traces, record
+    from .model.surrogates import surrogate_derivative
     from .registry import create_model, get_config, list_models, register
-    from .surrogates import surrogate_derivative
 
 __version__ = "0.1.0"
 
@@ -24,11 +24,11 @@ _HOME = {
     "checkpoints": ("load_checkpoint", "load_pretrained", "save_checkpoint"),
     "config": ("NetworkConfig", "NeuronConfig"),
     "errors": ("InputError",),
-    "network": ("SpikingMLP", "count_parameters"),
-    "neurons": ("LIF", "LIFState", "lif_step", "lif_trace"),
-    "recording": ("Traces", "record"),
+    "model.network": ("SpikingMLP", "count_parameters"),
+    "model.neurons": ("LIF", "LIFState", "lif_step", "lif_trace"),
+    "model.recording": ("Traces", "record"),
     "registry": ("create_model", "get_config", "list_models", "register"),
-    "surrogates": ("surrogate_derivative",),
+    "model.surrogates": ("surrogate_derivative",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

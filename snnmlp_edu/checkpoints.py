@@ -24,7 +24,7 @@ from .config import NetworkConfig, nearest
 from .data.files import read_manifest, read_verified, write_atomically
 from .data.transforms import Preprocessing
 from .errors import InputError
-from .network import SpikingNetwork
+from .model.network import SpikingNetwork
 from .precision import single_precision
 from .registry import build_model
 

@@ -83,7 +83,7 @@ class NeuronConfig:
         threshold: membrane potential at which the neuron fires, above 0.
         input_gain: factor g on the input current, above 0.
         reset: `hard` (to zero) or `soft` (subtract the threshold).
-        surrogate: name of the surrogate gradient (`snnmlp_edu.surrogates`).
+        surrogate: name of the surrogate gradient (`snnmlp_edu.model.surrogates`).
         slope: parameter of the surrogate; None takes its default.
         inclusive: fire at `u >= threshold`; False fires at `u > threshold`, as snnTorch does.
         backend: how all T steps are computed; `auto` takes the fastest that works.

@@ -9,7 +9,7 @@ as `released_<name>` with the token-axis batch norm of the released code in the 
 from __future__ import annotations
 
 from .config import NetworkConfig
-from .network import SpikingMLP
+from .model.network import SpikingMLP
 from .registry import register
 
 PRESETS: dict[str, NetworkConfig] = {

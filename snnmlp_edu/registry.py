@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .config import NetworkConfig, nearest
 from .errors import InputError
-from .network import SpikingMLP, SpikingNetwork
+from .model.network import SpikingMLP, SpikingNetwork
 
 
 class _Entry(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from snnmlp_edu import NetworkConfig
-from snnmlp_edu.mfi import events
+from snnmlp_edu.mfi.events import tables as events
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

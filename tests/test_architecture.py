@@ -12,34 +12,26 @@ import snnmlp_edu
 PACKAGE = Path(snnmlp_edu.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "shipped" not in path.parts)
 
-# A file imports only from lower levels; inside a subpackage imports must not form a circle.
+# A room imports only from rooms on lower levels, a file only from files that do not import it in turn.
 LEVELS = (
-    ("errors", "layout", "plots", "printing"),
-    ("field_plots", "holding", "yaml_files"),
-    ("config", "recomputing", "surrogates"),
-    ("compiled", "data", "normalisation", "racing"),
-    ("neurons",),
-    ("firing",),
-    ("patches", "synapses"),
-    ("mixing",),
-    ("network",),
+    ("errors", "plots", "printing"),
+    ("config", "inputs", "precision", "yaml_files"),
+    ("data", "timing"),
+    ("model", "provenance"),
     ("registry",),
     ("baselines", "presets"),
-    ("checkpoints", "peers", "recording", "regions", "transfer"),
-    ("compile_costs", "mfi", "prediction"),
+    ("checkpoints", "transfer"),
+    ("mfi", "prediction"),
     ("cost", "receptive_fields"),
     ("benchmark", "training"),
-    ("benchmark_report", "ledger"),
-    ("arguments",),
-    ("prepare_commands",),
-    ("data_commands", "ledger_commands", "train_command"),
+    ("ledger",),
     ("cli",),
     ("__init__", "__main__"),
 )
-LEVEL_OF = {unit: level for level, units in enumerate(LEVELS) for unit in units}
+LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
 
-def unit_of(path: Path) -> str:
+def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -62,13 +54,13 @@ def imported_units(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_every_file_has_a_level_and_imports_from_lower_ones(path: Path) -> None:
-    unit = unit_of(path)
-    assert unit in LEVEL_OF, f"give {unit} a level in {Path(__file__).name}"
+    room = room_of(path)
+    assert room in LEVEL_OF, f"give {room} a level in {Path(__file__).name}"
     for name in imported_units(path):
         other = name.split(".")[0]
-        inside = other == unit and path.parent != PACKAGE
-        assert inside or LEVEL_OF[other] < LEVEL_OF[unit], (
-            f"{unit} imports {name}, which does not stand lower"
+        inside = other == room and path.parent != PACKAGE
+        assert inside or LEVEL_OF[other] < LEVEL_OF[room], (
+            f"{room} imports {name}, which does not stand lower"
         )
 
 
@@ -95,7 +87,7 @@ def test_imports_form_no_circle() -> None:
 
 
 # What is taken from snnTorch, each part by one file: its neuron, to compare with, and its losses.
-SNNTORCH = {"neurons.py": "snntorch", "training/losses.py": "snntorch.functional"}
+SNNTORCH = {"model/neurons.py": "snntorch", "training/losses.py": "snntorch.functional"}
 
 
 def test_each_part_of_snntorch_is_known_to_one_file() -> None:

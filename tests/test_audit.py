@@ -16,7 +16,7 @@ from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, RESETS, SPIKING_SKIP
 
 from snnmlp_edu import LIF, NetworkConfig, NeuronConfig, load_pretrained
 from snnmlp_edu.mfi import audit, fold_batch_norm
-from snnmlp_edu.mfi.operations import Kind
+from snnmlp_edu.mfi.auditing.operations import Kind
 
 
 def test_rows_of_a_small_network() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from snnmlp_edu import InputError
 from snnmlp_edu.mfi import audit
-from snnmlp_edu.mfi.events import is_watched
+from snnmlp_edu.mfi.events.tables import is_watched
 
 
 def shift_and_add(s: Tensor) -> Tensor:

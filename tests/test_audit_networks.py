@@ -26,8 +26,8 @@ from snnmlp_edu.config import (
     TokenNorm,
 )
 from snnmlp_edu.mfi import audit, calibrate, fold_batch_norm
-from snnmlp_edu.mfi.folded import AxisLIF
-from snnmlp_edu.mfi.operations import Kind
+from snnmlp_edu.mfi.auditing.operations import Kind
+from snnmlp_edu.mfi.folding.layers import AxisLIF
 
 
 def test_unfolded_network(tiny: NetworkConfig) -> None:

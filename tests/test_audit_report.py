@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from snnmlp_edu import InputError, NetworkConfig, SpikingMLP
 from snnmlp_edu.mfi import audit
-from snnmlp_edu.mfi.operations import KINDS, RANDOM
+from snnmlp_edu.mfi.auditing.operations import KINDS, RANDOM
 
 
 def test_equal_layers_are_grouped() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snnmlp_edu.mfi import audit
-from snnmlp_edu.mfi.operations import Kind
+from snnmlp_edu.mfi.auditing.operations import Kind
 
 # --- between the neurons and the next map --------------------------------------------------------------
 

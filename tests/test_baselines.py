@@ -15,10 +15,10 @@ from snnmlp_edu.baselines import RESNET34, VGG16, SpikingResNet, SpikingVGG
 from snnmlp_edu.baselines.convolution import SpikePool
 from snnmlp_edu.baselines.resnet import ResidualBlock
 from snnmlp_edu.mfi import audit, fold_batch_norm
-from snnmlp_edu.network import SpikingNetwork
-from snnmlp_edu.neurons import LIF
-from snnmlp_edu.normalisation import ThresholdBatchNorm
-from snnmlp_edu.patches import ConvNorm
+from snnmlp_edu.model.network import SpikingNetwork
+from snnmlp_edu.model.neurons import LIF
+from snnmlp_edu.model.normalisation import ThresholdBatchNorm
+from snnmlp_edu.model.patches import ConvNorm
 
 TINY = {"image_size": 16, "in_channels": 2, "num_classes": 5, "time_steps": 3}
 NETWORKS: dict[str, Any] = {

@@ -10,9 +10,12 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from snnmlp_edu import LIF, InputError, NetworkConfig, SpikingMLP, benchmark, compile_costs, racing
+from snnmlp_edu import LIF, InputError, NetworkConfig, SpikingMLP
+from snnmlp_edu import timing as racing
+from snnmlp_edu.benchmark import compile_costs
+from snnmlp_edu.benchmark import races as benchmark
+from snnmlp_edu.benchmark.peers import SpikingJellyMLP
 from snnmlp_edu.cli import app
-from snnmlp_edu.peers import SpikingJellyMLP
 
 needs_spikingjelly = pytest.mark.skipif(
     importlib.util.find_spec("spikingjelly") is None,

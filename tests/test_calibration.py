@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from snnmlp_edu import InputError, NetworkConfig, SpikingMLP, create_model, record
 from snnmlp_edu.mfi.calibration import HIGHEST_RATE, LOWEST_RATE, calibrate
-from snnmlp_edu.neurons import LIF
-from snnmlp_edu.normalisation import BatchNorm
+from snnmlp_edu.model.neurons import LIF
+from snnmlp_edu.model.normalisation import BatchNorm
 
 
 def images_for(config: NetworkConfig, batch: int = 2) -> Tensor:

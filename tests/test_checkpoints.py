@@ -27,7 +27,7 @@ from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data import Preprocessing, files, load_embedded
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.mfi import fold_batch_norm
-from snnmlp_edu.network import SpikingMLP
+from snnmlp_edu.model.network import SpikingMLP
 
 PREPROCESSING = Preprocessing(image_size=8, in_channels=2, mean=(0.25, 0.5), std=(0.3, 0.4))
 

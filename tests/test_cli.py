@@ -21,7 +21,7 @@ from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data import Preprocessing
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.mfi import export_nir, fold_batch_norm, load_or_calibrate
-from snnmlp_edu.network import SpikingMLP
+from snnmlp_edu.model.network import SpikingMLP
 from snnmlp_edu.registry import create_model, list_models
 
 QUICK = ["dim=6", "depths=[1,1]", "patch_size=8", "time_steps=1", "max_steps=2"]

@@ -18,7 +18,7 @@ from snnmlp_edu import (
 )
 from snnmlp_edu.cost import Cost, Operations, count_operations, relu_twin
 from snnmlp_edu.mfi import calibrate, fold_batch_norm
-from snnmlp_edu.mfi.execute import event_driven
+from snnmlp_edu.mfi.events.execute import event_driven
 
 PARTS = ("axial", "fuse", "channel", "patch encoding")
 

@@ -5,7 +5,7 @@ import torch
 
 from snnmlp_edu import NetworkConfig, SpikingMLP, record
 from snnmlp_edu.mfi import calibrate, crossover, event_driven, fold_batch_norm
-from snnmlp_edu.mfi.crossover import Timing, time_network
+from snnmlp_edu.mfi.events.crossover import Timing, time_network
 
 
 def test_times_the_network_and_every_map_at_every_rate(tiny: NetworkConfig) -> None:

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snnmlp_edu import InputError
-from snnmlp_edu.layout import Axis, view_along
-from snnmlp_edu.mfi import events
-from snnmlp_edu.mfi.event_layers import EventConv2d, EventLinear
-from snnmlp_edu.synapses import AxisLinear
+from snnmlp_edu.mfi.events import tables as events
+from snnmlp_edu.mfi.events.layers import EventConv2d, EventLinear
+from snnmlp_edu.model.layout import Axis, view_along
+from snnmlp_edu.model.synapses import AxisLinear
 
 
 def spikes_of(*shape: int, rate: float = 0.3, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -15,10 +15,12 @@ from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, RESETS, SPIKING_SKIP
 
 from snnmlp_edu import InputError, NetworkConfig, NeuronConfig, SpikingMLP, create_model, record
 from snnmlp_edu.cost import count_operations
-from snnmlp_edu.mfi import audit, calibrate, event_driven, events, execute, fold_batch_norm
-from snnmlp_edu.mfi.event_layers import EventMap
-from snnmlp_edu.mfi.execute import Choice
-from snnmlp_edu.neurons import LIF
+from snnmlp_edu.mfi import audit, calibrate, event_driven, fold_batch_norm
+from snnmlp_edu.mfi.events import execute
+from snnmlp_edu.mfi.events import tables as events
+from snnmlp_edu.mfi.events.execute import Choice
+from snnmlp_edu.mfi.events.layers import EventMap
+from snnmlp_edu.model.neurons import LIF
 
 FEW = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -127,7 +129,7 @@ def test_a_broken_numba_gives_way_to_plain_operations(
 ) -> None:
     folded, images = folded_network(tiny)
     monkeypatch.setattr(events, "HAS_NUMBA", True)
-    monkeypatch.setitem(sys.modules, "snnmlp_edu.mfi.one_pass", None)  # importing it is an error now
+    monkeypatch.setitem(sys.modules, "snnmlp_edu.mfi.events.one_pass", None)  # importing it is an error now
     events._loops_load.cache_clear()
     try:
         with pytest.warns(UserWarning, match="without numba"):
@@ -138,7 +140,7 @@ def test_a_broken_numba_gives_way_to_plain_operations(
 
 
 def test_two_threads_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    one_pass = pytest.importorskip("snnmlp_edu.mfi.one_pass", reason="numba is not installed")
+    one_pass = pytest.importorskip("snnmlp_edu.mfi.events.one_pass", reason="numba is not installed")
     monkeypatch.setattr(one_pass, "SHARE_FROM", 1)
     config = NetworkConfig(dim=6, depths=(1, 1), patch_size=2, image_size=8, num_classes=5, time_steps=3)
     folded, images = folded_network(config, batch=3)
@@ -151,7 +153,7 @@ def test_two_threads_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_number_of_threads_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    one_pass = pytest.importorskip("snnmlp_edu.mfi.one_pass", reason="numba is not installed")
+    one_pass = pytest.importorskip("snnmlp_edu.mfi.events.one_pass", reason="numba is not installed")
     # As when numba starts its threads, which happens once in a process.
     set_num_threads = one_pass.numba.set_num_threads
 
@@ -240,7 +242,7 @@ class TestAuto:
     def test_takes_the_faster_form_of_each_map(
         self, tiny: NetworkConfig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from snnmlp_edu.mfi import execute
+        from snnmlp_edu.mfi.events import execute
 
         # Time is by decree here: events are fast in the channel blocks only.
         times: list[float] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from snnmlp_edu.field_plots import plot_fields, plot_fractions, plot_shape_plane, plot_unexplained
+from snnmlp_edu.receptive_fields.plots import plot_fields, plot_fractions, plot_shape_plane, plot_unexplained
 
 
 def test_fields_have_a_scale_of_their_own_with_white_at_zero() -> None:

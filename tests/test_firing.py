@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig, compiled, firing
-from snnmlp_edu.firing import fire, fire_and_keep
-from snnmlp_edu.layout import Axis, features_along, spread_along
-from snnmlp_edu.mixing import TokenMixing
-from snnmlp_edu.normalisation import BatchNorm
-from snnmlp_edu.synapses import AxisLinear, Synapse
+from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig
+from snnmlp_edu.model import compiled, firing
+from snnmlp_edu.model.firing import fire, fire_and_keep
+from snnmlp_edu.model.layout import Axis, features_along, spread_along
+from snnmlp_edu.model.mixing import TokenMixing
+from snnmlp_edu.model.normalisation import BatchNorm
+from snnmlp_edu.model.synapses import AxisLinear, Synapse
 
 SHAPE = (3, 2, 4, 5, 6)
 COMPILED = LIF(NeuronConfig(backend="compiled"))

@@ -16,7 +16,7 @@ from snnmlp_edu import NetworkConfig, NeuronConfig, SpikingMLP, create_model, lo
 from snnmlp_edu.checkpoints import load_checkpoint
 from snnmlp_edu.data import load_embedded
 from snnmlp_edu.mfi import fold_batch_norm
-from snnmlp_edu.mfi.folded import ChannelAffine, SelectedAffine
+from snnmlp_edu.mfi.folding.layers import ChannelAffine, SelectedAffine
 
 
 @st.composite

@@ -11,8 +11,8 @@ from trained import assert_same, images_for, trained
 
 from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig, SpikingMLP
 from snnmlp_edu.mfi import NotFoldableError, fold_batch_norm
-from snnmlp_edu.mfi.folded import AxisLIF
-from snnmlp_edu.normalisation import BatchNorm
+from snnmlp_edu.mfi.folding.layers import AxisLIF
+from snnmlp_edu.model.normalisation import BatchNorm
 
 
 def test_what_the_released_channel_block_needs(tiny: NetworkConfig) -> None:

@@ -9,12 +9,12 @@ from torch.nn.utils import parametrize
 
 from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig
 from snnmlp_edu.mfi import NotFoldableError, fold_batch_norm
-from snnmlp_edu.mfi.folded import AxisLIF, FoldedHead, SteppedLinear
-from snnmlp_edu.mixing import MixerBlock
-from snnmlp_edu.network import Head
-from snnmlp_edu.normalisation import BatchNorm, TemporalBatchNorm, ThresholdBatchNorm
-from snnmlp_edu.patches import ConvNorm
-from snnmlp_edu.synapses import AxisLinear, Synapse
+from snnmlp_edu.mfi.folding.layers import AxisLIF, FoldedHead, SteppedLinear
+from snnmlp_edu.model.mixing import MixerBlock
+from snnmlp_edu.model.network import Head
+from snnmlp_edu.model.normalisation import BatchNorm, TemporalBatchNorm, ThresholdBatchNorm
+from snnmlp_edu.model.patches import ConvNorm
+from snnmlp_edu.model.synapses import AxisLinear, Synapse
 
 
 def set_norm(

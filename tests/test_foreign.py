@@ -16,7 +16,7 @@ from reference import CURRENTS_SUMMED, LINES, Reference
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig, SpikingMLP, config, mixing, record
+from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig, SpikingMLP, config, record
 from snnmlp_edu.baselines import RESNET34
 from snnmlp_edu.baselines.convolution import refuse_fields_of_a_mixer
 from snnmlp_edu.config import Backend, Skip, SurrogateName, TokenMixingName
@@ -25,19 +25,20 @@ from snnmlp_edu.data.datasets import LabelledImages, Split
 from snnmlp_edu.data.resizing import RESAMPLING
 from snnmlp_edu.data.settings import Interpolation
 from snnmlp_edu.data.sources import DATASETS, Dataset, Entry, ImageSource, open_source
-from snnmlp_edu.layout import Axis, features_along
 from snnmlp_edu.mfi import audit, calibrate, export_nir, fold_batch_norm
-from snnmlp_edu.mfi.execute import Mode, event_driven
-from snnmlp_edu.mfi.fold import NotFoldableError
-from snnmlp_edu.mfi.folded import AxisLIF, ChannelAffine
-from snnmlp_edu.mfi.integer import IntegerLIF
-from snnmlp_edu.mixing import MixerBlock, NormalisedSpikeSkipBlock, Wiring
-from snnmlp_edu.network import Head, count_parameters, make_embedding
-from snnmlp_edu.neurons import _BACKENDS, make_activation
-from snnmlp_edu.normalisation import BatchNorm, make_norm
-from snnmlp_edu.patches import ConvNorm, ConvPatchEmbedding
-from snnmlp_edu.surrogates import SURROGATES
-from snnmlp_edu.synapses import AxisLinear, Synapse
+from snnmlp_edu.mfi.events.execute import Mode, event_driven
+from snnmlp_edu.mfi.events.integer import IntegerLIF
+from snnmlp_edu.mfi.folding.fold import NotFoldableError
+from snnmlp_edu.mfi.folding.layers import AxisLIF, ChannelAffine
+from snnmlp_edu.model import mixing
+from snnmlp_edu.model.layout import Axis, features_along
+from snnmlp_edu.model.mixing import MixerBlock, NormalisedSpikeSkipBlock, Wiring
+from snnmlp_edu.model.network import Head, count_parameters, make_embedding
+from snnmlp_edu.model.neurons import _BACKENDS, make_activation
+from snnmlp_edu.model.normalisation import BatchNorm, make_norm
+from snnmlp_edu.model.patches import ConvNorm, ConvPatchEmbedding
+from snnmlp_edu.model.surrogates import SURROGATES
+from snnmlp_edu.model.synapses import AxisLinear, Synapse
 from snnmlp_edu.training import Recipe, processes, rules
 from snnmlp_edu.training.losses import make_loss
 from snnmlp_edu.training.schedule import TrainingSchedule, make_learning_rate_schedule, make_optimizer

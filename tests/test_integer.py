@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from snnmlp_edu import InputError, NetworkConfig, NeuronConfig, SpikingMLP, create_model, record
 from snnmlp_edu.checkpoints import load_checkpoint
 from snnmlp_edu.data import load_embedded
-from snnmlp_edu.mfi import calibrate, event_driven, events, fold_batch_norm
-from snnmlp_edu.mfi.event_layers import EventConv2d, EventLinear, EventMap
-from snnmlp_edu.mfi.integer import IntegerLIF, IntegerTable
+from snnmlp_edu.mfi import calibrate, event_driven, fold_batch_norm
+from snnmlp_edu.mfi.events import tables as events
+from snnmlp_edu.mfi.events.integer import IntegerLIF, IntegerTable
+from snnmlp_edu.mfi.events.layers import EventConv2d, EventLinear, EventMap
 
 
 def integer_network(config: NetworkConfig, rate: float | None = None) -> tuple[Any, Any, Tensor]:

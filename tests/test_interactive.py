@@ -17,7 +17,7 @@ from book.engine.browser import serve
 from book.interactive.embed import EXPLORERS, SCRIPTS, add_explorers, markup, script, write_explorers
 from snnmlp_edu import InputError, NetworkConfig, NeuronConfig, lif_step
 from snnmlp_edu.data import path
-from snnmlp_edu.mixing import TokenMixing
+from snnmlp_edu.model.mixing import TokenMixing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -15,9 +15,9 @@ from snntorch import utils
 from torch.utils.flop_counter import FlopCounterMode
 
 from snnmlp_edu import LIF, InputError, NeuronConfig, lif_step, lif_trace
-from snnmlp_edu import neurons as neurons_module
-from snnmlp_edu.neurons import COMPILE_FROM, COMPILE_STEPS
-from snnmlp_edu.surrogates import SURROGATES, Surrogate
+from snnmlp_edu.model import neurons as neurons_module
+from snnmlp_edu.model.neurons import COMPILE_FROM, COMPILE_STEPS
+from snnmlp_edu.model.surrogates import SURROGATES, Surrogate
 
 BACKENDS = ("eager", "snntorch", "compiled")
 LOOPS = ("eager", "snntorch")  # hypothesis would compile each of its examples

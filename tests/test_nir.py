@@ -24,9 +24,9 @@ from variants import HEADS, PATCH_ENCODINGS, SKIPS, TOKEN_MIXINGS
 
 from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig, SpikingMLP, create_model, record
 from snnmlp_edu.mfi import calibrate, export_nir, fold_batch_norm, nir_graph
-from snnmlp_edu.mfi.folded import AxisLIF
+from snnmlp_edu.mfi.folding.layers import AxisLIF
 from snnmlp_edu.mfi.nir_graph import node_name
-from snnmlp_edu.recording import Traces
+from snnmlp_edu.model.recording import Traces
 
 
 def random_images(config: NetworkConfig, batch: int = 3) -> Tensor:

@@ -5,8 +5,14 @@ import torch
 from torch import nn
 
 from snnmlp_edu import InputError
-from snnmlp_edu.layout import Axis, features_along, spread_along, view_along
-from snnmlp_edu.normalisation import BatchNorm, LayerNorm, TemporalBatchNorm, ThresholdBatchNorm, make_norm
+from snnmlp_edu.model.layout import Axis, features_along, spread_along, view_along
+from snnmlp_edu.model.normalisation import (
+    BatchNorm,
+    LayerNorm,
+    TemporalBatchNorm,
+    ThresholdBatchNorm,
+    make_norm,
+)
 
 SHAPE = (3, 2, 4, 5, 6)  # T, B, H, W, C: all different, so that no axis can stand in for another
 AXES: dict[Axis, tuple[int, ...]] = {"channel": (4,), "width": (3,), "height": (2,), "token": (2, 3)}

@@ -16,7 +16,7 @@ from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data import CLASS_NAMES, Preprocessing, load_embedded
 from snnmlp_edu.data.pictures import fit_picture, read_picture, read_pictures
 from snnmlp_edu.errors import InputError
-from snnmlp_edu.network import SpikingMLP
+from snnmlp_edu.model.network import SpikingMLP
 from snnmlp_edu.prediction import predict
 
 

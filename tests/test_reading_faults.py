@@ -23,7 +23,7 @@ from image_sets import cifar_files, write_cifar, write_idx, write_image_folder
 from PIL import Image, ImageFile
 from test_cli import assert_wrong_usage, call
 
-from snnmlp_edu.arguments import parse_overrides
+from snnmlp_edu.cli.arguments import parse_overrides
 from snnmlp_edu.data import Preprocessing, check_finite, flip_and_shift, train_validation_split
 from snnmlp_edu.data import files as data_files
 from snnmlp_edu.data.datasets import format_idx

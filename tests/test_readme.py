@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from snnmlp_edu import count_parameters, load_checkpoint
-from snnmlp_edu.benchmark_report import load_report, markdown
+from snnmlp_edu.benchmark.report import load_report, markdown
 from snnmlp_edu.cli import app
 from snnmlp_edu.ledger import tables
 from snnmlp_edu.training import describe_accuracy, list_recipes

@@ -8,7 +8,7 @@ import torch
 
 from snnmlp_edu import InputError, NetworkConfig, SpikingMLP, lif_trace, record
 from snnmlp_edu.cost import count_operations
-from snnmlp_edu.holding import holding
+from snnmlp_edu.model.holding import holding
 from snnmlp_edu.receptive_fields import input_gradients
 
 

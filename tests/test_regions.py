@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from variants import SKIPS
 
 from snnmlp_edu import NetworkConfig, SpikingMLP
-from snnmlp_edu.regions import checkpoint_activations, compile_blocks
+from snnmlp_edu.model.regions import checkpoint_activations, compile_blocks
 
 
 def step(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor], int]:

@@ -10,7 +10,7 @@ from reference import ANTIDERIVATIVES, SLOPES
 
 from snnmlp_edu import InputError
 from snnmlp_edu.config import SurrogateName
-from snnmlp_edu.surrogates import SURROGATES, spike, surrogate_derivative
+from snnmlp_edu.model.surrogates import SURROGATES, spike, surrogate_derivative
 
 NAMES = get_args(SurrogateName)
 # Where a derivative jumps or has a corner, a finite difference across it says nothing.

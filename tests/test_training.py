@@ -25,7 +25,7 @@ from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data import CLASS_NAMES, LabelledImages, Preprocessing, load_embedded, train_validation_split
 from snnmlp_edu.data.picture_sets import MemoryPictures
 from snnmlp_edu.errors import InputError
-from snnmlp_edu.network import SpikingMLP
+from snnmlp_edu.model.network import SpikingMLP
 from snnmlp_edu.registry import create_model, get_config
 from snnmlp_edu.training import Recipe, evaluate, evaluate_embedded, fit, list_recipes, load_recipe
 from snnmlp_edu.training.batches import TrainingData

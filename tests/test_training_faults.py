@@ -14,8 +14,8 @@ from snnmlp_edu.checkpoints import load_checkpoint, read_tensors
 from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data import load_embedded, train_validation_split
 from snnmlp_edu.errors import InputError
-from snnmlp_edu.network import SpikingMLP
-from snnmlp_edu.recording import record
+from snnmlp_edu.model.network import SpikingMLP
+from snnmlp_edu.model.recording import record
 from snnmlp_edu.training import Recipe, fit, loop
 from snnmlp_edu.training.diagnosis import firing_warning, first_broken_layer
 from snnmlp_edu.training.state import TrainingState

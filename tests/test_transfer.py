@@ -15,7 +15,7 @@ from snnmlp_edu.checkpoints import load_checkpoint, save_checkpoint
 from snnmlp_edu.config import NetworkConfig, NeuronConfig
 from snnmlp_edu.data import CLASS_NAMES, Preprocessing
 from snnmlp_edu.errors import InputError
-from snnmlp_edu.network import SpikingMLP
+from snnmlp_edu.model.network import SpikingMLP
 from snnmlp_edu.registry import create_model
 from snnmlp_edu.training import Recipe, fit, load_recipe
 from snnmlp_edu.transfer import Transfer, transfer_weights

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from snnmlp_edu import LIF, NetworkConfig, record
-from snnmlp_edu.network import SpikingNetwork
-from snnmlp_edu.normalisation import BatchNorm, LayerNorm, TemporalBatchNorm
-from snnmlp_edu.patches import ConvNorm
-from snnmlp_edu.synapses import Synapse
+from snnmlp_edu.model.network import SpikingNetwork
+from snnmlp_edu.model.normalisation import BatchNorm, LayerNorm, TemporalBatchNorm
+from snnmlp_edu.model.patches import ConvNorm
+from snnmlp_edu.model.synapses import Synapse
 
 NORMS = (BatchNorm, LayerNorm, nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
 

@@ -13,7 +13,7 @@ from snnmlp_edu.config import (
     SurrogateName,
     TokenMixingName,
 )
-from snnmlp_edu.mixing import BLOCKS
+from snnmlp_edu.model.mixing import BLOCKS
 
 SKIPS: tuple[str, ...] = get_args(Skip)
 SPIKING_SKIPS = tuple(name for name in SKIPS if BLOCKS[name].wiring.puts_out_spikes)

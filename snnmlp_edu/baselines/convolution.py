@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from ..config import NetworkConfig
 from ..errors import InputError
-from ..normalisation import make_norm
-from ..patches import ConvNorm
+from ..model.normalisation import make_norm
+from ..model.patches import ConvNorm
 
 # What says how tokens are mixed, embedded and read out in a spiking MLP says nothing about a convolution:
 # every other field must stay as the preset has it.

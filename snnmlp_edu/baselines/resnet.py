@@ -23,9 +23,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..config import NetworkConfig
-from ..network import Head, SpikingNetwork
-from ..neurons import make_activation
-from ..patches import Stem
+from ..model.network import Head, SpikingNetwork
+from ..model.neurons import make_activation
+from ..model.patches import Stem
 from .convolution import SpikePool, make_convolution, refuse_fields_of_a_mixer
 
 RESNET34 = NetworkConfig(

@@ -23,10 +23,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..config import NetworkConfig
-from ..network import Head, SpikingNetwork
-from ..neurons import make_activation
-from ..patches import Stem
-from ..synapses import make_synapse
+from ..model.network import Head, SpikingNetwork
+from ..model.neurons import make_activation
+from ..model.patches import Stem
+from ..model.synapses import make_synapse
 from .convolution import SpikePool, make_convolution, refuse_fields_of_a_mixer
 
 VGG16 = NetworkConfig(

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..holding import in_this_thread
 from ..inputs import check_network_input
-from ..mfi.event_layers import EventMap
-from ..mfi.execute import Faster
+from ..mfi.events.execute import Faster
+from ..mfi.events.layers import EventMap
 from ..mfi.known import refuse_unknown
-from ..mixing import MixerBlock, wiring_of
-from ..network import SpikingNetwork
-from ..recording import uncompiled
+from ..model.holding import in_this_thread
+from ..model.mixing import MixerBlock, wiring_of
+from ..model.network import SpikingNetwork
+from ..model.recording import uncompiled
 from .results import Cost
 from .tally import KNOWN, Tally
 
@@ -117,7 +117,7 @@ def _checked(model: nn.Module, images: Tensor) -> SpikingNetwork:
         if wiring_of(block) is None:
             raise InputError(
                 f"{block.__name__} does not state how many additions its shortcut makes; give the class"
-                " `wiring = Wiring(...)` (snnmlp_edu.mixing)"
+                " `wiring = Wiring(...)` (snnmlp_edu.model.mixing)"
             )
     refuse_unknown(network, KNOWN | blocks, "count_operations", "snnmlp_edu/cost/tally.py")
     for path, tensor in network.state_dict().items():

@@ -12,7 +12,9 @@ from ..baselines.convolution import SpikePool
 from ..baselines.resnet import FiringStem, ResidualBlock, ResidualStage, SpikingResNet
 from ..baselines.vgg import ConvolutionStage, FullyConnectedStage, SpikingVGG
 from ..errors import InputError
-from ..mfi.folded import ChannelAffine, FoldedFigureHead, FoldedHead, SelectedAffine, SteppedLinear
+from ..mfi.auditing.origins import is_binary
+from ..mfi.folding.layers import ChannelAffine, FoldedFigureHead, FoldedHead, SelectedAffine, SteppedLinear
+from ..mfi.folding.rules import NotFolded, outcomes
 from ..mfi.known import (
     AFFINE,
     CONTAINERS,
@@ -23,14 +25,12 @@ from ..mfi.known import (
     STATISTICS,
     lets_only_spikes_through,
 )
-from ..mfi.origins import is_binary
-from ..mfi.rules import NotFolded, outcomes
-from ..mixing import MixerBlock, NormalisedSpikeSkipBlock, wiring_of
-from ..network import Head, SpikingNetwork, parts_of
-from ..neurons import LIF
-from ..normalisation import BatchNorm, LayerNorm
-from ..patches import ConvNorm, SpikingPatchEncoding
-from ..synapses import AxisLinear
+from ..model.mixing import MixerBlock, NormalisedSpikeSkipBlock, wiring_of
+from ..model.network import Head, SpikingNetwork, parts_of
+from ..model.neurons import LIF
+from ..model.normalisation import BatchNorm, LayerNorm
+from ..model.patches import ConvNorm, SpikingPatchEncoding
+from ..model.synapses import AxisLinear
 from .fan_out import Reached, reached
 from .results import Cost, LayerCost, Operations
 
@@ -181,7 +181,7 @@ class Tally:
         if path not in self.parts:
             raise InputError(
                 f"{path} is a map in no part that count_operations knows; extend parts_of in"
-                " snnmlp_edu/network.py"
+                " snnmlp_edu/model/network.py"
             )
         return self.parts[path]
 

@@ -17,7 +17,7 @@ from ..data.datasets import LabelledImages
 from ..data.embedded import CLASS_NAMES
 from ..errors import InputError
 from ..mfi import audit, fold_batch_norm
-from ..mfi.report import without_numbers
+from ..mfi.auditing.report import without_numbers
 from ..precision import single_precision
 from ..training.evaluation import BATCH_SIZE, evaluate, evaluate_embedded
 from ..training.fitting import make_network

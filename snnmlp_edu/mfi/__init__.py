@@ -5,15 +5,15 @@ Names are imported from here: `from snnmlp_edu.mfi import fold_batch_norm`.
 
 from __future__ import annotations
 
-from .audit import audit
+from .auditing.audit import audit
+from .auditing.report import AuditedOperation, AuditReport
 from .calibration import calibrate
-from .crossover import Timing, crossover
-from .execute import Choice, event_driven
-from .fold import NotFoldableError, fold_batch_norm
+from .events.crossover import Timing, crossover
+from .events.execute import Choice, event_driven
+from .folding.fold import NotFoldableError, fold_batch_norm
+from .folding.rules import NotFolded
 from .loading import Loaded, load_or_calibrate
 from .nir import export_nir
-from .report import AuditedOperation, AuditReport
-from .rules import NotFolded
 
 __all__ = [
     "AuditReport",

@@ -21,10 +21,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InputError
 from ..inputs import check_network_input
-from ..network import Head
-from ..neurons import LIF
-from ..normalisation import BatchNorm, LayerNorm, TemporalBatchNorm
-from ..patches import SpikingPatchEncoding
+from ..model.network import Head
+from ..model.neurons import LIF
+from ..model.normalisation import BatchNorm, LayerNorm, TemporalBatchNorm
+from ..model.patches import SpikingPatchEncoding
 from .known import CONTAINERS, MAPS, NEURONS, NORMALISATIONS, STATISTICS, WIRINGS
 
 LOWEST_RATE, HIGHEST_RATE = 0.05, 0.5  # what counts as firing where no rate is asked for

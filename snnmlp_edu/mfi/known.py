@@ -11,7 +11,7 @@ from collections.abc import Collection
 from torch import nn
 
 from ..errors import InputError
-from ..mixing import (
+from ..model.mixing import (
     AxialMixing,
     ChannelMixing,
     FullMixing,
@@ -25,12 +25,19 @@ from ..mixing import (
     TokenMixing,
     wiring_of,
 )
-from ..network import Head, SpikingMLP, SpikingNetwork, Stage
-from ..neurons import LIF
-from ..normalisation import BatchNorm, LayerNorm, TemporalBatchNorm, ThresholdBatchNorm
-from ..patches import ConvNorm, ConvPatchEmbedding, SpikingPatchEncoding, Stem
-from ..synapses import AxisLinear, Synapse
-from .folded import AxisLIF, ChannelAffine, FoldedFigureHead, FoldedHead, SelectedAffine, SteppedLinear
+from ..model.network import Head, SpikingMLP, SpikingNetwork, Stage
+from ..model.neurons import LIF
+from ..model.normalisation import BatchNorm, LayerNorm, TemporalBatchNorm, ThresholdBatchNorm
+from ..model.patches import ConvNorm, ConvPatchEmbedding, SpikingPatchEncoding, Stem
+from ..model.synapses import AxisLinear, Synapse
+from .folding.layers import (
+    AxisLIF,
+    ChannelAffine,
+    FoldedFigureHead,
+    FoldedHead,
+    SelectedAffine,
+    SteppedLinear,
+)
 
 Kinds = frozenset[type[nn.Module]]
 

@@ -33,7 +33,7 @@ from torch.nn import functional
 
 from ..data.files import write_atomically
 from ..errors import InputError
-from ..mixing import (
+from ..model.mixing import (
     AxialMixing,
     FullMixing,
     MembraneSkipBlock,
@@ -44,12 +44,12 @@ from ..mixing import (
     SpikeSkipBlock,
     TokenMixing,
 )
-from ..network import Head, SpikingMLP
-from ..neurons import LIF
-from ..normalisation import BatchNorm, LayerNorm
-from ..patches import ConvPatchEmbedding, SpikingPatchEncoding, Stem
-from ..synapses import AxisLinear
-from .folded import AxisLIF, FoldedFigureHead, FoldedHead, SteppedLinear
+from ..model.network import Head, SpikingMLP
+from ..model.neurons import LIF
+from ..model.normalisation import BatchNorm, LayerNorm
+from ..model.patches import ConvPatchEmbedding, SpikingPatchEncoding, Stem
+from ..model.synapses import AxisLinear
+from .folding.layers import AxisLIF, FoldedFigureHead, FoldedHead, SteppedLinear
 from .known import AFFINE, CONTAINERS, FOLDED_HEADS, WIRINGS
 from .nir_graph import STEP, GraphBuilder, Signal, nir_package
 

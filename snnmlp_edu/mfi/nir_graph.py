@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..neurons import LIF
+from ..model.neurons import LIF
 
 STEP = 1e-4  # seconds; the step that snnTorch's importer assumes
 MOST_WEIGHTS = 2**24  # of all unrolled maps together: 64 MiB in single precision

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..inputs import check_finite
-from ..recording import record
+from ..model.recording import record
 from .fields import Fields, Position, choose_units, neuron_layer
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..config import nearest
 from ..errors import InputError
-from ..neurons import LIF
+from ..model.neurons import LIF
 
 Position = tuple[int, int]
 

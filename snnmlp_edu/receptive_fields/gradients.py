@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..holding import in_this_thread
 from ..inputs import check_finite
-from ..neurons import LIF, plain_steps
-from ..recording import evaluating, uncompiled
+from ..model.holding import in_this_thread
+from ..model.neurons import LIF, plain_steps
+from ..model.recording import evaluating, uncompiled
 from .fields import Fields, Position, choose_units, neuron_layer
 
 Quantity = Literal["membrane", "spikes"]

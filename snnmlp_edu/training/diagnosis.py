@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..holding import in_this_thread
+from ..model.holding import in_this_thread
 from .processes import any_process, every_process
 
 SILENT, RESTLESS = 0.001, 0.9

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..checkpoints import CHECKPOINT, save_checkpoint
 from ..data.files import write_atomically
-from ..network import SpikingNetwork
-from ..recording import record
+from ..model.network import SpikingNetwork
+from ..model.recording import record
 from .batches import TrainingData
 from .diagnosis import firing_warning
 from .processes import on_first, rank

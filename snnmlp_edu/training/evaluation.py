@@ -18,7 +18,7 @@ from ..data.transforms import Preprocessing
 from ..data.workers import naming_lost_workers
 from ..errors import InputError
 from ..inputs import check_labels, check_pixels
-from ..recording import evaluating
+from ..model.recording import evaluating
 
 BATCH_SIZE = 200
 

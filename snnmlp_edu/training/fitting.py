@@ -20,7 +20,7 @@ from ..data.imagenet import same_classes
 from ..data.sources import ImageSource
 from ..data.workers import naming_lost_workers
 from ..errors import InputError, Preempted
-from ..network import SpikingNetwork
+from ..model.network import SpikingNetwork
 from ..plots import plot_learning_curves
 from ..precision import single_precision
 from ..registry import build_model, create_model

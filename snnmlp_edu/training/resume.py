@@ -19,7 +19,7 @@ from ..checkpoints import CHECKPOINT, read_tensors, write_tensors
 from ..config import NetworkConfig
 from ..data.files import write_atomically
 from ..errors import InputError
-from ..network import SpikingNetwork
+from ..model.network import SpikingNetwork
 from ..registry import build_model
 from .recipe import Recipe, load_recipe
 

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..network import SpikingNetwork
+from ..model.network import SpikingNetwork
 from .losses import StepLoss, make_loss
 from .processes import every_process, world_size
 from .schedule import TrainingSchedule, make_learning_rate_schedule, make_optimizer

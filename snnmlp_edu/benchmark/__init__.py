@@ -1,0 +1,1 @@
+"""Neurons and networks timed beside their ReLU twins and peers."""

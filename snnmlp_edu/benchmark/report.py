@@ -1,0 +1,85 @@
+"""What the benchmark measured, as plain values, as a table and as Markdown."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import InputError
+from .races import Measurement, Sweep
+
+
+def report(
+    measurements: Iterable[Measurement], sweeps: Iterable[Sweep], memory: dict[str, float]
+) -> dict[str, Any]:
+    """Plain values: the machine, for each task the ratios and then milliseconds, and memory in MiB."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {
+        "machine": {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__},
+        "tasks": [{"task": m.task, "times_ours": m.ratios, "ms": m.milliseconds} for m in measurements],
+        "memory_of_a_training_step_MiB": memory,
+        "sweeps": [
+            {
+                "task": sweep.task,
+                "variable": sweep.variable,
+                "values": list(sweep.values),
+                "ms": {
+                    name: [m.milliseconds[name] for m in sweep.measurements]
+                    for name in sweep.measurements[0].milliseconds
+                },
+            }
+            for sweep in sweeps
+        ],
+    }
+
+
+def load_report(path: Path) -> dict[str, Any]:
+    """A report that `snnmlp bench --json` printed into a file.
+
+    Raises:
+        InputError: there is no such file, or it holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {key: found[key] for key in ("machine", "tasks", "memory_of_a_training_step_MiB", "sweeps")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} holds no benchmark ({type(error).__name__}: {error});"
+            f" make one: snnmlp bench --json > {path}"
+        ) from error
+
+
+def rows(measured: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Task, contestant, its measure as a multiple of ours, and the measure with its unit."""
+    for task in measured["tasks"]:
+        for name, milliseconds in task["ms"].items():
+            yield task["task"], name, f"{task['times_ours'].get(name, 1):.2f}", f"{milliseconds:.2f} ms"
+    memory = measured["memory_of_a_training_step_MiB"]
+    for name, mebibytes in memory.items():
+        ratio = mebibytes / memory["ours"]
+        yield "peak memory of a training step", name, f"{ratio:.2f}", f"{mebibytes:.0f} MiB"
+
+
+def markdown(measured: dict[str, Any]) -> str:
+    """The ratios as a Markdown table: one line a task, one column a contestant."""
+    tasks: dict[str, dict[str, str]] = {}
+    for task, name, ratio, _ in rows(measured):
+        tasks.setdefault(task, {})[name] = ratio
+    names = list(dict.fromkeys(name for row in tasks.values() for name in row if name != "ours"))
+    lines = [
+        f"| time or memory as a multiple of ours | {' | '.join(names)} |",
+        "|---|" + "---:|" * len(names),
+    ]
+    for task, ratios in tasks.items():
+        lines.append(f"| {task} | {' | '.join(ratios.get(name, '') for name in names)} |")
+    machine = measured["machine"]
+    lines += [
+        "",
+        f"{machine['threads']} threads, {machine['device']}, torch {machine['torch'].split('+')[0]}.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,158 @@
+"""The commands `snnmlp ledger ...`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Column
+from rich.table import Table as Shown
+
+from .. import ledger
+from ..errors import InputError, Preempted
+from ..ledger import tables, verification
+from ..ledger.store import OUTPUT
+from ..printing import plain_console, print_json, printable
+from .arguments import Json, parse_overrides, refuse_options
+
+ledger_app = typer.Typer(help="Plans of runs, their records, and what they say of the paper's claims.")
+
+PlanName = Annotated[str, typer.Argument(metavar="PLAN", help="Name of a plan, or path of a .yaml file.")]
+Results = Annotated[
+    Path | None, typer.Option(help="Folder of the records; by default the package's data/results.")
+]
+
+
+@ledger_app.command(epilog="Example: snnmlp ledger run fashion_mnist_full data_dir=fashion")
+def run(
+    plan: PlanName,
+    variant: Annotated[str | None, typer.Option(help="Run this variant alone.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Run this seed alone.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Train one recorded run anew, and compare; exit 1 if it differs.")
+    ] = False,
+    results: Results = None,
+    output: Annotated[Path, typer.Option(help="Folder in which each run gets its own folder.")] = OUTPUT,
+    progress: Annotated[bool, typer.Option("--progress", help="Show each epoch.")] = False,
+    places: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Where the data are, such as data_dir=PATH."),
+    ] = None,
+) -> None:
+    """Train what is missing of a plan, and add a record after each run; a run that was cut goes on."""
+    from ..ledger.repeating import run_again  # these need the extra [train], and seconds to import
+    from ..ledger.running import run_plan
+
+    given = parse_overrides(places or [])
+    refuse_options(given, run_plan)
+    if again:
+        if variant is None or seed is None:
+            raise InputError("--again takes one run; name it by --variant and --seed")
+        found = run_again(plan, variant, seed, results=results, progress=progress, **given)
+        print(found)
+        raise typer.Exit(0 if found.agrees else 1)
+    where: dict[str, Any] = {"results": results, "output": output, "progress": progress}
+    try:
+        new = sum(1 for _ in run_plan(plan, variant=variant, seed=seed, **where, **given))
+    except Preempted as stop:
+        options = {"--variant": variant, "--seed": seed, "--results": results}
+        options |= {"--output": output if output != OUTPUT else None}
+        words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+        words += ["--progress"] if progress else []
+        command = shlex.join(["snnmlp", "ledger", "run", plan, *words, *(places or [])])
+        print(printable(f"stopped, and what was recorded is kept; resume with: {command}"))
+        raise typer.Exit(stop.exit_code) from stop
+    print(f"{new} new records")
+
+
+@ledger_app.command(epilog="Example: snnmlp ledger table skip")
+def table(
+    plan: Annotated[
+        str | None, typer.Argument(metavar="[PLAN]", help="Name or .yaml file of one plan; else all.")
+    ] = None,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown: the plan's table, or the README's.")
+    ] = False,
+    into: Annotated[
+        Path | None, typer.Option(help="With --markdown: put the README's table into this file.")
+    ] = None,
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """Print accuracy, cost and verdict of every variant, with the spread over the seeds."""
+    if into is not None:
+        if plan is not None or as_json:
+            raise InputError("--into takes the README's table; leave out PLAN and --json")
+        tables.write_into(into, tables.headline_markdown(results))
+        print(printable(f"{into}: the table is as the records have it"))
+        return
+    if as_markdown and plan is None:
+        print(tables.headline_markdown(results))
+        return
+    found = [tables.table(name, results) for name in ([plan] if plan else ledger.list_plans())]
+    if as_json:
+        print_json([each.to_dict() for each in found])
+        return
+    for each in found:
+        title = f"{each.plan.name}: {each.plan.question} {str(each.progress).capitalize()}."
+        parts = [part for part in (each.accuracy(), each.cost(), each.at_steps()) if part[1]]
+        if as_markdown:
+            print("\n\n".join([title, *(tables.markdown(*part) for part in parts), tables.LEGEND]))
+            continue
+        print(title)
+        for part in parts:
+            _show(*part)
+        print(f"{tables.LEGEND}\n" if parts else "")
+
+
+@ledger_app.command(epilog="Example: snnmlp ledger claims --json")
+def claims(as_json: Json = False, results: Results = None) -> None:
+    """Print every claim of the paper with its verdict, and what it rests on."""
+    found = ledger.claims(results=results)
+    if as_json:
+        print_json([claim.to_dict() for claim in found])
+        return
+    rows = [(claim.claim, claim.value, claim.verdict, claim.grounds) for claim in found]
+    _show(("claim", "paper", "verdict", "because"), rows, leading=1)
+    counts = ledger.verdict_counts(results=results)
+    print(", ".join(f"{verdict}: {count}" for verdict, count in counts.items()))
+
+
+@ledger_app.command(epilog="Example: snnmlp ledger verify --data-dir fashion")
+def verify(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Shipped networks; all of them where none is named."),
+    ] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(help="Where the full test set is, for networks that were trained on it.")
+    ] = None,
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """Test every shipped network again and compare with its record, to the image; exit 1 if one differs."""
+    found = verification.verify(results, data_dir, names)
+    if as_json:
+        print_json([asdict(each) for each in found])
+    else:
+        for each in found:
+            print(f"{'agrees ' if each.agrees else 'DIFFERS'} {each.name}: {each.remark}")
+    if not all(each.agrees for each in found):
+        raise typer.Exit(1)
+
+
+_WORDS = ("paper", "verdict", "because")
+
+
+def _show(columns: Sequence[str], rows: Sequence[Sequence[str]], leading: int = 0) -> None:
+    first, *others = columns
+    numbers = (Column(name, justify="left" if name in _WORDS else "right") for name in others)
+    shown = Shown(first, *numbers, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), leading=leading)
+    for row in rows:
+        shown.add_row(*row)
+    plain_console().print(shown)

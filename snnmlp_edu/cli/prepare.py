@@ -1,0 +1,109 @@
+"""The commands `snnmlp data prepare ...`: what it takes to get a data set into place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..data import downloading, imagenet
+from ..data.shard_writing import PER_SHARD, write_shards
+from ..data.sources import open_source
+from ..errors import InputError
+from ..printing import printable
+
+prepare_app = typer.Typer(
+    help="Bring a data set into place: download it, unpack ImageNet, or write shards. A second call finds"
+    " what is done.",
+    no_args_is_help=True,
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="PATH", help="Folder to put it into; made if needed.")]
+
+
+def _add_download(name: str, wanted: downloading.Download) -> None:
+    title = name.replace("_", "-")
+
+    def command(
+        place: Folder,
+        mirror: Annotated[str | None, typer.Option(help="Address of another copy of the files.")] = None,
+    ) -> None:
+        source = wanted if mirror is None else wanted.at(mirror)
+        files = downloading.download(name, place, source)
+        for file in files:
+            print(printable(file))
+        print(
+            printable(f"train with: snnmlp train --recipe RECIPE dataset={wanted.dataset} data_dir={place}")
+        )
+
+    command.__doc__ = f"Download {title}. Source: {wanted.source}."
+    prepare_app.command(name, epilog=f"Example: snnmlp data prepare {name} data/{name}")(command)
+
+
+for _name, _wanted in downloading.DOWNLOADS.items():
+    _add_download(_name, _wanted)
+
+
+@prepare_app.command(
+    "imagenet",
+    epilog="Example: snnmlp data prepare imagenet data/imagenet --train ILSVRC2012_img_train.tar"
+    " --val ILSVRC2012_img_val.tar --devkit ILSVRC2012_devkit_t12.tar.gz",
+)
+def prepare_imagenet(
+    place: Folder,
+    train: Annotated[Path | None, typer.Option(help="ILSVRC2012_img_train.tar.")] = None,
+    val: Annotated[Path | None, typer.Option(help="ILSVRC2012_img_val.tar.")] = None,
+    devkit: Annotated[
+        Path | None, typer.Option(help="ILSVRC2012_devkit_t12.tar.gz, which has the labels of val.")
+    ] = None,
+    synsets: Annotated[
+        Path | None,
+        typer.Option(help="In its place: a text file with the synset of each val image, in their order."),
+    ] = None,
+) -> None:
+    """Unpack the archives of ImageNet-1K (https://image-net.org) into train/ and val/ with class folders.
+
+    Give one archive or both. Each is compared with its published checksum; a
+    folder gets its name when all of it is there.
+    """
+    if train is None and val is None:
+        raise InputError("there is nothing to unpack; give --train ARCHIVE, or --val ARCHIVE, or both")
+    if val is not None and (devkit is None) == (synsets is None):
+        raise InputError("the images in --val have no labels of their own; give --devkit or --synsets")
+    if val is not None:
+        labels = imagenet.read_synsets(synsets) if synsets else imagenet.read_devkit(_given(devkit), place)
+        print(printable(imagenet.prepare_val(val, place, labels)))
+    if train is not None:
+        print(printable(imagenet.prepare_train(train, place)))
+    print(printable(f"train with: snnmlp train --recipe imagenet_released data_dir={place}"))
+
+
+@prepare_app.command("shards", epilog="Example: snnmlp data prepare shards data/shards --from data/imagenet")
+def prepare_shards(
+    place: Folder,
+    photos: Annotated[
+        Path, typer.Option("--from", help="Folder with train/ and val/ of class folders.", show_default=False)
+    ],
+    per_shard: Annotated[int, typer.Option(help="Images in a shard.")] = PER_SHARD,
+    skip_corrupt: Annotated[
+        bool, typer.Option("--skip-corrupt", help="Leave out image files that cannot be read; list them.")
+    ] = False,
+) -> None:
+    """Write an image folder as WebDataset shards: few large files, for file systems that like those.
+
+    The images are shuffled, so that every shard shows all classes, and copied
+    as they are.
+    """
+    source = open_source("image_folder", photos, skip_corrupt=skip_corrupt)
+    assert source.files is not None
+    for line in source.files.check(announce=True):
+        print(printable(f"left out: {line}"))
+    shards = write_shards(source.files, place, per_shard, announce=True)
+    print(printable(f"{len(shards)} shards in {place}"))
+    print(printable(f"train with: snnmlp train --recipe RECIPE dataset=webdataset data_dir={place}"))
+
+
+def _given(path: Path | None) -> Path:
+    assert path is not None
+    return path

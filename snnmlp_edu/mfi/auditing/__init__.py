@@ -1,0 +1,1 @@
+"""The audit: every operation of a run, watched and judged."""

@@ -1,0 +1,1 @@
+"""Event-driven runs: only the spikes that occurred are visited."""

@@ -1,0 +1,189 @@
+r"""Run a folded network on its events alone.
+
+Every linear map and convolution behind the stem gives way to one that finds which spikes occurred and adds
+the weight rows that they stand for: no product is formed, and the time it takes follows the number of
+spikes, not the size of the map.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError
+from ...model.patches import Stem
+from ...model.synapses import Synapse
+from ...timing import wait_for_devices
+from ..folding.fold import NORMS
+from .forms import FOLDED, EventSynapse, event_form
+from .integer import to_integers
+from .layers import EventMap
+from .tables import is_watched
+
+Mode = Literal["events", "auto", "dense"]
+Weights = Literal["float", "int8"]
+
+# A map runs on events where that was faster by at least this much, since no timing is exact.
+MARGIN = 0.9
+REPETITIONS = 5
+
+
+class Choice(NamedTuple):
+    """How a map runs, and why: the firing rate that it met, and what both ways took, in milliseconds."""
+
+    mode: str
+    rate: float
+    events_ms: float
+    dense_ms: float
+
+
+def event_driven(
+    folded: nn.Module, mode: Mode = "events", images: Tensor | None = None, weights: Weights = "float"
+) -> Any:
+    r"""A network that computes the same from spike events, by gathering and adding weight rows.
+
+    .. math::
+        y_q = b_q + \sum_{p:\, s_p = 1} W'_{qp}
+
+    Module paths stay, so that `record` names the same neurons, and so do the neurons themselves. The stem
+    stays dense: it takes pixels. The result holds, by path of each map that runs on events:
+
+    - `synaptic_operations`, a dict: how many weights its last run added, all steps and images together,
+      counted from the rows that it gathered: for each spike as many as it has targets, at the border of a
+      convolution fewer. Biases are not among them.
+    - `choices`, a dict (mode `auto`): which way each map took, the firing rate that it met, and the times.
+    - `scales`, a dict (weights `int8`): what one unit of a group of membranes stands for, by path
+      (`snnmlp_edu.mfi.events.integer`); that of `head` is the unit of the logits, which are whole numbers.
+
+    Args:
+        folded: what `fold_batch_norm` returned; it stays as it is.
+        mode: `events` for all maps; `dense` for none; `auto` times both for each map, on the first images
+            that it runs or on those given here, and keeps the faster.
+        images: for `auto`, what to decide on, as the network takes them.
+        weights: `float` as folded; `int8` for weights of 8 bits, and currents, membranes and logits in exact
+            whole numbers.
+
+    Raises:
+        InputError: the network is not folded, is in training mode, has no spikes or runs on events already;
+            or, when it runs, a map meets a value that is neither 0 nor 1.
+
+    >>> from snnmlp_edu import load_pretrained
+    >>> from snnmlp_edu.mfi import fold_batch_norm
+    >>> folded = fold_batch_norm(load_pretrained("mlp_spe_nano"))
+    >>> images = torch.rand(2, 1, 32, 32)
+    >>> fast = event_driven(folded)
+    >>> torch.allclose(fast(images), folded(images), atol=1e-3)
+    True
+    >>> sum(fast.synaptic_operations.values()) > 0
+    True
+    """
+    for name, value, choices in (("mode", mode, Mode), ("weights", weights, Weights)):
+        if value not in get_args(choices):
+            raise InputError(f"{name} is {value!r}; choose one of {', '.join(get_args(choices))}")
+    if weights == "int8" and mode != "events":
+        raise InputError(f"weights='int8' run on events alone; use mode='events' with them, not {mode!r}")
+    _check(folded)
+    network: Any = copy.deepcopy(folded)
+    network.synaptic_operations, network.choices = {}, {}
+    for path, dense in _maps(network) if mode != "dense" else ():
+        events = event_form(dense, path, network.synaptic_operations)
+        network.set_submodule(path, events if mode == "events" else Faster(dense, events, network.choices))
+    if weights == "int8":
+        network.scales = to_integers(network)
+    if mode == "auto" and images is not None:
+        with torch.no_grad():
+            network(images)
+    return network
+
+
+class Faster(Synapse):
+    """Two forms of one map, or of a synapse; the first run times both, and the slower goes."""
+
+    def __init__(self, dense: nn.Module, events: EventMap | EventSynapse, choices: dict[str, Choice]) -> None:
+        nn.Module.__init__(self)
+        self.dense: Any = dense
+        self.events: Any = events
+        self.choices = choices
+        self.eval()
+
+    def forward(self, *spikes: Tensor) -> Tensor:
+        """The current, from the form that is faster for such spikes."""
+        return self._run("forward", spikes)
+
+    def fire(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """Spikes of the neuron behind a synapse, likewise."""
+        return self._run("fire", spikes, neuron, shortcut=shortcut)
+
+    def fire_and_keep(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        """Spikes of the neuron behind a synapse and its current, likewise."""
+        return self._run("fire_and_keep", spikes, neuron, shortcut=shortcut)
+
+    def _run(self, method: str, spikes: tuple[Tensor, ...], *neuron: nn.Module, **more: Any) -> Any:
+        def run(form: nn.Module) -> Any:
+            return (form if method == "forward" else getattr(form, method))(*neuron, *spikes, **more)
+
+        dense, events = self.dense, self.events  # another thread may choose meanwhile
+        if dense is not None and events is not None and not is_watched():
+            events_ms, dense_ms = fastest_ms(lambda: run(events)), fastest_ms(lambda: run(dense))
+            rate = sum(float(part.mean()) for part in spikes) / len(spikes)
+            map_ = events.linear if isinstance(events, EventSynapse) else events
+            if events_ms < MARGIN * dense_ms:
+                self.dense, dense, mode = None, None, "events"
+            else:
+                self.events, events, mode = None, None, "dense"
+                map_.operations.pop(map_.path, None)
+            self.choices[map_.path] = Choice(mode, rate, events_ms, dense_ms)
+        return run(events or dense)
+
+
+def fastest_ms(run: Callable[[], object], repetitions: int = REPETITIONS) -> float:
+    """Milliseconds that the fastest of some runs took, after one that nobody timed."""
+    run()
+    times = []
+    for _ in range(repetitions):
+        wait_for_devices()
+        start = time.perf_counter()
+        run()
+        wait_for_devices()
+        times.append(time.perf_counter() - start)
+    return 1e3 * min(times)
+
+
+def _maps(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The maps that take spikes: all but the stem's, by path."""
+    maps: list[tuple[str, nn.Module]] = []
+    beyond: list[str] = []  # what stands inside these is not looked at
+    for path, module in network.named_modules():
+        if any(path.startswith(f"{outer}.") for outer in beyond):
+            continue
+        if isinstance(module, Stem):
+            beyond.append(path)
+        elif isinstance(module, FOLDED):
+            beyond.append(path)
+            maps.append((path, module))
+    return maps
+
+
+def _check(network: nn.Module) -> None:
+    for path, module in network.named_modules():
+        where = path or type(network).__name__
+        if module.training:
+            raise InputError(f"{where} is in training mode; call eval() and fold_batch_norm first")
+        if isinstance(module, NORMS):
+            raise InputError(
+                f"{where} normalises real values, which events cannot carry: fold the network first, by"
+                " snnmlp_edu.mfi.fold_batch_norm"
+            )
+        if isinstance(module, EventMap | Faster):
+            raise InputError(f"{where} runs on events already; give the folded network that it was made from")
+        if isinstance(module, nn.ReLU):
+            raise InputError(f"{where} is a ReLU and sends no spikes; events need LIF neurons")
+    if not _maps(network):
+        raise InputError(
+            f"{type(network).__name__} has no linear map or convolution behind its stem to run on events"
+        )

@@ -1,0 +1,114 @@
+r"""The event-driven form of each layer of a folded network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError
+from ...model.firing import watched
+from ...model.neurons import LIF
+from ...model.synapses import AxisLinear, Synapse
+from ..folding.layers import SteppedLinear
+from .layers import EventConv2d, EventLinear, EventMap
+
+if TYPE_CHECKING:
+    from .one_pass import Fired
+
+
+class EventSynapse(Synapse):
+    """A folded synapse on events; it finds, adds and fires in one pass where a compiled loop may.
+
+    Where it may not (`runs_compiled`), where the neurons are of another kind than `LIF` or have a backend
+    by name, and where hooks watch, the map and the neurons run one after the other, with the same spikes.
+
+    Args:
+        linear: the event-driven map.
+    """
+
+    linear: EventLinear  # type: ignore[assignment]
+
+    def __init__(self, linear: EventLinear) -> None:
+        nn.Module.__init__(self)
+        self.linear = linear
+        self.norm = nn.Identity()
+
+    def fire(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """Spikes of the neuron behind, `neuron(self(*spikes) + shortcut)`."""
+        fired = self._fire(neuron, spikes, shortcut, keep=False)
+        return fired.spikes if fired else super().fire(neuron, *spikes, shortcut=shortcut)
+
+    def fire_and_keep(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        """Spikes of the neuron behind, and the current `self(*spikes) + shortcut` that they come from."""
+        fired = self._fire(neuron, spikes, shortcut, keep=True)
+        if fired is None or fired.current is None:
+            return super().fire_and_keep(neuron, *spikes, shortcut=shortcut)
+        return fired.spikes, fired.current
+
+    def _fire(
+        self, neuron: nn.Module, spikes: tuple[Tensor, ...], shortcut: Tensor | None, keep: bool
+    ) -> Fired | None:
+        if type(neuron) is not LIF or watched(self, self.linear, neuron):
+            return None
+        usual = neuron.config.input_gain == 1 and neuron.config.backend == "auto"
+        return self.linear.fire(neuron.config, spikes, shortcut, keep) if usual else None
+
+
+FOLDED = (Synapse, SteppedLinear, AxisLinear, nn.Linear, nn.Conv2d)
+
+
+def event_form(layer: nn.Module, path: str, operations: dict[str, int]) -> EventMap | EventSynapse:
+    """The event-driven form of a folded layer, one of `FOLDED`.
+
+    Args:
+        layer: the layer.
+        path: what it is called in errors and in `operations`; the map of a synapse is `linear` below it.
+        operations: where it writes how many weights it added.
+
+    Raises:
+        InputError: its exact class is none of `FOLDED`, or its synapse normalises.
+    """
+    if type(layer) is Synapse:
+        if type(layer.norm) is not nn.Identity:
+            raise InputError(
+                f"{path}.norm is a {type(layer.norm).__name__}; events need a folded synapse, without one"
+            )
+        linear = event_form(layer.linear, f"{path}.linear", operations)
+        if not isinstance(linear, EventLinear):
+            raise _without_events(f"{path}.linear", layer.linear)
+        return EventSynapse(linear).eval()
+    form = _event_map(path, layer).eval()
+    form.path, form.operations = path, operations
+    return form
+
+
+def _event_map(path: str, layer: nn.Module) -> EventMap:
+    if type(layer) not in FOLDED:
+        raise _without_events(path, layer)
+    match layer:
+        case SteppedLinear():
+            weights = [step.get_parameter("weight") for step in layer.steps]
+            biases = [step.get_parameter("bias") for step in layer.steps]
+            return EventLinear(layer.axis, torch.stack((*weights,)), torch.stack((*biases,)))
+        case nn.Conv2d():
+            return EventConv2d(layer)
+        case AxisLinear():
+            return EventLinear(layer.axis, layer.weight.unsqueeze(0), _bias(layer).unsqueeze(0))
+        case nn.Linear():
+            return EventLinear("channel", layer.weight.unsqueeze(0), _bias(layer).unsqueeze(0))
+        case _:
+            raise _without_events(path, layer)
+
+
+def _bias(layer: nn.Linear) -> Tensor:
+    bias = layer.bias
+    return bias if isinstance(bias, Tensor) else layer.weight.new_zeros(layer.out_features)
+
+
+def _without_events(path: str, layer: nn.Module) -> InputError:
+    return InputError(
+        f"{path or 'the network'} is a {type(layer).__name__}, which has no event-driven form; extend"
+        " snnmlp_edu/mfi/events/forms.py"
+    )

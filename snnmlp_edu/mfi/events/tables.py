@@ -1,0 +1,151 @@
+r"""Events: which spikes occurred, and the sum of the weight rows that they stand for.
+
+A *bag* is one output place of a map: the list of table rows that are added there. Row 0 of every table
+is the bias, and every bag holds it once; then comes one row for each spike that reaches the place:
+
+.. math::
+    y = b + \sum_{p:\, s_p = 1} W_{:p}
+
+Finding the events compares, counts and copies; adding the rows is `embedding_bag`, whose sum is a gather
+and an addition. No product is formed.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...errors import InputError
+
+
+class Events(NamedTuple):
+    """Rows to add, bag after bag.
+
+    `rows` is `[n]`, the numbers of the rows; bag i holds `rows[bounds[i] : bounds[i + 1]]`.
+    """
+
+    rows: Tensor
+    bounds: Tensor
+
+    @property
+    def bags(self) -> int:
+        """Number of bags."""
+        return len(self.bounds) - 1
+
+
+HAS_NUMBA = importlib.util.find_spec("numba") is not None
+COMPILED_TYPES = (torch.float32, torch.float64)
+
+
+def is_watched() -> bool:
+    """Whether somebody watches PyTorch's operations by a dispatch mode, as `audit` does."""
+    return torch._C._len_torch_dispatch_stack() > 0
+
+
+def runs_compiled(*tensors: Tensor) -> bool:
+    """Whether compiled loops may take these tensors: if numba is there, and nobody watches.
+
+    Whoever watches must be able to see where each value comes from.
+    """
+    if not HAS_NUMBA or is_watched():
+        return False
+    return all(tensor.is_cpu and not tensor.requires_grad for tensor in tensors) and _loops_load()
+
+
+@functools.cache
+def _loops_load() -> bool:
+    try:
+        importlib.import_module("snnmlp_edu.mfi.events.one_pass")
+    except Exception as error:  # numba is there and does not fit what else is installed
+        warnings.warn(f"events are found and added without numba, which is slower: {error}", stacklevel=2)
+        return False
+    return True
+
+
+def find_events(*parts: Tensor) -> Events:
+    """The spikes of each bag, from one place or from several, with the bias row first.
+
+    A compiled loop finds them some five times faster than PyTorch's own operations, which do it where the
+    loop may not (`runs_compiled`). The events are the same.
+
+    Args:
+        parts: spikes `[before, after, features]`, bag `(i, j)` the features at `[i, j]`; the features
+            of several parts follow one another.
+
+    Raises:
+        InputError: a value is neither 0 nor 1.
+
+    >>> find_events(torch.tensor([[[0.0, 1.0, 1.0]], [[0.0, 0.0, 0.0]]])).rows
+    tensor([0, 2, 3, 0], dtype=torch.int32)
+    """
+    if runs_compiled(*parts) and all(part.dtype in COMPILED_TYPES for part in parts):
+        from .one_pass import scan
+
+        found = scan(parts[0] if len(parts) == 1 else torch.cat(parts, dim=2))
+        if found is not None:
+            return Events(*found)
+    spikes = torch.cat([part.flatten(0, 1) for part in parts], dim=1)
+    arriving = functional.pad(spikes, (1, 0), value=1.0)  # the bias
+    fired = arriving != 0
+    bags, rows = fired.nonzero().unbind(1)
+    if not bool((arriving[bags, rows] == 1).all()):
+        raise InputError("a value is neither 0 nor 1")
+    return Events(rows.to(torch.int32), bounds_of(fired.sum(dim=1)))
+
+
+def bounds_of(lengths: Tensor) -> Tensor:
+    """Where each bag begins and the last one ends, for bags of these lengths."""
+    return functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+
+
+def shift_rows(events: Events, shifts: Tensor) -> Events:
+    """Events of another table for each bag: bag i adds `shifts[i]` to its rows."""
+    return Events(events.rows + shifts.repeat_interleave(events.bounds.diff()), events.bounds)
+
+
+def join_bags(events: Events, places: Tensor, shifts: Tensor) -> Events:
+    """Bags made of other bags: bag i takes the spikes of the bags `places[i]`, and the bias once.
+
+    Args:
+        events: bags of input places.
+        places: `[bags, taps]`, the input place that each tap of each new bag looks at; `events.bags` means
+            that it looks at none.
+        shifts: `[taps]`, what each tap adds to the rows.
+    """
+    # The bias is the first of each bag: here it is passed over, and comes back as one more tap of its own.
+    begins = functional.pad(events.bounds[:-1] + 1, (0, 1))[places]
+    lengths = functional.pad(events.bounds.diff() - 1, (0, 1))[places]
+    begins, lengths = functional.pad(begins, (1, 0)), functional.pad(lengths, (1, 0), value=1)
+    shares = lengths.flatten()
+    ends = shares.cumsum(0)
+    # Event k of the new list stands as far from k as its bag began from where its share begins.
+    moves = (begins.flatten() - ends + shares).repeat_interleave(shares)
+    found = torch.ones_like(moves).cumsum(0) - 1 + moves  # how many events there are, nobody has to know
+    added = functional.pad(shifts, (1, 0)).expand(lengths.shape).flatten().repeat_interleave(shares)
+    rows = events.rows[found] + added
+    return Events(rows.to(torch.int32), bounds_of(lengths.sum(dim=1)))
+
+
+class RowTable(nn.Module):
+    """Weight rows to add up.
+
+    Args:
+        rows: `[rows, out]`; row 0 is the bias, then one row for each input.
+    """
+
+    rows: Tensor
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("rows", rows.detach().contiguous())
+
+    def forward(self, events: Events) -> Tensor:
+        """The sum of each bag's rows, `[bags, out]`."""
+        rows, bounds = events
+        return functional.embedding_bag(rows, self.rows, bounds, mode="sum", include_last_offset=True)

@@ -1,0 +1,1 @@
+"""Folding: batch norms, gains and averages put into weights, biases and thresholds."""

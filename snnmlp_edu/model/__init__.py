@@ -1,0 +1,1 @@
+"""The network: neurons, synapses, mixing and patches, and what is built of them."""

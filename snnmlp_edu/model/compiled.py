@@ -1,0 +1,266 @@
+r"""The LIF neuron's scan over time, compiled: one pass forward, one pass backward.
+
+Both passes are plain functions over currents `[T, ...]`, turned into one C++ loop (CPU) or one Triton
+kernel (CUDA) by `torch.compile`. A batch norm and a shortcut before the neuron join the same pass: the
+current is then :math:`x\,a + b + h`, with scale a and shift b for each feature and shortcut h. Backward
+keeps only what came in and computes the membrane again: with :math:`\bar s` the gradient that reaches the
+spikes and :math:`\phi` the surrogate derivative,
+
+.. math::
+    \bar u[t] = \phi(u[t] - \theta)\, \bar s[t] + \bar v[t]\, \frac{\partial v[t]}{\partial u[t]}, \qquad
+    \bar x[t] = g\, \bar u[t], \qquad \bar v[t-1] = \beta\, \bar u[t]
+
+where :math:`\partial v / \partial u` is 0 or 1 under the hard reset and 1 under the soft one.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import NeuronConfig
+from ..errors import InputError
+from .surrogates import surrogate_derivative
+
+# Where a CUDA compiler is installed and no GPU, PyTorch would warn of it whenever it compiles for the CPU.
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+
+
+def leaky_sum(membrane: Tensor, drive: Tensor, beta: float) -> Tensor:
+    r"""The membrane potential :math:`\beta v + x`, without a product where beta is 0 or 1.
+
+    >>> leaky_sum(torch.tensor([2.0]), torch.tensor([1.0]), 0.5)
+    tensor([2.])
+    """
+    if beta == 0:
+        return drive
+    return (membrane if beta == 1 else beta * membrane) + drive
+
+
+def _membranes(current: Tensor, config: NeuronConfig) -> tuple[list[Tensor], list[Tensor]]:
+    """Distance from threshold before the reset, and whether the neuron fires, for each step."""
+    distances, fired = [], []
+    wide = torch.float64 if current.dtype == torch.float64 else torch.float32
+    membrane = torch.zeros_like(current[0], dtype=wide)
+    for now in current.to(wide).unbind():
+        # A folded neuron has its gain in the threshold: then only the leak is left.
+        driven = now if config.input_gain == 1 else config.input_gain * now
+        potential = leaky_sum(membrane, driven, config.beta)
+        distance = potential - config.threshold
+        fires = distance >= 0 if config.inclusive else distance > 0
+        membrane = torch.where(fires, 0.0 if config.resets_to_zero else distance, potential)
+        distances.append(distance)
+        fired.append(fires)
+    return distances, fired
+
+
+def _drive(x: Tensor, *more: Tensor) -> Tensor:
+    """The current `x a + b + h`, of which `more` holds scale and shift, shift and shortcut, or fewer.
+
+    A scale and a shift have one value for each feature of x, `[T, before, features]` or `[T, before,
+    features, after]`; a shortcut has the shape of x.
+    """
+    vectors = [tensor.view(-1, *(1,) * (x.ndim - 3)) for tensor in more if tensor.ndim == 1]
+    current = x * vectors[0] if len(vectors) == 2 else x
+    current = current + vectors[-1] if vectors else current
+    return current + more[-1] if more and more[-1].ndim > 1 else current
+
+
+def forward_scan(config: NeuronConfig, *inputs: Tensor) -> Tensor:
+    """Spikes for inputs that `_drive` turns into currents."""
+    current = _drive(*inputs)
+    _, fired = _membranes(current, config)
+    # Cast before stacking: a stack of booleans compiles to a loop that is some 20 times slower.
+    return torch.stack([spikes.to(current.dtype) for spikes in fired])
+
+
+def forward_scan_with_current(config: NeuronConfig, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Spikes and currents."""
+    current = _drive(*inputs)
+    return forward_scan(config, current), current
+
+
+def backward_scan(config: NeuronConfig, to_spikes: Tensor, *inputs: Tensor) -> Tensor:
+    """Gradient at the currents, from the gradient at the spikes."""
+    current = _drive(*inputs)
+    distances, fired = _membranes(current, config)
+    to_membrane = torch.zeros_like(distances[0])
+    to_current = []
+    for t in reversed(range(len(distances))):
+        if config.resets_to_zero:
+            to_membrane = torch.where(fired[t], 0.0, to_membrane)
+        slope = surrogate_derivative(distances[t], config.surrogate, config.slope)
+        to_potential = slope * to_spikes[t] + to_membrane
+        to_current.append(config.input_gain * to_potential)
+        to_membrane = config.beta * to_potential
+    return torch.stack(to_current[::-1]).to(current.dtype)
+
+
+def backward_scan_with_current(
+    config: NeuronConfig, to_spikes: Tensor, to_current: Tensor, *inputs: Tensor
+) -> Tensor:
+    """Gradient at currents that were handed out too, and so have a gradient of their own."""
+    return backward_scan(config, to_spikes, *inputs) + to_current
+
+
+def vector_width() -> dict[str, int]:
+    """An option of torch.compile: code for vectors as wide as this process's, in bits.
+
+    PyTorch keeps compiled graphs on disk and does not note for which vectors they were made. One made for
+    AVX-512 would be built again where `ATEN_CPU_CAPABILITY` or another processor asks for AVX2, and then
+    compute half of its entries. Named as an option, the width is part of what a graph is found by.
+    """
+    bits = {"AVX512": 512, "AVX2": 256}.get(torch.backends.cpu.get_cpu_capability())
+    return {} if bits is None else {"cpp.simdlen": bits}
+
+
+# Graphs by what they are specialised on, or why there is none: what failed once is not tried again.
+_graphs: dict[tuple[Any, ...], Callable[..., Any] | str] = {}
+_compiling = threading.RLock()  # the numbers that torch.compile specialises on are a setting of all threads
+
+
+def find_scan(
+    scan: Callable[..., Any],
+    config: NeuronConfig,
+    steps: int,
+    ranks: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Callable[..., Any]:
+    """A scan for inputs of these ranks: its compiled graph, or, where none can be made, the scan as it is.
+
+    Whatever changes state asks before it does: nothing can fail afterwards for want of a compiler.
+
+    Raises:
+        InputError: there is no graph, and the neuron names the backend `compiled`.
+    """
+    if torch._dynamo.config.disable:
+        return _as_it_is(scan, config, "torch.compile is disabled by the environment")
+    key = (scan, config, steps, ranks, dtype, device)
+    with _compiling:
+        if key not in _graphs:
+            _graphs[key] = _compile(*key)
+        found = _graphs[key]
+    return _as_it_is(scan, config, found) if isinstance(found, str) else found
+
+
+def _as_it_is(scan: Callable[..., Any], config: NeuronConfig, reason: str) -> Callable[..., Any]:
+    if config.backend == "compiled":
+        raise InputError(f"the LIF backend 'compiled' is not possible: {reason}; use 'auto' or 'eager'")
+    _warn_once(reason)
+    return functools.partial(scan, config)
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(f"LIF neurons run without a compiler, which is slower: {reason}", stacklevel=2)
+
+
+def _compile(
+    scan: Callable[..., Any],
+    config: NeuronConfig,
+    steps: int,
+    ranks: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Callable[..., Any] | str:
+    """One graph for this scan of inputs of these ranks, tried once; or why there is none."""
+
+    def bound(*tensors: Tensor) -> Any:
+        return scan(config, *tensors)
+
+    # torch.compile counts recompilations by code object: with one of its own, no graph uses up another's.
+    name = f"{scan.__name__}_{steps}_steps_of_{len(ranks)}"
+    own = types.FunctionType(bound.__code__.replace(co_name=name), globals(), name, None, bound.__closure__)
+    # A loop over as few entries as here at least is worth both cores; fewer would be compiled for one.
+    options: dict[str, Any] = {"cpp.dynamic_threads": True, **vector_width()}
+    compiled = torch.compile(own, dynamic=True, fullgraph=True, options=options)
+    shapes = {1: (96,), 2: (steps, 2**16), 3: (steps, 1024, 96), 4: (steps, 32, 96, 24)}
+    try:
+        # The neuron's numbers are constants of its graph; dynamic shapes alone would make them inputs.
+        with torch._dynamo.config.patch(specialize_float=True):
+            _run(compiled, *(torch.zeros(shapes[rank], dtype=dtype, device=device) for rank in ranks))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        return _reason(error)
+    return compiled
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = next((line for line in lines if "error" in line.lower()), lines[0])
+    return f"torch.compile fails on this machine ({reason})"
+
+
+def _run(compiled: Callable[..., Any], *inputs: Tensor) -> Any:
+    # torch.compile specialises on gradient, inference and autocast modes: one mode, one graph.
+    plain = not (torch.is_grad_enabled() or torch.is_inference_mode_enabled())
+    if plain and not torch.is_autocast_enabled(inputs[0].device.type):
+        return compiled(*inputs)
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
+        return compiled(*(torch.from_dlpack(x) if x.is_inference() else x for x in inputs))
+
+
+def run_scan(scan: Callable[..., Any], config: NeuronConfig, *inputs: Tensor) -> Any:
+    """What `scan(config, *inputs)` returns, from the graph of that scan where there is one.
+
+    Raises:
+        InputError: there is no graph, and the neuron names the backend `compiled`.
+    """
+    first = inputs[0]
+    key = (scan, config, first.shape[0], tuple(x.ndim for x in inputs), first.dtype, first.device)
+    found = find_scan(*key)
+    try:
+        return _run(found, *inputs)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        if isinstance(found, functools.partial):  # the scan as it is
+            raise
+        _graphs[key] = _reason(error)  # a scan changes nothing, so it can begin again
+        return _run(find_scan(*key), *inputs)
+
+
+def _flatten(tensor: Tensor) -> Tensor:
+    """The same values as contiguous `[T, N]`, N at least 2, and no view of anything."""
+    flat = tensor.reshape(tensor.shape[0], -1)
+    # torch.compile specialises on a size of 1 (two neurons stand in for one) and on what a view is a view
+    # of (`.data` is the same memory and no view).
+    return (flat.repeat(1, 2) if flat.shape[1] == 1 else flat).contiguous().data
+
+
+class _CompiledLIF(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, config: NeuronConfig) -> Tensor:
+        ctx.save_for_backward(current)
+        ctx.config = config
+        spikes = run_scan(forward_scan, config, _flatten(current))
+        return spikes[:, : current.shape[1:].numel()].view(current.shape)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (current,) = ctx.saved_tensors
+        to_spikes = gradients[0].to(current.dtype)
+        to_current = run_scan(backward_scan, ctx.config, _flatten(to_spikes), _flatten(current))
+        return to_current[:, : current.shape[1:].numel()].view(current.shape), None
+
+
+def compiled_lif(current: Tensor, config: NeuronConfig) -> Tensor:
+    """Spikes `[T, ...]` for currents `[T, ...]`, by compiled scans.
+
+    Raises:
+        InputError: there is no graph, and the neuron names the backend `compiled`.
+    """
+    if current.numel() == 0:
+        return current * 0  # nothing fires, and gradients still find their way
+    return _CompiledLIF.apply(current, config)

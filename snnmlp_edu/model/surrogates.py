@@ -1,0 +1,163 @@
+r"""Surrogate gradients: what stands in for the derivative of the spike's step function.
+
+The step :math:`H(u - \theta)` has derivative zero almost everywhere, so training through it replaces
+that derivative, in the backward pass only, by a bump around the threshold. With
+:math:`x = u - \theta` and the parameter :math:`a` (`slope`):
+
+| name | derivative at x | default slope |
+|---|---|---|
+| `sigmoid` | :math:`a\,\sigma(ax)(1 - \sigma(ax))` | 4 |
+| `atan` | :math:`(a/2) / (1 + (\pi a x / 2)^2)` | 2 |
+| `fast_sigmoid` | :math:`1 / (1 + a|x|)^2` | 10 |
+| `triangle` | :math:`\max(0, a - |x|) / a^2`, which ends at a distance a | 1 |
+| `dspike` | :math:`a / (2\tanh(a/2))\,\mathrm{sech}^2(ax)` for :math:`|x| \le 1/2`, else 0 | 3 |
+
+Sources: sigmoid and atan as in arXiv 2007.05785; fast sigmoid, doi 10.1162/neco_a_01086; triangle,
+arXiv 1803.09574; Dspike, Li et al., NeurIPS 2021.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+
+def _sigmoid(x: Tensor, slope: float) -> Tensor:
+    s = torch.sigmoid(slope * x)
+    return slope * s * (1 - s)
+
+
+def _atan(x: Tensor, slope: float) -> Tensor:
+    half_pi = math.asin(1)  # not math.pi: of numbers that are looked up, torch.compile makes inputs
+    return (slope / 2) / (1 + (half_pi * slope * x) ** 2)
+
+
+def _fast_sigmoid(x: Tensor, slope: float) -> Tensor:
+    return 1 / (1 + slope * x.abs()) ** 2
+
+
+def _triangle(x: Tensor, slope: float) -> Tensor:
+    return (slope - x.abs()).clamp(min=0) / slope**2
+
+
+def _dspike(x: Tensor, slope: float) -> Tensor:
+    # 1 - tanh^2 is sech^2 without the overflow of cosh.
+    height = slope / (2 * math.tanh(slope / 2))
+    return torch.where(x.abs() <= 0.5, height * (1 - torch.tanh(slope * x) ** 2), 0.0)
+
+
+class Surrogate(NamedTuple):
+    """A surrogate derivative `derivative(x, slope)` and the slope used when none is given."""
+
+    derivative: Callable[[Tensor, float], Tensor]
+    default_slope: float
+
+
+SURROGATES: dict[str, Surrogate] = {
+    "sigmoid": Surrogate(_sigmoid, 4.0),
+    "atan": Surrogate(_atan, 2.0),
+    "fast_sigmoid": Surrogate(_fast_sigmoid, 10.0),
+    "triangle": Surrogate(_triangle, 1.0),
+    "dspike": Surrogate(_dspike, 3.0),
+}
+
+
+def surrogate_derivative(x: Tensor, surrogate: str = "sigmoid", slope: float | None = None) -> Tensor:
+    """Surrogate derivative at the distance from threshold `x = u - theta`, of any shape.
+
+    >>> surrogate_derivative(torch.tensor([0.0]), "sigmoid")
+    tensor([1.])
+    """
+    derivative, default_slope = SURROGATES[surrogate]
+    return derivative(x, default_slope if slope is None else slope)
+
+
+class _Slope(torch.autograd.Function):
+    """The surrogate derivative where it may not be differentiated itself, in whatever mode."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, derivative: Callable[[Tensor, float], Tensor], slope: float) -> Tensor:
+        return derivative(x, slope)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        raise InputError("a spike has no second derivative; take first derivatives of spikes alone")
+
+    jvp = backward
+
+
+class _Spike(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor, derivative: Callable[[Tensor, float], Tensor], slope: float, inclusive: bool
+    ) -> Tensor:
+        return (x >= 0 if inclusive else x > 0).to(x.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, ctx.derivative, ctx.slope, _ = inputs
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (x,) = ctx.saved_tensors
+        return gradients[0] * _Slope.apply(x, ctx.derivative, ctx.slope), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return tangents[0] * _Slope.apply(x, ctx.derivative, ctx.slope)
+
+
+class _TracedSpike(torch.autograd.Function):
+    """The same as torch.compile takes it: without forward-mode derivatives and functions in functions."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, derivative: Callable[[Tensor, float], Tensor], slope: float, inclusive: bool
+    ) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.derivative, ctx.slope = derivative, slope
+        return (x >= 0 if inclusive else x > 0).to(x.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (x,) = ctx.saved_tensors
+        return gradients[0] * ctx.derivative(x, ctx.slope), None, None, None
+
+
+def spike(
+    x: Tensor, surrogate: str = "sigmoid", slope: float | None = None, inclusive: bool = True
+) -> Tensor:
+    r"""Fire where the membrane reaches the threshold: :math:`s = H(x)`, :math:`x = u - \theta`.
+
+    Forward is the exact step, `>=` or, with `inclusive=False`, `>`. Backward multiplies by the
+    surrogate derivative, and so do forward-mode derivatives.
+
+    Raises:
+        InputError: a second derivative is asked for, which does not exist.
+
+    >>> spike(torch.tensor([-0.1, 0.0, 0.1]))
+    tensor([0., 1., 1.])
+    """
+    derivative, default_slope = SURROGATES[surrogate]
+    # As a float of its own: torch.compile(dynamic=True) cannot hand the same looked-up number to two spikes.
+    slope = float(default_slope if slope is None else slope)
+    function = _TracedSpike if torch.compiler.is_compiling() else _Spike
+    return function.apply(x, derivative, slope, inclusive)
