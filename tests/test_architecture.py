@@ -23,8 +23,8 @@ LEVELS = (
     ("checkpoints", "transfer"),
     ("mfi", "prediction"),
     ("cost", "receptive_fields"),
-    ("benchmark", "training"),
-    ("ledger",),
+    ("training",),
+    ("benchmark", "ledger"),
     ("cli",),
     ("__init__", "__main__"),
 )

@@ -22,11 +22,11 @@ from snnmlp_edu.data import LabelledImages, Preprocessing, batches
 from snnmlp_edu.data.batches import check_shared_memory
 from snnmlp_edu.data.picture_sets import MemoryPictures
 from snnmlp_edu.data.pictures import fit_picture, read_picture, read_pictures
-from snnmlp_edu.data.settings import Loading
+from snnmlp_edu.data.settings import Augmentation, Loading
 from snnmlp_edu.data.sources import open_source
 from snnmlp_edu.errors import InputError, Preempted
 from snnmlp_edu.training import Recipe, TrainingResult, evaluate_source, fit, own_source
-from snnmlp_edu.training.batches import IMAGENET_MEAN, IMAGENET_STD
+from snnmlp_edu.training.batches import IMAGENET_MEAN, IMAGENET_STD, KeptImages, TrainingData
 from snnmlp_edu.training.evaluation import evaluate_pictures
 
 EVERYTHING = {
@@ -108,6 +108,24 @@ def test_a_cut_run_over_files_goes_on_bit_by_bit_with_other_workers(
         train(photos, tmp_path, **workers(before))
     resumed = fit(resume=tmp_path / "photos-0-1", progress=False, **workers(after))
     assert outcome(resumed) == outcome(undisturbed)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_pixels_that_are_kept_make_the_same_batches_as_files_that_are_read(photos: Path, count: int) -> None:
+    pictures = open_source("image_folder", photos).pictures("train")
+
+    def batches(share: float) -> list[list[torch.Tensor]]:
+        recipe = RECIPE.replace(loading={"memory_share": share, "workers": count})
+        recipe = dataclasses.replace(recipe, augmentation=Augmentation())  # none but flip and shift
+        data = TrainingData(pictures, pictures, Preprocessing(32, 3, resize=36), recipe, ("a", "b", "c"))
+        data.start(torch.device("cpu"))
+        assert isinstance(data._train_batches.dataset, KeptImages) == (share > 0)
+        return [[*data.training_batches(1, 1, 3)], [*data.validation_batches()]]
+
+    for read, kept in zip(batches(0), batches(0.25), strict=True):
+        assert len(read) == len(kept) > 0
+        for one, other in zip(read, kept, strict=True):
+            assert all(map(torch.equal, one, other))
 
 
 def test_workers_do_not_change_the_weights(photos: Path, undisturbed: TrainingResult, tmp_path: Path) -> None:

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ..config import NeuronConfig
+from ..data import Preprocessing
+from ..data.image_folder import as_pictures, list_images
 from ..mfi import crossover, fold_batch_norm
 from ..model.neurons import LIF
 from ..registry import create_model, get_config
 from ..timing import Action, Measurement, Sweep, measure_in_child, race, random_batch, training_step
+from ..training.batches import TrainingData
+from ..training.recipe import Recipe
 from .compile_costs import measure_start, race_compiled_blocks
 from .peers import NorseLIF, SpikingJellyMLP, spikingjelly_lif
 
@@ -129,6 +137,34 @@ def race_events(preset: str = "mlp_spe_micro", batch: int = 16, rounds: int = 5)
     ]
 
 
+def race_small_pictures(count: int = 2000, side: int = 32, rounds: int = 3) -> Measurement:
+    """An epoch of batches from a folder of small PNG files: decoded once and kept, or read again.
+
+    The loading alone, without a network.
+    """
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+        for number, image in enumerate(pixels):
+            kind = folder / "ab"[number % 2]
+            kind.mkdir(exist_ok=True)
+            Image.fromarray(image).save(kind / f"{number}.png")
+        pictures = as_pictures(folder, list_images(folder)[0]["all"])
+        preprocessing = Preprocessing(side, 3)
+        epochs: dict[str, Action] = {}
+        for contestant, share in (("ours", 0.25), ("read in every epoch", 0.0)):
+            recipe = Recipe("race", "ours", epochs=1, learning_rate=0.1, flip=True, max_shift=2)
+            recipe = recipe.replace(loading={"memory_share": share})
+            data = TrainingData(pictures, pictures, preprocessing, recipe, ("a", "b"))
+            data.start(torch.device("cpu"))
+            epochs[contestant] = partial(_consume, data, count // recipe.batch_size)
+        return race(f"{count} PNG files of {side} x {side}, an epoch of batches", epochs, rounds, 1, False)
+
+
+def _consume(data: TrainingData, batches: int) -> None:
+    deque(data.training_batches(0, 0, batches), maxlen=0)
+
+
 def _memory_of_step(name: str, preset: str, batch: int) -> float:
     torch.manual_seed(0)
     model, config = networks(preset)[name], get_config(preset)
@@ -204,6 +240,7 @@ def run(quick: bool = False, large: bool = False) -> tuple[list[Measurement], li
     for batch in (16, 64):
         measurements += race_networks("mlp_spe_micro", batch)
     measurements += race_events()
+    measurements.append(race_small_pictures())
     if not quick:
         measurements.append(measure_start("mlp_spe_micro"))
     for batch in (1, 8) if large else ():

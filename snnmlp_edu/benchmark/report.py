@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,7 +21,12 @@ def report(
     """Plain values: the machine, for each task the ratios and then milliseconds, and memory in MiB."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return {
-        "machine": {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__},
+        "machine": {
+            "device": device,
+            "threads": torch.get_num_threads(),
+            "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "unset"),
+            "torch": torch.__version__,
+        },
         "tasks": [{"task": m.task, "times_ours": m.ratios, "ms": m.milliseconds} for m in measurements],
         "memory_of_a_training_step_MiB": memory,
         "sweeps": [
@@ -65,6 +71,15 @@ def rows(measured: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         yield "peak memory of a training step", name, f"{ratio:.2f}", f"{mebibytes:.0f} MiB"
 
 
+def in_words(machine: dict[str, Any]) -> str:
+    """The machine that was measured: how its threads wait decides the ratios of small networks."""
+    policy = machine.get("omp_wait_policy", "not recorded")
+    torch_version = machine["torch"].split("+")[0]
+    return (
+        f"{machine['threads']} threads, OMP_WAIT_POLICY {policy}, {machine['device']}, torch {torch_version}."
+    )
+
+
 def markdown(measured: dict[str, Any]) -> str:
     """The ratios as a Markdown table: one line a task, one column a contestant."""
     tasks: dict[str, dict[str, str]] = {}
@@ -80,6 +95,6 @@ def markdown(measured: dict[str, Any]) -> str:
     machine = measured["machine"]
     lines += [
         "",
-        f"{machine['threads']} threads, {machine['device']}, torch {machine['torch'].split('+')[0]}.",
+        in_words(machine),
     ]
     return "\n".join(lines)

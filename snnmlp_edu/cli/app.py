@@ -176,6 +176,7 @@ def bench(
         for row in benchmark_report.rows(measured):
             table.add_row(*row)
         plain_console().print(table)
+        print(benchmark_report.in_words(measured["machine"]))
     if plot is not None:  # last: should it fail, the minutes of measuring are not lost
         plot_sweeps(measured["sweeps"]).savefig(plot)
 
