@@ -27,8 +27,6 @@ from ..mfi import crossover, fold_batch_norm
 from ..model.neurons import LIF
 from ..registry import create_model, get_config
 from ..timing import Action, Measurement, Sweep, measure_in_child, race, random_batch, training_step
-from ..training.batches import TrainingData
-from ..training.recipe import Recipe
 from .compile_costs import measure_start, race_compiled_blocks
 from .peers import NorseLIF, SpikingJellyMLP, spikingjelly_lif
 
@@ -142,6 +140,9 @@ def race_small_pictures(count: int = 2000, side: int = 32, rounds: int = 3) -> M
 
     The loading alone, without a network.
     """
+    from ..training.batches import TrainingData  # needs the extra [train]
+    from ..training.recipe import Recipe
+
     with TemporaryDirectory() as name:
         folder = Path(name)
         pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
@@ -161,7 +162,7 @@ def race_small_pictures(count: int = 2000, side: int = 32, rounds: int = 3) -> M
         return race(f"{count} PNG files of {side} x {side}, an epoch of batches", epochs, rounds, 1, False)
 
 
-def _consume(data: TrainingData, batches: int) -> None:
+def _consume(data: Any, batches: int) -> None:
     deque(data.training_batches(0, 0, batches), maxlen=0)
 
 
@@ -240,7 +241,8 @@ def run(quick: bool = False, large: bool = False) -> tuple[list[Measurement], li
     for batch in (16, 64):
         measurements += race_networks("mlp_spe_micro", batch)
     measurements += race_events()
-    measurements.append(race_small_pictures())
+    if importlib.util.find_spec("torchvision"):
+        measurements.append(race_small_pictures())
     if not quick:
         measurements.append(measure_start("mlp_spe_micro"))
     for batch in (1, 8) if large else ():
