@@ -9,8 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
+
+from .errors import InputError
+
+try:
+    import matplotlib
+except ValueError as error:  # matplotlib looks at MPLBACKEND when it is imported
+    raise InputError(f"matplotlib cannot be used ({error}); unset MPLBACKEND, or set it to agg") from error
 from matplotlib import rcsetup, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

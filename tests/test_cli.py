@@ -291,3 +291,17 @@ def test_export_of_a_large_network(tmp_path: Path) -> None:
     answer = call("export-nir", "mlp_spe_nano", tmp_path / "nano.nir")
     assert_wrong_usage(answer, r"NIR shares no map .* stops at 16,777,216; take a smaller image_size")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_backend_that_matplotlib_does_not_know_is_one_line(tmp_path: Path) -> None:
+    environment = os.environ | {"MPLBACKEND": "nonsense"}
+    answers = {}
+    for word in ("models", "train"):
+        command = [sys.executable, "-m", "snnmlp_edu", word]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        answers[word] = (done.returncode, done.stderr)
+    assert answers["models"] == (0, "")
+    code, message = answers["train"]
+    assert code == 2
+    assert message.count("\n") == 1
+    assert "MPLBACKEND" in message

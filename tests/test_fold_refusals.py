@@ -10,6 +10,7 @@ from torch import nn
 from trained import assert_same, images_for, trained
 
 from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig, SpikingMLP
+from snnmlp_edu.cost import count_operations
 from snnmlp_edu.mfi import NotFoldableError, fold_batch_norm
 from snnmlp_edu.mfi.folding.layers import AxisLIF
 from snnmlp_edu.model.normalisation import BatchNorm
@@ -87,6 +88,11 @@ def test_bad_input_is_refused_by_name(tiny: NetworkConfig) -> None:
     hooked.stages[0].neuron.register_forward_hook(lambda layer, inputs, spikes: 2 * spikes)
     with pytest.raises(InputError, match=r"^stages.0.neuron has a forward hook"):
         fold_batch_norm(hooked)
+    altered = copy.deepcopy(good)
+    altered.head.combine = lambda steps: steps.sum(dim=0)
+    for task in (fold_batch_norm, lambda network: count_operations(network, images_for(tiny))):
+        with pytest.raises(InputError, match=r"^head has a combine of its own"):
+            task(altered)
 
 
 def test_what_can_never_fold_is_said_before_what_is_missing(tiny: NetworkConfig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def test_equations_of_nir_give_the_same_spikes(tiny: NetworkConfig, variant: str) -> None:
     traces = assert_interpreted_alike(tiny.replace(**VARIANTS[variant]))
     assert all(spikes.any() for spikes in traces.values())
+
+
+def test_a_block_that_runs_twice_stands_twice_in_the_graph(tiny: NetworkConfig) -> None:
+    images = random_images(tiny).double()
+    folded = folded_network(tiny, images)
+    folded.stages[0].blocks.append(folded.stages[0].blocks[0])
+    graph = export_nir(folded)
+    wanted = folded.forward_steps(images).detach().numpy()
+    for index in range(images.shape[1]):
+        seen = interpret(graph, images[:, index].numpy())
+        assert np.allclose(seen["output"], wanted[:, index], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("inclusive", [True, False])
@@ -250,9 +262,18 @@ def test_a_failure_leaves_the_older_file(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         export_nir(create_model("mlp_spe_nano").eval(), path)
     assert path.read_bytes() == b"older"
-    with pytest.raises(OSError, match="nowhere"):
+    with pytest.raises(OSError, match=r"nowhere/toy\.nir'$"):
         export_nir(toy(), tmp_path / "nowhere" / "toy.nir")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="pipe is a device or a pipe"):
+        export_nir(toy(), pipe)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 # --- what NIR cannot say -----------------------------------------------------------------------------
@@ -271,9 +292,24 @@ def with_nan() -> SpikingMLP:
     return folded
 
 
+def with_hook() -> SpikingMLP:
+    folded = toy()
+    folded.stages[0].neuron.register_forward_hook(lambda layer, inputs, spikes: 1 - spikes)
+    return folded
+
+
+def with_own_method() -> SpikingMLP:
+    folded = toy()
+    forward = folded.stages[0].neuron.forward
+    folded.stages[0].neuron.forward = lambda current: forward(2 * current)
+    return folded
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [
+        (with_hook, r"^stages\.0\.neuron has a forward hook"),
+        (with_own_method, r"^stages\.0\.neuron has a forward of its own"),
         (lambda: torch.nn.Linear(2, 2), r"folded SpikingMLP and got Linear$"),
         (lambda: toy().train(), r"training mode; call \.eval\(\)"),
         (

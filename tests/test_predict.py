@@ -233,7 +233,7 @@ def bad_file(kind: str, folder: Path) -> Path:
         ("broken.png", "cannot be read"),
         ("text.png", "is no image, or of a format that is not known; give a PNG or JPEG"),
         ("empty.png", "is empty; give an image file"),
-        ("deep.tif", "32 bits, of a range that is not known"),
+        ("deep.tif", "32 bits, of a range that is not known; save it with 8 or 16 bits$"),
         ("folder", "is a folder; give an image file"),
         ("loop.png", "cannot be read: Too many levels of symbolic links"),
         ("absent.png", "there is no file"),

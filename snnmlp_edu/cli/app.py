@@ -18,7 +18,6 @@ from .. import prediction
 from ..checkpoints import load_checkpoint
 from ..data.settings import Loading
 from ..errors import InputError
-from ..plots import plot_sweeps
 from ..printing import plain_console, print_json, printable
 from ..registry import create_model, get_config, list_models
 from ..training import describe_accuracy, evaluate_source, own_source
@@ -178,6 +177,8 @@ def bench(
         plain_console().print(table)
         print(benchmark_report.in_words(measured["machine"]))
     if plot is not None:  # last: should it fail, the minutes of measuring are not lost
+        from ..plots import plot_sweeps
+
         plot_sweeps(measured["sweeps"]).savefig(plot)
 
 

@@ -106,8 +106,11 @@ def write_atomically(target: Path, content: bytes) -> None:
     """Write a file whole or not at all: a temporary name in the same folder, then a rename.
 
     Raises:
+        InputError: what has that name is a device or a pipe, which a rename would replace.
         OSError: the folder cannot be written; an older file of that name is left as it was.
     """
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise InputError(f"{target} is a device or a pipe and is not replaced; give the path of a file")
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
@@ -115,6 +118,8 @@ def write_atomically(target: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+    except OSError as error:  # it names the temporary file, which nobody asked for
+        raise type(error)(error.errno, error.strerror, str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -131,6 +131,8 @@ def strictly() -> Iterator[None]:
 def picture_error(name: str, error: Exception) -> InputError:
     """What a decoder's exception says of an image file: damage, or that the system did not let it be read."""
     match error:
+        case InputError():  # whole, but nothing that is read here
+            return InputError(f"{name} cannot be read: {error}")
         case Image.UnidentifiedImageError():
             return InputError(f"{name} is no image, or of a format that is not known; give a PNG or JPEG")
         case Image.DecompressionBombWarning() | Image.DecompressionBombError():
@@ -187,7 +189,7 @@ def _converted(picture: Image.Image, mode: str, invert: bool) -> Image.Image:
     if picture.mode == "LAB":  # Pillow knows its way to colours alone
         picture = picture.convert("RGB")
     if picture.mode in ("I", "F"):
-        raise ValueError("its pixels have 32 bits, of a range that is not known: save it with 8 or 16 bits")
+        raise InputError("its pixels have 32 bits, of a range that is not known; save it with 8 or 16 bits")
     if not picture.has_transparency_data:
         picture = picture.convert(mode)
         return ImageChops.invert(picture) if invert else picture

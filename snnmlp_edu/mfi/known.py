@@ -89,13 +89,38 @@ def refuse_unknown(network: nn.Module, known: Collection[type[nn.Module]], task:
         file: where to teach it that class.
 
     Raises:
-        InputError: names the layer and its class.
+        InputError: names the layer and its class, or the method that it has in place of its class's.
     """
     for path, module in network.named_modules():
+        where = path or "the network"
+        _refuse_own_methods(where, module)
         if type(module) not in known:
-            where = path or "the network"
             raise InputError(
                 f"{where} is a {type(module).__name__}, which {task} does not know; extend {file}"
+            )
+
+
+def refuse_altered(network: nn.Module) -> None:
+    """Raise for the first layer that may compute something else than its class does.
+
+    Raises:
+        InputError: names a layer that has a forward hook, or a method of its own.
+    """
+    for path, module in network.named_modules():
+        where = path or type(module).__name__
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise InputError(
+                f"{where} has a forward hook, which may change what it computes; remove it first"
+            )
+        _refuse_own_methods(where, module)
+
+
+def _refuse_own_methods(where: str, module: nn.Module) -> None:
+    for name in vars(module):
+        if callable(getattr(type(module), name, None)):
+            raise InputError(
+                f"{where} has a {name} of its own, in place of the one of {type(module).__name__}; delete it"
+                " from the instance, or write a class with it"
             )
 
 

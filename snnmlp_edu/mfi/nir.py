@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import copy
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ from ..model.normalisation import BatchNorm, LayerNorm
 from ..model.patches import ConvPatchEmbedding, SpikingPatchEncoding, Stem
 from ..model.synapses import AxisLinear
 from .folding.layers import AxisLIF, FoldedFigureHead, FoldedHead, SteppedLinear
-from .known import AFFINE, CONTAINERS, FOLDED_HEADS, WIRINGS
+from .known import AFFINE, CONTAINERS, FOLDED_HEADS, WIRINGS, refuse_altered
 from .nir_graph import STEP, GraphBuilder, Signal, nir_package
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def _check(folded: nn.Module) -> SpikingMLP:
         raise InputError(f"export_nir exports a folded SpikingMLP and got {type(folded).__name__}")
     if folded.training:
         raise InputError("the network is in training mode; call .eval() first")
+    refuse_altered(folded)
     for path, module in folded.named_modules():
         reason = _beyond(module)
         if reason:
@@ -149,7 +151,7 @@ def _build(folded: SpikingMLP, dtype: torch.dtype) -> nir.NIRGraph:
         path = f"stages.{index}"
         embedded = _embed(builder, f"{path}.embedding", stage.get_submodule("embedding"), signal)
         signal = builder.fire(f"{path}.neuron", stage.get_submodule("neuron"), embedded)
-        for number, block in enumerate(stage.get_submodule("blocks").children()):
+        for number, block in enumerate(_blocks(stage)):
             signal, embedded = _mix(builder, f"{path}.blocks.{number}", block, signal, embedded)
     assert signal is not None  # a configuration has at least one stage
     logits = _read_out(builder, folded.head, signal)
@@ -170,6 +172,13 @@ def _build(folded: SpikingMLP, dtype: torch.dtype) -> nir.NIRGraph:
         ),
     }
     return nir_package().NIRGraph(nodes=builder.nodes, edges=builder.edges, metadata=notes)
+
+
+def _blocks(stage: nn.Module) -> Iterator[nn.Module]:
+    """The blocks as they run: one that runs twice comes twice, unlike in `children`."""
+    blocks = stage.get_submodule("blocks")
+    assert isinstance(blocks, nn.ModuleList)
+    return iter(blocks)
 
 
 def _stem(builder: GraphBuilder, stem: Stem) -> Signal:

@@ -19,6 +19,7 @@ from ...model.neurons import LIF
 from ...model.normalisation import BatchNorm, LayerNorm
 from ...model.patches import ConvNorm
 from ...model.synapses import Synapse
+from ..known import refuse_altered
 from .rules import NotFolded, Replacements, outcomes
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -119,10 +120,7 @@ def _check(model: nn.Module) -> None:
         where = path or name
         if module.training:
             raise InputError(f"{where} is in training mode; call model.eval() before folding")
-        if module._forward_hooks or module._forward_pre_hooks:
-            raise InputError(
-                f"{where} has a forward hook, which may change what it computes; remove it first"
-            )
+    refuse_altered(model)
     for path, tensor in (*model.named_parameters(), *model.named_buffers()):
         if not tensor.isfinite().all():
             raise InputError(f"{path} holds NaN or infinite values; load or train weights that are finite")
