@@ -36,6 +36,18 @@ def find_browser() -> str | None:
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
+def require_browser() -> str:
+    """Path of the Chromium on this machine.
+
+    Raises:
+        InputError: there is none, or SNNMLP_BROWSER names a file that is not there.
+    """
+    executable = find_browser()
+    if executable is None:
+        raise InputError(f"{MISSING}: install one with your system's packages")
+    return executable
+
+
 @contextlib.contextmanager
 def open_browser() -> Iterator[Browser]:
     """A headless Chromium that speaks to nobody on its own account.
@@ -43,9 +55,7 @@ def open_browser() -> Iterator[Browser]:
     Raises:
         InputError: there is none on this machine.
     """
-    executable = find_browser()
-    if executable is None:
-        raise InputError(f"{MISSING}: install one with your system's packages")
+    executable = require_browser()
     from playwright.sync_api import sync_playwright
 
     quiet = ["--disable-gpu", "--disable-background-networking", "--disable-component-update"]
