@@ -5,6 +5,8 @@ PROFILE ?= smoke
 EXECUTE ?= changed
 RUN := .venv/bin/python -m
 ENGINE := $(RUN) book.engine
+# Threads that wait sleep: beside other tests, spinning ones make small networks ten times slower.
+PYTEST := OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-PASSIVE} $(RUN) pytest
 # Each process runs whole chapters, and most of a chapter keeps one core busy.
 AT_ONCE := --numprocesses auto --maxprocesses 4 --dist loadfile
 NBVAL := --nbval-lax --nbval-current-env $(AT_ONCE) book/chapters
@@ -23,15 +25,12 @@ pdf: setup  ## the book, and all of it as one PDF beside its pages
 notebooks: setup  ## refresh the committed notebooks beside their sources
 	@$(ENGINE) notebooks
 
-# Threads that wait sleep: beside other tests, spinning ones make small networks ten times slower.
-test test-portable: export OMP_WAIT_POLICY ?= PASSIVE
-
 test: setup  ## the tests, then every committed notebook against its stored outputs
-	$(RUN) pytest $(AT_ONCE)
-	OMP_NUM_THREADS=1 $(RUN) pytest $(NBVAL)
+	$(PYTEST) $(AT_ONCE)
+	OMP_NUM_THREADS=1 $(PYTEST) $(NBVAL)
 
 test-portable: setup  ## before a release: the notebooks under the plainest instructions and another number of threads
-	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(RUN) pytest $(NBVAL)
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(PYTEST) $(NBVAL)
 
 lint: setup  ## style, formatting and types
 	$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy

@@ -5,9 +5,15 @@ from __future__ import annotations
 import base64
 import copy
 import os
+import queue
 import re
 import shutil
+import socket
+import struct
+import sys
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import jupytext
 import nbformat
@@ -16,6 +22,7 @@ import yaml
 from nbformat import NotebookNode
 
 from book.engine import __main__ as program
+from book.engine import browser
 from book.engine.__main__ import main, refresh_notebooks
 from book.engine.browser import MISSING, find_browser
 from book.engine.cache import Run, cache_key, notebook_text, run_chapter, write_if_changed
@@ -558,6 +565,30 @@ def test_pdf_without_a_browser_is_refused_before_anything_is_made(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(MISSING)
     assert not (project / "book" / "_build").exists()
+
+
+def test_a_browser_that_is_closed_early_is_no_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its connection is reset while a large file is on its way."""
+    (tmp_path / "large").write_bytes(bytes(50_000_000))
+    failed: queue.Queue[BaseException | None] = queue.Queue()
+    with pytest.MonkeyPatch.context() as patch:
+        told = browser._Server.handle_error
+
+        def note(*arguments: Any) -> None:
+            told(*arguments)
+            failed.put(sys.exception())
+
+        patch.setattr(browser._Server, "handle_error", note)
+        with browser.serve(tmp_path) as address:
+            parts = urlsplit(address)
+            with socket.create_connection((parts.hostname, parts.port)) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.sendall(b"GET /large HTTP/1.0\r\n\r\n")
+                connection.recv(1000)
+            assert isinstance(failed.get(timeout=60), ConnectionError)
+    assert capsys.readouterr().err == ""
 
 
 def test_book_ends_with_its_first_page_and_renders_only_what_changed(
