@@ -163,6 +163,18 @@ def test_a_failed_installation_is_tried_again(clone: Clone) -> None:
     assert clone.calls() == [COMPLETE, GET_UV, clone.uv("python -m uv")], "what is there is completed"
 
 
+def test_an_environment_between_two_sets_of_dependencies_is_not_ready(clone: Clone) -> None:
+    path = clone.folder / "constraints.txt"
+    before = path.read_bytes()
+    clone.make()
+    path.write_bytes(before + b"# another\n")
+    assert clone.make(FAILS="*install*").returncode != 0
+    path.write_bytes(before)
+    clone.calls()
+    clone.make()
+    assert clone.calls() == [COMPLETE, GET_UV, clone.uv("python -m uv")], "some may be the others' versions"
+
+
 def test_a_clone_that_moved_is_installed_from_where_it_is(clone: Clone) -> None:
     clone.make()
     clone.calls()
