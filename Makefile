@@ -1,43 +1,42 @@
 # Plain git, make and Python >= 3.11 are enough: every target prepares the virtual environment it needs.
-PYTHON ?= python3
+# PYTHON names the Python that .venv is made with: PYTHON=python3.12. Programs are called as modules, since a
+# script in .venv/bin does not run where the path of the clone has spaces.
 PROFILE ?= smoke
-BIN := .venv/bin
-READY := .venv/.ready
+EXECUTE ?= changed
+RUN := .venv/bin/python -m
+ENGINE := $(RUN) book.engine
+# Threads that wait sleep: beside other tests, spinning ones make small networks ten times slower.
+PYTEST := OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-PASSIVE} $(RUN) pytest
 # Each process runs whole chapters, and most of a chapter keeps one core busy.
 AT_ONCE := --numprocesses auto --maxprocesses 4 --dist loadfile
 NBVAL := --nbval-lax --nbval-current-env $(AT_ONCE) book/chapters
-# Threads that wait sleep: on a busy machine, spinning ones make small networks ten times slower.
-export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup book notebooks test test-portable lint bench clean
+.PHONY: setup book pdf notebooks test test-portable lint bench clean
 
-setup: $(READY)  ## the virtual environment, rebuilt only when the dependencies changed
+setup:  ## the virtual environment, installed into only when the dependencies changed
+	@"$${PYTHON:-python3}" .ci/environment.py
 
-$(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("snnmlp-edu needs Python 3.11 or newer, and $(PYTHON) is %d.%d: name another, as in make PYTHON=python3.12" % sys.version_info[:2])'
-	@echo 'Installing into .venv; the first time this takes some minutes.'
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	@touch $@
+book: setup  ## render the book; of the chapters, execute those that changed, or with EXECUTE=all every one
+	@$(ENGINE) book --profile '$(PROFILE)' --execute '$(EXECUTE)'
 
-book: setup  ## execute the chapters that changed and render the book
-	@$(BIN)/python -m book.engine book --profile $(PROFILE)
+pdf: setup  ## the book, and all of it as one PDF beside its pages
+	@$(ENGINE) pdf --profile '$(PROFILE)' --execute '$(EXECUTE)'
 
 notebooks: setup  ## refresh the committed notebooks beside their sources
-	@$(BIN)/python -m book.engine notebooks
+	@$(ENGINE) notebooks
 
 test: setup  ## the tests, then every committed notebook against its stored outputs
-	$(BIN)/python -m pytest $(AT_ONCE)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(NBVAL)
+	$(PYTEST) $(AT_ONCE)
+	OMP_NUM_THREADS=1 $(PYTEST) $(NBVAL)
 
 test-portable: setup  ## before a release: the notebooks under the plainest instructions and another number of threads
-	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(BIN)/python -m pytest $(NBVAL)
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(PYTEST) $(NBVAL)
 
 lint: setup  ## style, formatting and types
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy
 
 bench: setup  ## neurons and networks timed beside their ReLU twins and peers
-	@$(BIN)/snnmlp bench
+	@$(RUN) snnmlp_edu bench
 
 clean:  ## everything that was built, but for the virtual environment
 	rm -rf book/_build build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,9 +5,15 @@ from __future__ import annotations
 import base64
 import copy
 import os
+import queue
 import re
 import shutil
+import socket
+import struct
+import sys
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import jupytext
 import nbformat
@@ -15,8 +21,10 @@ import pytest
 import yaml
 from nbformat import NotebookNode
 
+from book.engine import __main__ as program
+from book.engine import browser
 from book.engine.__main__ import main, refresh_notebooks
-from book.engine.browser import find_browser
+from book.engine.browser import MISSING, find_browser
 from book.engine.cache import Run, cache_key, notebook_text, run_chapter, write_if_changed
 from book.engine.convert import convert
 from book.engine.execute import ChapterError, execute
@@ -384,17 +392,212 @@ def test_failing_chapter_fails_the_build(
     )
 
 
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the chapters that a kernel is asked to execute; none is, and their cells show nothing."""
+    names: list[str] = []
+
+    def note(root: Path, chapter: str, notebook: NotebookNode, **_: object) -> Run:
+        names.append(chapter)
+        return Run(notebook, 1.5, fresh=True)
+
+    monkeypatch.setattr(program, "run_chapter", note)
+    return names
+
+
+@pytest.fixture
+def committed(project: Path, source: Path) -> Path:
+    """Three chapters, with notebooks as if they had been executed."""
+    add_two_chapters(project, source)
+    for path in source.parent.glob("*.md"):
+        notebook = convert(path)
+        for number, cell in enumerate(code(notebook), start=1):
+            text = nbformat.v4.new_output("stream", text=f"{path.stem} {number}\n")
+            cell.execution_count, cell.outputs = number, [text]
+        path.with_suffix(".ipynb").write_text(notebook_text(notebook), encoding="utf-8")
+    return project
+
+
+def chapters_for(root: Path, *, use_committed: bool = True) -> dict[str, Run]:
+    return program.run_chapters(root, "smoke", use_committed=use_committed)
+
+
+def test_committed_chapters_are_shown_and_not_executed(committed: Path, executed: list[str]) -> None:
+    (committed / "snnmlp_edu" / "library.py").write_text("2", encoding="utf-8")
+    runs = chapters_for(committed)
+    assert executed == []
+    assert list(runs) == ["00_preface", "01_more", "02_more"]
+    for name, run in runs.items():
+        assert [cell.outputs[0].text for cell in code(run.notebook)] == [f"{name} {n}\n" for n in (1, 2, 3)]
+        assert run.seconds is None
+        assert not run.fresh
+
+
+def test_prose_and_captions_are_always_those_of_the_source(
+    committed: Path, source: Path, executed: list[str]
+) -> None:
+    rewrite(source, "Words", "Other words")
+    rewrite(source, "caption: A line.", "caption: A straight line.")
+    notebook = chapters_for(committed)["00_preface"].notebook
+    assert executed == []
+    assert "Other words" in notebook.cells[0].source
+    assert code(notebook)[2].metadata.mystnb.figure.caption == "A straight line."
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("plt.plot([0, 1])", "plt.plot([0, 2])"),
+        ("[nbval-check-output]", "[nbval-check-output, measures-time]"),
+        ("Words", "```{code-cell}\n1\n```\n\nWords"),
+    ],
+    ids=["code", "tags", "another cell"],
+)
+def test_a_chapter_whose_code_changed_is_executed_and_no_other(
+    committed: Path, source: Path, executed: list[str], old: str, new: str
+) -> None:
+    rewrite(source.with_name("01_more.md"), old, new)
+    runs = chapters_for(committed)
+    assert executed == ["01_more"]
+    assert [run.seconds for run in runs.values()] == [None, 1.5, None]
+
+
+def test_a_committed_notebook_that_shows_nothing_is_executed(
+    committed: Path, source: Path, executed: list[str]
+) -> None:
+    """It is missing, was never executed, or was left behind by an unfinished merge, or is no notebook."""
+    chapters = source.parent
+    (chapters / "00_preface.ipynb").unlink()
+    (chapters / "01_more.ipynb").write_text(notebook_text(convert(chapters / "01_more.md")))
+    for text in ("<<<<<<< HEAD\n{}\n", "{}", "[]", '{"nbformat": 4, "nbformat_minor": 5}', "\xff"):
+        (chapters / "02_more.ipynb").write_text(text, encoding="latin-1")
+        executed.clear()
+        chapters_for(committed)
+        assert executed == ["00_preface", "01_more", "02_more"], text
+
+
+def test_all_chapters_are_executed_on_request_and_with_other_profiles(
+    committed: Path, executed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "render", lambda source, html: html.mkdir())
+    everything = ["00_preface", "01_more", "02_more"]
+    for words, names in (
+        ([], []),
+        (["--execute", "changed"], []),
+        (["--execute", "all"], everything),
+        (["--profile", "cpu"], everything),
+    ):
+        shutil.rmtree(committed / "book" / "_build", ignore_errors=True)
+        executed.clear()
+        assert main(["book", *words], root=committed) == 0
+        assert executed == names, words
+
+
+def test_unknown_choice_of_chapters_is_one_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["book", "--execute", "none"], root=project) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--execute 'none'" in line
+    assert "changed, all" in line
+
+
+def test_times_are_those_of_chapters_that_were_executed_here() -> None:
+    def page(*seconds: float | None) -> str:
+        runs = {f"0{n}": Run(nbformat.v4.new_notebook(), each, fresh=False) for n, each in enumerate(seconds)}
+        return program.times_page(runs, "smoke")
+
+    def rows(text: str) -> list[str]:
+        return [line for line in text.splitlines() if re.search(r"\d \|$", line)]
+
+    every = page(1.5, 2.0)
+    assert rows(every) == [
+        "| [](chapters/00.ipynb) | 1.5 |",
+        "| [](chapters/01.ipynb) | 2.0 |",
+        "| together | 3.5 |",
+    ]
+    assert "EXECUTE=all" not in every
+    some = page(None, 2.0)
+    assert rows(some) == ["| [](chapters/01.ipynb) | 2.0 |", "| together | 2.0 |"]
+    assert "1 of the 2 chapters" in some
+    none = page(None, None)
+    assert rows(none) == []
+    assert "2 of the 2 chapters" in none
+
+
+def test_a_kept_notebook_that_is_torn_is_executed_again(project: Path, source: Path) -> None:
+    source.write_text(HEADER + "\n```{code-cell}\n1\n```\n", encoding="utf-8")
+    kept = project / "kept"
+    kept.mkdir()
+    (kept / "00_preface.ipynb").write_text("<<<<<<<")
+    assert run_chapter(project, "00_preface", convert(source), "smoke", kept).fresh
+    assert not run_chapter(project, "00_preface", convert(source), "smoke", kept).fresh
+
+
+def test_pdf_is_printed_once_and_linked_to_where_it_was_printed(
+    project: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if find_browser() is None:
+        pytest.skip(MISSING)
+    html = project / "book" / "_build" / "html"
+    downloads = html / "downloads.html"
+    assert main(["book"], root=project) == 0
+    assert not (html / PDF).exists()
+    assert PDF not in downloads.read_text(encoding="utf-8")
+    assert main(["pdf"], root=project) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"first page loads in \d+\.\d s\.$", said, re.MULTILINE), said
+    printed = (html / PDF).stat().st_mtime_ns
+    for command in ("pdf", "book"):
+        assert main([command], root=project) == 0
+        assert (html / PDF).stat().st_mtime_ns == printed
+        assert downloads.read_text(encoding="utf-8").count(f'href="{PDF}"') == 1
+    rewrite(source, "Words", "Other words")
+    assert main(["book"], root=project) == 0
+    assert not (html / PDF).exists(), "it would show the old words"
+    assert PDF not in downloads.read_text(encoding="utf-8")
+
+
+def test_pdf_without_a_browser_is_refused_before_anything_is_made(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("SNNMLP_BROWSER", raising=False)
+    assert main(["pdf"], root=project) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(MISSING)
+    assert not (project / "book" / "_build").exists()
+
+
+def test_a_browser_that_is_closed_early_is_no_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its connection is reset while a large file is on its way."""
+    (tmp_path / "large").write_bytes(bytes(50_000_000))
+    failed: queue.Queue[BaseException | None] = queue.Queue()
+    with pytest.MonkeyPatch.context() as patch:
+        told = browser._Server.handle_error
+
+        def note(*arguments: Any) -> None:
+            told(*arguments)
+            failed.put(sys.exception())
+
+        patch.setattr(browser._Server, "handle_error", note)
+        with browser.serve(tmp_path) as address:
+            parts = urlsplit(address)
+            with socket.create_connection((parts.hostname, parts.port)) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.sendall(b"GET /large HTTP/1.0\r\n\r\n")
+                connection.recv(1000)
+            assert isinstance(failed.get(timeout=60), ConnectionError)
+    assert capsys.readouterr().err == ""
+
+
 def test_book_ends_with_its_first_page_and_renders_only_what_changed(
     project: Path, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["book"], root=project) == 0
     said = capsys.readouterr().out
     index = Path(said.splitlines()[-1])
-    printed = (index.parent / PDF).is_file()
-    assert printed == (find_browser() is not None) == ("The PDF was printed." in said)
-    facts = r"^The site has \d+\.\d MB" + (r"; the first page loads in \d+\.\d s\.$" if printed else r"\.$")
-    assert re.search(facts, said, re.MULTILINE), said
-    assert printed == (f'href="{PDF}"' in (index.parent / "downloads.html").read_text(encoding="utf-8"))
+    assert re.search(r"^The site has \d+\.\d MB\.$", said, re.MULTILINE), said
     assert index == project / "book" / "_build" / "html" / "index.html"
     assert "chapters/00_preface.html" in index.read_text(encoding="utf-8")
     assert main(["book"], root=project) == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -146,60 +145,9 @@ def test_no_published_file_is_large() -> None:
     assert not [str(path) for path in published_files() if path.stat().st_size > 4_000_000]
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """The Makefile beside a Python that notes what it is asked to install instead of doing it."""
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        (tmp_path / name).write_text(read(name), encoding="utf-8")
-    fake = tmp_path / "fake-python"
-    fake.write_text(
-        "#!/bin/sh\n"
-        f'if [ "$1" = -c ]; then exec {sys.executable} -c "import sys; sys.version_info = $VERSION; $2"; fi\n'
-        'echo "$@" >> calls\n'
-        'if [ "$2" = venv ]; then mkdir -p .venv/bin; cp fake-python .venv/bin/python; fi\n',
-        encoding="utf-8",
-    )
-    fake.chmod(0o755)
-    return tmp_path
-
-
-def make(checkout: Path, version: str = "(3, 11, 0)") -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"VERSION": version}
-    command = ["make", "setup", "PYTHON=./fake-python"]
-    return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
-
-
-def test_setup_installs_the_tested_versions_once(checkout: Path) -> None:
-    assert make(checkout).returncode == 0
-    calls = (checkout / "calls").read_text().splitlines()
-    assert calls == [
-        "-m venv .venv",
-        "-m pip install --quiet --constraint constraints.txt --editable .[dev]",
-    ]
-    assert make(checkout).returncode == 0
-    assert (checkout / "calls").read_text().splitlines() == calls, "nothing changed, nothing to install"
-
-
-@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
-def test_setup_installs_again_when_the_dependencies_change(checkout: Path, name: str) -> None:
-    make(checkout)
-    newer = (checkout / ".venv" / ".ready").stat().st_mtime + 1
-    os.utime(checkout / name, (newer, newer))
-    make(checkout)
-    assert len((checkout / "calls").read_text().splitlines()) == 4
-
-
-def test_setup_refuses_an_old_python_in_one_line(checkout: Path) -> None:
-    result = make(checkout, version="(3, 9, 18)")
-    assert result.returncode != 0
-    message, *_ = result.stderr.splitlines()
-    assert message.startswith("snnmlp-edu needs Python 3.11 or newer, and ./fake-python is 3.9")
-    assert not (checkout / ".venv").exists()
-
-
 def test_make_has_the_promised_targets() -> None:
     targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE))
-    assert {"setup", "book", "notebooks", "test", "test-portable", "lint", "bench", "clean"} <= targets
+    assert {"setup", "book", "pdf", "notebooks", "test", "test-portable", "lint", "bench", "clean"} <= targets
 
 
 def test_continuous_integration_stops_at_the_first_failure() -> None:
@@ -216,18 +164,25 @@ def github(name: str) -> Any:
 
 
 def test_workflows_run_what_a_person_runs() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE))
     commands = []
     for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
         workflow = github(f"workflows/{path.name}")
         assert workflow["permissions"] == {"contents": "read"}, "a job that needs more says so itself"
         assert True in workflow, "YAML reads the word `on` as true"
         steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
-        commands += [step["run"] for step in steps if "run" in step]
+        commands += [step["run"].partition(" #")[0] for step in steps if "run" in step]
         for action in (step["uses"] for step in steps if "uses" in step):
             assert re.fullmatch(r"actions/[a-z-]+@v\d+", action), action
-    assert sorted(commands) == [".ci/run", "make book"]
-    assert "book" in targets
+    assert sorted(commands) == [".ci/run", "make book EXECUTE=all", "make pdf"]
+
+
+def test_every_chapter_is_executed_each_week_and_before_a_release() -> None:
+    """Otherwise `make book` shows the chapters as they were committed."""
+    workflow = github("workflows/weekly.yml")
+    (schedule,) = workflow[True]["schedule"]  # YAML reads the word `on` as true
+    assert re.fullmatch(r"\d+ \d+ \* \* \d", schedule["cron"])
+    assert workflow["jobs"]["execute"]["steps"][-1]["run"] == "make book EXECUTE=all"
+    assert "`make book EXECUTE=all`" in read("RELEASING.md")
 
 
 def test_published_folder_is_the_one_that_the_book_is_built_into() -> None:
@@ -245,9 +200,9 @@ def test_commit_hooks_are_the_tools_of_the_environment() -> None:
     linted = read("Makefile").split("\nlint:")[1].split("\n\n")[0]
     for hook in repository_of_hooks["hooks"]:
         assert hook.keys() >= {"id", "name", "entry", "language"}
-        program = hook["entry"].split()[0]
-        assert program.removeprefix(".venv/bin/") in {"ruff", "mypy", "python"}
-        assert "python" in program or Path(program).name in linted
+        program, module, tool, *_ = hook["entry"].split()
+        assert (program, module) == (".venv/bin/python", "-m")
+        assert tool == "pytest" or f") {tool}" in linted
 
 
 @pytest.mark.parametrize("name", ["bug", "chapter", "result"])

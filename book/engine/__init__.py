@@ -1,1 +1,1 @@
-"""The program behind `make book` and `make notebooks`: convert, execute, keep, render."""
+"""The program behind `make book`, `make pdf` and `make notebooks`: convert, execute, keep, render."""

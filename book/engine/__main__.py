@@ -1,4 +1,4 @@
-"""`python -m book.engine book` renders the book, `... notebooks` refreshes the committed notebooks."""
+"""`python -m book.engine book` renders the book, `pdf` prints it too, `notebooks` refreshes the notebooks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from snnmlp_edu.data.files import write_atomically
 from snnmlp_edu.data.settings import cores
 from snnmlp_edu.errors import InputError
 
-from .browser import MISSING, find_browser, seconds_to_first_page
-from .cache import Run, notebook_text, run_chapter, write_if_changed
+from .browser import require_browser, seconds_to_first_page
+from .cache import Run, committed_run, notebook_text, run_chapter, write_if_changed
 from .convert import convert
 from .execute import PROFILES, ChapterError
 from .pdf import print_book
-from .render import PDF, RenderError, chapters, lay_out, pages, render, repository
+from .render import PDF, RenderError, chapters, lay_out, offer_pdf, pages, render, repository
 
 ROOT = Path(__file__).resolve().parents[2]
+
+# Which chapters are executed: those whose code is not that of their committed notebook, or every one.
+EXECUTE = ("changed", "all")
 
 # The picture at the top of the README is a figure of the preface.
 README_FIGURE, README_PICTURE = "fig-preface-spikes", Path("_static/spikes.png")
@@ -32,9 +35,15 @@ README_FIGURE, README_PICTURE = "fig-preface-spikes", Path("_static/spikes.png")
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     """Carry out one command; returns 0, or 1 when a chapter or a page failed, or 2 for wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m book.engine", description=__doc__)
-    parser.add_argument("command", choices=("book", "notebooks"))
+    parser.add_argument("command", choices=("book", "pdf", "notebooks"))
     parser.add_argument(
         "--profile", default="smoke", help=f"how much the chapters compute: {', '.join(PROFILES)}"
+    )
+    parser.add_argument(
+        "--execute",
+        default="changed",
+        help="`changed` executes the chapters whose code is not that of their committed notebook, and shows "
+        "the others as they were committed; `all` executes every one, as other profiles than smoke do",
     )
     parser.add_argument(
         "--jobs",
@@ -46,12 +55,19 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     try:
         if chosen.profile not in PROFILES:
             raise InputError(f"unknown profile {chosen.profile!r}: choose one of {', '.join(PROFILES)}")
+        if chosen.execute not in EXECUTE:
+            raise InputError(f"unknown --execute {chosen.execute!r}: choose one of {', '.join(EXECUTE)}")
         if chosen.jobs < 1:
             raise InputError(f"--jobs is {chosen.jobs}: at least one chapter has to run at a time")
         if chosen.command == "notebooks":
             refresh_notebooks(root, chosen.jobs)
-        else:
-            print(build_book(root, chosen.profile, chosen.jobs))
+            return 0
+        if chosen.command == "pdf":
+            require_browser()  # before minutes of work, not after them
+        build_book(root, chosen.profile, chosen.jobs, chosen.execute)
+        if chosen.command == "pdf":
+            print_pdf(root)
+        print(root / "book/_build/html/index.html")
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -61,30 +77,32 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     return 0
 
 
-def build_book(root: Path, profile: str, jobs: int = 1) -> Path:
-    """Execute what changed, render and print it, and return the path of the first page."""
+def build_book(root: Path, profile: str, jobs: int = 1, execute: str = "changed") -> None:
+    """Execute what changed, or `all`, and render the pages."""
     build = root / "book" / "_build"
-    runs = run_chapters(root, profile, jobs)
-    with_pdf = find_browser() is not None
-    lay_out(
-        root / "book",
-        {name: run.notebook for name, run in runs.items()},
-        times_page(runs, profile),
-        build / "source",
-        with_pdf,
-    )
+    runs = run_chapters(root, profile, jobs, use_committed=execute == "changed" and profile == "smoke")
+    notebooks = {name: run.notebook for name, run in runs.items()}
+    lay_out(root / "book", notebooks, times_page(runs, profile), build / "source")
     rendered = render(build / "source", build / "html")
     print("The pages were rendered." if rendered else "The pages stand as they were: nothing changed.")
-    pdf = build / "html" / PDF
-    if not with_pdf:
-        print(f"No PDF was printed: {MISSING}.")
-    elif not pdf.is_file():
-        print_book(build / "html", pages(build / "source"), pdf)
-        print("The PDF was printed.")
     size = sum(file.stat().st_size for file in (build / "html").rglob("*") if file.is_file())
-    loaded = f"; the first page loads in {seconds_to_first_page(build / 'html'):.1f} s" if with_pdf else ""
-    print(f"The site has {size / 1e6:.1f} MB{loaded}.")
-    return build / "html" / "index.html"
+    print(f"The site has {size / 1e6:.1f} MB.")
+
+
+def print_pdf(root: Path) -> None:
+    """Print the rendered book, unless that was done, and link to the PDF from its pages.
+
+    Raises:
+        InputError: no browser is installed.
+    """
+    build = root / "book" / "_build"
+    pdf = build / "html" / PDF
+    if not pdf.is_file():
+        new = build / PDF
+        print_book(build / "html", pages(build / "source"), new)
+        new.replace(pdf)
+    offer_pdf(build / "html")
+    print(f"The PDF is printed; the first page loads in {seconds_to_first_page(build / 'html'):.1f} s.")
 
 
 def refresh_notebooks(root: Path, jobs: int = 1) -> list[str]:
@@ -104,11 +122,12 @@ def default_jobs() -> int:
     return min(4, cores())
 
 
-def run_chapters(root: Path, profile: str, jobs: int = 1) -> dict[str, Run]:
+def run_chapters(root: Path, profile: str, jobs: int = 1, use_committed: bool = False) -> dict[str, Run]:
     """Execute each chapter of the table of contents that changed, and print a table of the times.
 
-    A chapter with a cell tagged `measures-time` runs alone, after the others: beside them its figures would
-    be those of a busy machine.
+    With `use_committed` a chapter whose code is that of its committed notebook is not executed, whatever has
+    changed in the library. A chapter with a cell tagged `measures-time` runs alone, after the others: beside
+    them its figures would be those of a busy machine.
 
     Raises:
         ChapterError: a cell failed; what has not begun by then is not begun any more.
@@ -116,9 +135,16 @@ def run_chapters(root: Path, profile: str, jobs: int = 1) -> dict[str, Run]:
     book = root / "book"
     address = repository(book)
     notebooks = {name: convert(book / "chapters" / f"{name}.md", address) for name in chapters(book)}
-    timed = [name for name, notebook in notebooks.items() if _measures_time(notebook)]
-    runs = {}
-    for names, at_once in (([name for name in notebooks if name not in timed], jobs), (timed, 1)):
+    runs: dict[str, Run] = {}
+    if use_committed:
+        committed = {
+            name: committed_run(book / "chapters" / f"{name}.ipynb", each) for name, each in notebooks.items()
+        }
+        runs = {name: run for name, run in committed.items() if run is not None}
+        print(f"{len(runs)} of {len(notebooks)} chapters are shown as they were committed.", flush=True)
+    waiting = [name for name in notebooks if name not in runs]
+    timed = [name for name in waiting if _measures_time(notebooks[name])]
+    for names, at_once in (([name for name in waiting if name not in timed], jobs), (timed, 1)):
         run = partial(
             run_chapter, root, profile=profile, kept=book / "_build/executed" / profile, jobs=at_once
         )
@@ -126,8 +152,8 @@ def run_chapters(root: Path, profile: str, jobs: int = 1) -> dict[str, Run]:
         with ThreadPoolExecutor(at_once) as pool:
             started = {name: pool.submit(run, name, notebooks[name]) for name in names}
             try:
-                for name, waiting in started.items():
-                    done = runs[name] = waiting.result()
+                for name, future in started.items():
+                    done = runs[name] = future.result()
                     state = "executed" if done.fresh else "unchanged"
                     print(f"{name:24} {done.seconds:8.1f} s  {state}", flush=True)
             except BaseException:
@@ -151,22 +177,27 @@ def picture_of(notebook: NotebookNode, figure: str) -> bytes:
 
 
 def times_page(runs: dict[str, Run], profile: str) -> str:
-    """The page that tells how long each chapter's execution took when it was last run."""
-    rows = [f"| [](chapters/{name}.ipynb) | {run.seconds:.1f} |" for name, run in runs.items()]
-    total = sum(run.seconds for run in runs.values())
-    return "\n".join(
-        [
-            "# Execution times",
-            "",
-            f"Seconds to execute each chapter with profile `{profile}`, on the machine that built this copy.",
+    """The page that tells how long the execution of chapters took, as far as this machine executed them."""
+    measured = {name: run.seconds for name, run in runs.items() if run.seconds is not None}
+    lines = ["# Execution times", ""]
+    if measured:
+        rows = [f"| [](chapters/{name}.ipynb) | {seconds:.1f} |" for name, seconds in measured.items()]
+        lines += [
+            f"Seconds to execute a chapter with profile `{profile}`, on the machine that built this copy.",
             "",
             "| chapter | seconds |",
             "|---|---:|",
             *rows,
-            f"| together | {total:.1f} |",
+            f"| together | {sum(measured.values()):.1f} |",
             "",
         ]
-    )
+    if len(measured) < len(runs):
+        lines += [
+            f"{len(runs) - len(measured)} of the {len(runs)} chapters are shown as they were committed, "
+            "and were not executed for this copy: `make book EXECUTE=all` executes and times every one.",
+            "",
+        ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

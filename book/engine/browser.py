@@ -7,6 +7,7 @@ import functools
 import http.server
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -36,6 +37,18 @@ def find_browser() -> str | None:
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
+def require_browser() -> str:
+    """Path of the Chromium on this machine.
+
+    Raises:
+        InputError: there is none, or SNNMLP_BROWSER names a file that is not there.
+    """
+    executable = find_browser()
+    if executable is None:
+        raise InputError(f"{MISSING}: install one with your system's packages")
+    return executable
+
+
 @contextlib.contextmanager
 def open_browser() -> Iterator[Browser]:
     """A headless Chromium that speaks to nobody on its own account.
@@ -43,9 +56,7 @@ def open_browser() -> Iterator[Browser]:
     Raises:
         InputError: there is none on this machine.
     """
-    executable = find_browser()
-    if executable is None:
-        raise InputError(f"{MISSING}: install one with your system's packages")
+    executable = require_browser()
     from playwright.sync_api import sync_playwright
 
     quiet = ["--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -77,7 +88,7 @@ def seconds_to_first_page(html: Path) -> float:
 def serve(folder: Path) -> Iterator[str]:
     """Serve a folder to this machine alone, on a free port; yields the address."""
     handler = functools.partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with _Server(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
@@ -85,6 +96,13 @@ def serve(folder: Path) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a browser that was closed before it had everything."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -23,10 +23,13 @@ WHAT_CHAPTERS_USE = ("snnmlp_edu", "data")
 
 
 class Run(NamedTuple):
-    """A chapter's notebook with its outputs, the seconds its execution took, and whether it ran just now."""
+    """A chapter's notebook with its outputs, the seconds its execution took, and whether it ran just now.
+
+    Committed notebooks store no seconds: theirs are None.
+    """
 
     notebook: NotebookNode
-    seconds: float
+    seconds: float | None
     fresh: bool
 
 
@@ -40,11 +43,9 @@ def run_chapter(
     """
     key = cache_key(root, notebook, profile)
     path = kept / f"{chapter}.ipynb"
-    if path.is_file():
-        stored = nbformat.read(path, as_version=4)
-        record = stored.metadata.get("run", {})
-        if record.get("key") == key:
-            return Run(with_outputs(notebook, stored), record["seconds"], fresh=False)
+    stored = _read(path)
+    if stored is not None and stored.metadata.get("run", {}).get("key") == key:
+        return Run(with_outputs(notebook, stored), stored.metadata["run"]["seconds"], fresh=False)
     begin = time.perf_counter()
     executed = execute(notebook, chapter, profile, jobs)
     seconds = round(time.perf_counter() - begin, 1)
@@ -54,17 +55,44 @@ def run_chapter(
     return Run(executed, seconds, fresh=True)
 
 
+def committed_run(path: Path, notebook: NotebookNode) -> Run | None:
+    """The committed notebook's outputs, if it was executed with the code that the source has now.
+
+    Prose and other metadata are those of `notebook`, as in `run_chapter`.
+    """
+    stored = _read(path)
+    if stored is None or _code(stored) != _code(notebook):
+        return None
+    if any(cell.execution_count is None for cell in stored.cells if cell.cell_type == "code"):
+        return None
+    return Run(with_outputs(notebook, stored), seconds=None, fresh=False)
+
+
+def _read(path: Path) -> NotebookNode | None:
+    """A stored notebook; None where there is none or the file is not one, as after an unfinished merge."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except (OSError, ValueError, AttributeError, nbformat.ValidationError):
+        return None  # nbformat meets JSON that is no object with an AttributeError
+    return notebook
+
+
+def _code(notebook: NotebookNode) -> list[tuple[str, list[str]]]:
+    """What runs: each code cell with its tags."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [(cell.source, cell.metadata.get("tags", [])) for cell in cells]
+
+
 def cache_key(root: Path, notebook: NotebookNode, profile: str) -> str:
     """Hash of everything a chapter's outputs depend on.
 
     That is its code cells with their tags, the profile, the library, the data, and
     the versions of Python and of every installed package.
     """
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    code = [[cell.source, cell.metadata.get("tags", [])] for cell in cells]
     packages = sorted(f"{each.name}=={each.version}" for each in importlib.metadata.distributions())
     versions = [platform.python_version(), platform.machine(), *packages]
-    parts = [code, profile, tree_hash(root / each for each in WHAT_CHAPTERS_USE), versions]
+    parts = [_code(notebook), profile, tree_hash(root / each for each in WHAT_CHAPTERS_USE), versions]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -34,6 +34,17 @@ MATHJAX_FILES = (
     "sre/mathmaps/nemeth.json",
 )
 PDF, NOTEBOOKS = "multiplication-free-spiking-mlp.pdf", "notebooks.zip"
+PDF_MARK = "<!-- the PDF, once it is printed -->"
+DOWNLOADS_PAGE = f"""# Take it with you
+
+{PDF_MARK}
+
+- <a href="{NOTEBOOKS}">All chapters as notebooks</a>, with what their cells showed. They run in
+  Jupyter, on Colab and on Kaggle; the first cell of each looks for this package, and installs it from where
+  `SNNMLP_SOURCE` points.
+
+The pages themselves need no connection either: copy their folder, and serve it with `python -m http.server`.
+"""
 CHANGELOG = "CHANGELOG.md"  # stands at the root, where people look for it, and is a page of the book as well
 RENDERERS = ("jupyter-book", "Sphinx", "myst-nb", "sphinx-book-theme", "sphinx-exercise", "sphinx-proof")
 
@@ -64,13 +75,11 @@ def pages(source: Path) -> list[str]:
     return [str(toc["root"]), *(str(entry["file"]) for entry in toc["chapters"])]
 
 
-def lay_out(
-    book: Path, notebooks: Mapping[str, NotebookNode], times: str, source: Path, pdf: bool = False
-) -> None:
+def lay_out(book: Path, notebooks: Mapping[str, NotebookNode], times: str, source: Path) -> None:
     """Write the tree that the renderer reads: the book's own pages, the executed chapters, their scripts.
 
     `times` is the page of execution times; it becomes the book's last page but one. The last one has the
-    book to take along: the notebooks, and with `pdf` the PDF that is printed once the pages stand.
+    book to take along: the notebooks, and once `offer_pdf` was called the PDF.
     """
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(
@@ -87,7 +96,7 @@ def lay_out(
         write_if_changed(source / "chapters" / f"{name}.ipynb", notebook_text(page))
     write_explorers(explorers, source / "_extra")
     write_if_changed(source / "execution_times.md", times)
-    write_if_changed(source / "downloads.md", downloads_page(pdf))
+    write_if_changed(source / "downloads.md", DOWNLOADS_PAGE)
     _zip_notebooks(notebooks, source / "_extra" / NOTEBOOKS)
     toc = _read_yaml(book / "_toc.yml")
     toc["chapters"] += [{"file": "execution_times"}, {"file": "downloads"}]
@@ -99,17 +108,11 @@ def lay_out(
     _copy_mathjax(source / "_extra" / "mathjax")
 
 
-def downloads_page(pdf: bool) -> str:
-    """The page that offers the notebooks, and the PDF where there is one."""
-    whole = f'- <a href="{PDF}">The whole book as a PDF</a>, for paper and for trains.\n' if pdf else ""
-    return f"""# Take it with you
-
-{whole}- <a href="{NOTEBOOKS}">All chapters as notebooks</a>, with what their cells showed. They run in
-  Jupyter, on Colab and on Kaggle; the first cell of each looks for this package, and installs it from where
-  `SNNMLP_SOURCE` points.
-
-The pages themselves need no connection either: copy their folder, and serve it with `python -m http.server`.
-"""
+def offer_pdf(html: Path) -> None:
+    """Link to the printed PDF on the page of downloads, where its mark is."""
+    page = html / "downloads.html"
+    link = f'<p><a href="{PDF}">The whole book as a PDF</a>, for paper and for trains.</p>'
+    write_if_changed(page, page.read_text(encoding="utf-8").replace(PDF_MARK, link))
 
 
 def _zip_notebooks(notebooks: Mapping[str, NotebookNode], target: Path) -> None:
@@ -158,9 +161,10 @@ def render(source: Path, html: Path) -> bool:
         return False
     work = html.with_name(f"{html.name}.new")
     shutil.rmtree(work, ignore_errors=True)
-    program = Path(sys.executable).with_name("jupyter-book")
+    # Not by its script: that does not start where the path of the environment has spaces.
+    program = [sys.executable, "-c", "from jupyter_book.cli.main import main; main(prog_name='jupyter-book')"]
     strictly = ["-q", "-W", "-n", "--keep-going"]
-    command = [str(program), "build", str(source), "--path-output", str(work), *strictly]
+    command = [*program, "build", str(source), "--path-output", str(work), *strictly]
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise RenderError(strip_ansi(result.stderr.strip() or result.stdout))
