@@ -11,7 +11,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from snnmlp_edu import LIF, InputError, NetworkConfig, SpikingMLP
-from snnmlp_edu import timing as racing
+from snnmlp_edu import timing
 from snnmlp_edu.benchmark import compile_costs
 from snnmlp_edu.benchmark import races as benchmark
 from snnmlp_edu.benchmark.peers import SpikingJellyMLP
@@ -42,7 +42,7 @@ def test_a_race_calls_everyone_in_turn_and_takes_the_median(
         calls.append(name)
         clock[0] += next(durations[name])
 
-    monkeypatch.setattr(racing.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     actions = {"ours": lambda: act("ours"), "peer": lambda: act("peer")}
     measured = benchmark.race("act", actions, rounds=3, warm_up=1, settle=settle)
     assert calls == (["ours", "ours", "peer", "peer"] if settle else ["ours", "peer"]) * 4

@@ -176,7 +176,6 @@ def test_contradictory_overrides() -> None:
         (["ledger", "run", "skip", "results=x"], r"results=\.\.\. is no field .*; give it as an option"),
         (["ledger", "table", "--results", "mistyped"], "mistyped is no folder of records"),
         (["ledger", "table", "skip", "--markdown", "--into", "README.md"], "leave out PLAN and --json"),
-        (["data", "bench", "--recipe", "fashion_smoke", "seconds=1"], "no field 'seconds'"),
         (["train", "--recipe", "fashion_smoke", "epochs"], "'epochs' is not understood; write key=value"),
         (["train", "--recipe", "fashion_smoke", "neuron.beta=2"], "must lie in"),
         (["train", "--recipe", "fashion_smoke", "neuron.leak=0.5"], "no field 'leak'"),
@@ -225,7 +224,7 @@ def test_training_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("snnmlp_edu.training.")]:
         if name.rpartition(".")[2] != "evaluation":
             monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     assert_wrong_usage(
         call("train", "--recipe", "fashion_smoke"),
         r"training needs .*run, in a clone: pip install -e '\.\[train\]'",

@@ -248,8 +248,8 @@ def test_no_statistics_learn_where_the_backend_asked_for_is_missing(monkeypatch:
 PROGRAM = """
 import torch
 from snnmlp_edu import LIF, NeuronConfig
-from snnmlp_edu.normalisation import BatchNorm
-from snnmlp_edu.synapses import AxisLinear, Synapse
+from snnmlp_edu.model.normalisation import BatchNorm
+from snnmlp_edu.model.synapses import AxisLinear, Synapse
 found = []
 for backend in ("auto", "eager"):
     torch.manual_seed(0)

@@ -41,7 +41,7 @@ import torch
 from lightning_fabric.plugins.precision import DoublePrecision
 from snnmlp_edu import checkpoints
 from snnmlp_edu.cli import main
-from snnmlp_edu.network import SpikingNetwork
+from snnmlp_edu.model.network import SpikingNetwork
 from snnmlp_edu.training import epochs, fitting, loop, processes
 
 rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", 0))))

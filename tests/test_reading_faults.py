@@ -584,7 +584,7 @@ def test_a_constant_channel_is_not_divided_by_nothing() -> None:
     [
         (torch.full((1, 1, 4, 4), 255.0), "255"),
         (torch.full((1, 1, 4, 4), -0.1), "-0.1"),
-        (torch.full((1, 1, 4, 4), float("nan")), "nan"),
+        (torch.full((1, 1, 4, 4), float("nan")), "NaN"),
         (torch.zeros(1, 1, 4, 4, dtype=torch.complex64), "complex64"),
         (torch.zeros(4, 4), r"\(4, 4\)"),
         (np.zeros((1, 1, 4, 4), np.uint8), "ndarray"),
@@ -609,7 +609,7 @@ def test_statistics_need_bytes() -> None:
         (torch.tensor([0.0, 1.0]), "float32"),
         (torch.tensor([True, False]), "bool"),
         (torch.zeros(4, 1, dtype=torch.int64), r"\(4, 1\)"),
-        (torch.tensor([0, -1]), "label -1"),
+        (torch.tensor([0, -1]), "labels reach from -1"),
         (torch.tensor([], dtype=torch.int64), "0 labels"),
         ([0, 0, 1, 1], "list"),
     ],

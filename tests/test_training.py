@@ -249,7 +249,8 @@ def test_a_warm_up_of_one_step_begins_at_the_bottom(recipe: Recipe, steps: int, 
 def training_data(images: LabelledImages, recipe: Recipe, **preprocessing: Any) -> TrainingData:
     pictures = MemoryPictures(images, "tests")
     fitted = Preprocessing(image_size=4, **preprocessing)
-    data = TrainingData(pictures, pictures, fitted, recipe, ("a", "b"))
+    names = tuple(map(str, range(24)))
+    data = TrainingData(pictures, pictures, fitted, recipe, names)
     data.start(torch.device("cpu"))
     return data
 

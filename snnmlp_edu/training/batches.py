@@ -128,6 +128,8 @@ class TrainingData:
             self._train_pictures, self._order, self.recipe.batch_size // world_size, loading, local_size
         )
         pictures = PictureBatches(self.validation, self.preprocessing)
+        if not isinstance(self.validation, MemoryPictures):  # test images are read so, after the training
+            check_shared_memory(min(BATCH_SIZE, count) * pictures.image_bytes, loading)
         self._validation_batches = stored_batches(
             pictures, validation, min(BATCH_SIZE, len(own)), loading, local_size
         )

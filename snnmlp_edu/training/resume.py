@@ -37,6 +37,7 @@ def pack(value: Any, tensors: dict[str, Tensor], place: str = "state") -> Any:
     Raises:
         TypeError: a value is of a type that is not stored.
 
+    >>> import torch
     >>> tensors = {}
     >>> pack({0: (torch.ones(2), None)}, tensors)
     {'mapping': [[0, {'tuple': [{'tensor': 'state.0.0'}, None]}]]}
