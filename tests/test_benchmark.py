@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from snnmlp_edu import LIF, InputError, NetworkConfig, SpikingMLP
-from snnmlp_edu import timing
+from snnmlp_edu import LIF, InputError, NetworkConfig, SpikingMLP, timing
 from snnmlp_edu.benchmark import compile_costs
 from snnmlp_edu.benchmark import races as benchmark
 from snnmlp_edu.benchmark.peers import SpikingJellyMLP
