@@ -186,7 +186,7 @@ def test_preprocessing_travels_with_the_checkpoint(
     source = open_source("image_folder", photos)
     assert evaluate_source(checkpoint, source) == (undisturbed.test_correct, undisturbed.test_total)
     pictures = source.pictures("test")
-    files = [Path(pictures.name(i)) for i in range(len(pictures.labels))]
+    files = [pictures.file(i) for i in range(len(pictures.labels))]
     inputs = read_pictures(files, preprocessing)
     assert inputs.shape == (12, 3, 32, 32)
     with torch.no_grad():

@@ -128,7 +128,7 @@ def test_a_file_of_that_name_is_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "cifar-10-python.tar.gz").read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize("name", [*DOWNLOADS, "imagenet", "shards"])
+@pytest.mark.parametrize("name", [*DOWNLOADS, "imagenet"])
 def test_every_command_has_an_example(name: str) -> None:
     code, out, _ = call("data", "prepare", name, "--help")
     assert code == 0

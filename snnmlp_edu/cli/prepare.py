@@ -8,14 +8,11 @@ from typing import Annotated
 import typer
 
 from ..data import downloading, imagenet
-from ..data.shard_writing import PER_SHARD, write_shards
-from ..data.sources import open_source
 from ..errors import InputError
 from ..printing import printable
 
 prepare_app = typer.Typer(
-    help="Bring a data set into place: download it, unpack ImageNet, or write shards. A second call finds"
-    " what is done.",
+    help="Bring a data set into place: download it, or unpack ImageNet. A second call finds what is done.",
     no_args_is_help=True,
 )
 
@@ -77,31 +74,6 @@ def prepare_imagenet(
     if train is not None:
         print(printable(imagenet.prepare_train(train, place)))
     print(printable(f"train with: snnmlp train --recipe imagenet_released data_dir={place}"))
-
-
-@prepare_app.command("shards", epilog="Example: snnmlp data prepare shards data/shards --from data/imagenet")
-def prepare_shards(
-    place: Folder,
-    photos: Annotated[
-        Path, typer.Option("--from", help="Folder with train/ and val/ of class folders.", show_default=False)
-    ],
-    per_shard: Annotated[int, typer.Option(help="Images in a shard.")] = PER_SHARD,
-    skip_corrupt: Annotated[
-        bool, typer.Option("--skip-corrupt", help="Leave out image files that cannot be read; list them.")
-    ] = False,
-) -> None:
-    """Write an image folder as WebDataset shards: few large files, for file systems that like those.
-
-    The images are shuffled, so that every shard shows all classes, and copied
-    as they are.
-    """
-    source = open_source("image_folder", photos, skip_corrupt=skip_corrupt)
-    assert source.files is not None
-    for line in source.files.check(announce=True):
-        print(printable(f"left out: {line}"))
-    shards = write_shards(source.files, place, per_shard, announce=True)
-    print(printable(f"{len(shards)} shards in {place}"))
-    print(printable(f"train with: snnmlp train --recipe RECIPE dataset=webdataset data_dir={place}"))
 
 
 def _given(path: Path | None) -> Path:

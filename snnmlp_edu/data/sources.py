@@ -21,7 +21,6 @@ from .imagenet import named_classes
 from .photographs import ROTATION_NAMES, load_photographs
 from .picture_sets import MemoryPictures, PictureSet
 from .settings import Verification
-from .shards import open_shards
 
 Dataset = Literal[
     "embedded",
@@ -33,7 +32,6 @@ Dataset = Literal[
     "cifar100",
     "imagenet",
     "image_folder",
-    "webdataset",
 ]
 
 
@@ -67,7 +65,7 @@ class ImageSource:
         """
         if self.files is not None:
             return self.files.open(split)
-        return MemoryPictures(self.load(split), f"{self.name} ({split})")
+        return MemoryPictures(self.load(split))
 
     def left_out(self, announce: bool = False) -> list[str]:
         """A line for each damaged image that is left out of the training or the test images.
@@ -136,11 +134,6 @@ def _open_imagenet(wanted: Wanted, _: Names | None) -> ImageSource:
     return ImageSource(wanted.name, named_classes(wanted.place, files.class_names), files=files)
 
 
-def _open_shards(wanted: Wanted, _: Names | None) -> ImageSource:
-    files = open_shards(wanted.place, wanted.verify, wanted.skip_corrupt)
-    return ImageSource(wanted.name, files.class_names, files=files)
-
-
 # All that is decided by the name of a data set is decided here.
 DATASETS: dict[Dataset, Entry] = {
     "embedded": _shipped(load_embedded, CLASS_NAMES),
@@ -152,7 +145,6 @@ DATASETS: dict[Dataset, Entry] = {
     "cifar100": Entry(_open_cifar, download=DOWNLOADS["cifar100"]),
     "imagenet": Entry(_open_imagenet),
     "image_folder": Entry(_open_folder),
-    "webdataset": Entry(_open_shards),
 }
 SHIPPED = tuple(name for name, entry in DATASETS.items() if entry.shipped)
 
@@ -192,7 +184,6 @@ def open_source(
     | `idx` | any data set in four idx files, such as MNIST | `data_dir` |
     | `cifar10`, `cifar100` | 60,000, in colour, 32 x 32 | the published archive in `data_dir` |
     | `imagenet`, `image_folder` | any files | folders `train/CLASS/` and `val/CLASS/` in `data_dir` |
-    | `webdataset` | any files | tar shards, such as `train-000000.tar` and `val-000000.tar` in `data_dir` |
 
     Args:
         dataset: one of these names.
