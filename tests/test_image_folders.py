@@ -445,7 +445,7 @@ class Deadly(MemoryPictures):
 
 def test_a_worker_that_was_killed_is_one_line_that_names_the_field() -> None:
     images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
-    pictures = Deadly(LabelledImages(images, torch.zeros(4, dtype=torch.int64)), "these")
+    pictures = Deadly(LabelledImages(images, torch.zeros(4, dtype=torch.int64)))
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
     with pytest.raises(InputError, match=r"was lost \(DataLoader worker .*loading\.workers=0"):
         evaluate_pictures(model, Preprocessing(8), pictures, Loading(workers=1))

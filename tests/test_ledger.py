@@ -25,6 +25,7 @@ from snnmlp_edu import ledger, provenance
 from snnmlp_edu.checkpoints import hash_tensors, load_checkpoint, save_checkpoint
 from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data import load_embedded
+from snnmlp_edu.data.datasets import dataset_sha256
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.ledger import measurement, repeating, running, store
 from snnmlp_edu.ledger.plans import recipe_sha256
@@ -518,10 +519,10 @@ def test_the_commit_says_whether_files_were_changed(tmp_path: Path) -> None:
 
 def test_the_hash_of_a_data_set_sees_every_pixel_and_label() -> None:
     test = load_embedded("test")
-    known = provenance.dataset_sha256(test)
-    assert provenance.dataset_sha256(load_embedded("test")) == known
+    known = dataset_sha256(test)
+    assert dataset_sha256(load_embedded("test")) == known
     pixels, labels = test.images.clone(), test.labels.clone()
     pixels[7, 0, 3, 3] ^= 1
     labels[7] = (labels[7] + 1) % 10
-    assert provenance.dataset_sha256(test._replace(images=pixels)) != known
-    assert provenance.dataset_sha256(test._replace(labels=labels)) != known
+    assert dataset_sha256(test._replace(images=pixels)) != known
+    assert dataset_sha256(test._replace(labels=labels)) != known

@@ -461,7 +461,7 @@ def test_damage_within_a_compressed_archive_is_named(tmp_path: Path) -> None:
     file.write_bytes(whole)
     import hashlib
 
-    with pytest.raises(InputError, match=r"cifar-10-python\.tar\.gz"):
+    with pytest.raises(InputError, match=r"cifar-10-binary\.tar\.gz"):
         open_source("cifar10", file, hashlib.md5(whole).hexdigest()).load("train")
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from ..data import downloading, imagenet
+from ..data.cifar import CIFAR
+from ..data.cifar_images import write_from_images
 from ..errors import InputError
 from ..printing import printable
 
@@ -19,22 +21,41 @@ prepare_app = typer.Typer(
 Folder = Annotated[Path, typer.Argument(metavar="PATH", help="Folder to put it into; made if needed.")]
 
 
+Mirror = Annotated[str | None, typer.Option(help="Address of another copy of the files.")]
+
+
+def _say_how_to_train(dataset: str, place: Path) -> None:
+    print(printable(f"train with: snnmlp train --recipe RECIPE dataset={dataset} data_dir={place}"))
+
+
+def _fetch(name: str, wanted: downloading.Download, place: Path, mirror: str | None) -> None:
+    for file in downloading.download(name, place, wanted if mirror is None else wanted.at(mirror)):
+        print(printable(file))
+    _say_how_to_train(wanted.dataset, place)
+
+
 def _add_download(name: str, wanted: downloading.Download) -> None:
-    title = name.replace("_", "-")
+    def fetch(place: Folder, mirror: Mirror = None) -> None:
+        _fetch(name, wanted, place, mirror)
 
-    def command(
+    def fetch_or_write(
         place: Folder,
-        mirror: Annotated[str | None, typer.Option(help="Address of another copy of the files.")] = None,
+        mirror: Mirror = None,
+        from_images: Annotated[
+            Path | None,
+            typer.Option(help="Download nothing: make the files from PNGs in train/CLASS/ and test/CLASS/."),
+        ] = None,
     ) -> None:
-        source = wanted if mirror is None else wanted.at(mirror)
-        files = downloading.download(name, place, source)
-        for file in files:
-            print(printable(file))
-        print(
-            printable(f"train with: snnmlp train --recipe RECIPE dataset={wanted.dataset} data_dir={place}")
-        )
+        if from_images is None:
+            _fetch(name, wanted, place, mirror)
+            return
+        if mirror is not None:
+            raise InputError("--from-images downloads nothing; leave out --mirror")
+        print(printable(write_from_images(name, from_images, place, announce=True)))
+        _say_how_to_train(wanted.dataset, place)
 
-    command.__doc__ = f"Download {title}. Source: {wanted.source}."
+    command = fetch_or_write if name in CIFAR else fetch
+    command.__doc__ = f"Download {name.replace('_', '-')}. Source: {wanted.source}."
     prepare_app.command(name, epilog=f"Example: snnmlp data prepare {name} data/{name}")(command)
 
 

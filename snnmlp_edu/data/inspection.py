@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
-from .cifar import CIFAR
+from .cifar import CIFAR, cifar_kinds
 from .datasets import Split
 from .idx_folder import is_idx_folder
 from .image_folder import as_pictures, list_images
@@ -55,13 +55,11 @@ def recognise(place: str) -> str:
     path = Path(place)
     if place in SHIPPED and not path.exists():
         return place
-    archives = [
-        kind for kind, form in CIFAR.items() if form.archive == path.name or (path / form.archive).is_file()
-    ]
-    if len(archives) == 1:
-        return archives[0]
-    if len(archives) > 1:
-        raise InputError(f"{place} holds more than one archive; give the path of one")
+    kinds = cifar_kinds(path)
+    if len(kinds) == 1:
+        return kinds[0]
+    if len(kinds) > 1:
+        raise InputError(f"{place} holds {' and '.join(kinds)}; give the path of one")
     if path.is_dir():
         return "idx" if is_idx_folder(path) else "image folder"
     if path.is_file():

@@ -55,13 +55,25 @@ def read_picture(file: Path, channels: int, invert: bool = False, small: bool = 
     """
     if channels not in MODES:
         raise InputError(f"the network takes images of {channels} channels; a picture gives 1 or 3")
+    with open_picture(file) as picture:
+        if small:
+            picture.draft(None, (1, 1))
+        picture.load()
+        return _converted(_upright(picture), MODES[channels], invert)
+
+
+@contextmanager
+def open_picture(file: Path) -> Iterator[ImageFile.ImageFile]:
+    """An image file as Pillow opens it; what goes wrong while it is read is raised as one line.
+
+    Raises:
+        AccessError: the file is missing or cannot be read.
+        InputError: it is truncated, damaged or no image.
+    """
     with _opened(file) as content, _strictly():
         try:
             with Image.open(content) as picture:
-                if small:
-                    picture.draft(None, (1, 1))
-                picture.load()
-                return _converted(_upright(picture), MODES[channels], invert)
+                yield picture
         except Exception as error:  # a decoder can fail in any way
             raise _picture_error(file, error) from error
 
