@@ -7,6 +7,7 @@ as it can in the archives for Python, which hold pickles.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import tarfile
@@ -174,7 +175,8 @@ class CifarFiles:
             return [read_bytes(self.place / name) for name in names]
         found = []
         try:
-            with tarfile.open(fileobj=io.BytesIO(self._content), mode="r:gz") as archive:
+            whole = gzip.decompress(self._content)  # to its end, where its own checksum is
+            with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as archive:
                 for name in names:
                     member = archive.extractfile(f"{self.format.folder}/{name}")
                     if member is None:
