@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from test_cli import assert_wrong_usage, call
+from test_reading_faults import png
 
 from snnmlp_edu.data.cifar import CIFAR
 from snnmlp_edu.data.cifar_images import CIFAR10_NAMES, NAMES, SUPERCLASS_OF
@@ -134,6 +135,9 @@ def spoil(folder: Path, how: str) -> str:
         case "grey":
             Image.new("L", (32, 32)).save(cat / "3.png")
             return r"cat/3\.png is PNG L of 32 x 32"
+        case "16 bits":
+            (cat / "3.png").write_bytes(png(32, 32, 2, (b"\0" + bytes(32 * 6)) * 32))
+            return r"cat/3\.png is PNG RGB .* 8 bits"
         case "jpeg":
             Image.new("RGB", (32, 32)).save(cat / "3.png", "JPEG")
             return r"cat/3\.png is JPEG RGB"
@@ -158,7 +162,20 @@ def spoil(folder: Path, how: str) -> str:
 
 @pytest.mark.parametrize(
     "how",
-    ["class", "fewer", "more", "size", "grey", "jpeg", "text", "cut", "duplicate", "stranger", "split"],
+    [
+        "class",
+        "fewer",
+        "more",
+        "size",
+        "grey",
+        "16 bits",
+        "jpeg",
+        "text",
+        "cut",
+        "duplicate",
+        "stranger",
+        "split",
+    ],
 )
 def test_what_is_no_cifar_is_refused_and_nothing_is_left(how: str, tmp_path: Path) -> None:
     message = spoil(write(tmp_path / "png", "cifar10"), how)
