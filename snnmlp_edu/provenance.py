@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -10,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from .data.datasets import LabelledImages
 
 # What a run depends on: a change elsewhere, such as the record that it adds, is none of the code.
 _CODE = ("snnmlp_edu", "data/plans", "data/fashion_mnist", "pyproject.toml", "constraints.txt")
@@ -71,13 +68,3 @@ def device() -> str:
 def machine() -> str:
     """Kind of processor, and the instructions that PyTorch uses: both decide how sums are rounded."""
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-
-
-def dataset_sha256(*parts: LabelledImages) -> str:
-    """SHA-256 over shapes, images and labels, however the files are compressed."""
-    digest = hashlib.sha256()
-    for part in parts:
-        for tensor in part:
-            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -5,11 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import pickle
-import struct
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,56 +15,43 @@ from snnmlp_edu.data.cifar import CIFAR
 from snnmlp_edu.data.datasets import format_idx
 
 
-class PythonTwoPickler(pickle._Pickler):  # type: ignore[name-defined]
-    """Writes bytes as the text of Python 2, as the published archives have them."""
-
-    def save_text(self, value: bytes) -> None:
-        short = len(value) < 256
-        self.write(b"U" + bytes([len(value)]) if short else b"T" + struct.pack("<i", len(value)))
-        self.write(value)
-        self.memoize(value)
-
-    dispatch = {**pickle._Pickler.dispatch, bytes: save_text}  # type: ignore[attr-defined]  # noqa: RUF012
-
-
-def python_two_pickle(values: Any) -> bytes:
-    """A pickle of protocol 2 with Python 2's text and numpy's old names."""
-    file = io.BytesIO()
-    PythonTwoPickler(file, protocol=2).dump(values)
-    return file.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
-
-
 def cifar_pixels(images: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (images, 3072), dtype=np.uint8)
 
 
-def cifar_files(kind: str, images: int = 40) -> dict[str, Any]:
-    """The dictionaries of an archive by file name; part i holds pixels of seed i."""
+def cifar_files(kind: str, images: int = 40) -> dict[str, bytes]:
+    """The files of a data set by name; part i holds pixels of seed i, and labels 0, 1, 2 and so on."""
     form = CIFAR[kind]
+    labels = (np.arange(images) % form.classes).astype(np.uint8)[:, None]
+    superclasses = (labels % 20,) if kind == "cifar100" else ()
     parts = [*form.parts["train"], *form.parts["test"]]
-    files: dict[str, Any] = {
-        name: {
-            b"data": cifar_pixels(images, seed),
-            form.labels.encode(): [i % form.classes for i in range(images)],
-            b"filenames": [b"%d.png" % i for i in range(images)],
-        }
+    files = {
+        name: np.hstack([*superclasses, labels, cifar_pixels(images, seed)]).tobytes()
         for seed, name in enumerate(parts)
     }
-    files[form.meta] = {form.names.encode(): [b"class %d" % i for i in range(form.classes)]}
-    return files
+    names = "".join(f"class {i}\n" for i in range(form.classes))
+    return files | {form.names: f"{names}\n".encode(), "readme.html": b"<html>"}
 
 
-def write_cifar(folder: Path, kind: str, files: dict[str, Any]) -> tuple[Path, str]:
-    """An archive under its published name, and its MD5; a value of bytes stands in the archive as it is."""
+def write_cifar(folder: Path, kind: str, files: dict[str, bytes]) -> tuple[Path, str]:
+    """An archive under its published name, and its MD5."""
     form = CIFAR[kind]
     path = folder / form.archive
     with tarfile.open(path, "w:gz") as archive:
-        for name, values in files.items():
-            content = values if isinstance(values, bytes) else python_two_pickle(values)
+        for name, content in files.items():
             member = tarfile.TarInfo(f"{form.folder}/{name}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return path, hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def write_unpacked_cifar(folder: Path, kind: str, files: dict[str, bytes]) -> Path:
+    """The files of an archive, as it unpacks them."""
+    place = folder / CIFAR[kind].folder
+    place.mkdir(parents=True)
+    for name, content in files.items():
+        (place / name).write_bytes(content)
+    return place
 
 
 def write_idx(folder: Path, train: int = 40, test: int = 20, classes: int = 4, side: int = 28) -> Path:

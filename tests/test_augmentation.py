@@ -23,7 +23,7 @@ from snnmlp_edu.data.resizing import to_picture, to_pixels
 from snnmlp_edu.data.settings import Augmentation, Loading, settings_from
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.training import Recipe, load_recipe
-from snnmlp_edu.training.orders import EpochBatches, shuffled
+from snnmlp_edu.training.orders import EpochBatches
 
 STRONG = Augmentation(
     random_resized_crop=True, randaugment="rand-m9-mstd0.5", colour_jitter=0.4, random_erasing=0.5
@@ -34,7 +34,7 @@ def pictures(count: int = 6, channels: int = 3, side: int = 20) -> MemoryPicture
     generator = torch.Generator().manual_seed(0)
     shape = (count, channels, side, side)
     images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    return MemoryPictures(LabelledImages(images, torch.arange(count)), "test pictures")
+    return MemoryPictures(LabelledImages(images, torch.arange(count)))
 
 
 def batches(augmentation: Augmentation, seed: int = 0, channels: int = 3, side: int = 16) -> PictureBatches:
@@ -175,9 +175,9 @@ def test_flips_and_shifts_are_those_of_the_whole_batch() -> None:
         assert torch.equal(share, whole[rank::2])
 
 
-def test_without_shards_the_order_is_a_plain_permutation() -> None:
-    expected = torch.randperm(9, generator=torch.Generator().manual_seed(4))
-    assert torch.equal(shuffled(9, torch.Generator().manual_seed(4)), expected)
+def test_the_order_of_an_epoch_is_a_permutation_drawn_with_its_seed() -> None:
+    expected = torch.randperm(9, generator=torch.Generator().manual_seed(mixed_seed(4, 2)))
+    assert torch.equal(EpochBatches(9, 3, seed=4).order(2), expected)
 
 
 # --- what is done ------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def test_everything_at_once_keeps_type_and_shape(channels: int) -> None:
             "loading.workers is -1; it must be a whole number of at least 0, or null",
         ),
         ("loading", {"pin_memory": "yes"}, "loading.pin_memory is 'yes'; it must be true, false or null"),
-        ("loading", {"verify": "all"}, "loading.verify is 'all'; it must be one of decode, header, none"),
+        ("loading", {"verify": "all"}, "loading.verify is 'all'; it must be one of decode, none"),
         ("loading", 3, "recipe field loading is 3; it must be a mapping of its fields"),
     ],
 )

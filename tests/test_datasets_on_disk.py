@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
-import io
-import os
-import pickle
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from image_sets import cifar_files, cifar_pixels, python_two_pickle, write_cifar, write_idx
+from image_sets import cifar_files, cifar_pixels, write_cifar, write_idx, write_unpacked_cifar
 from test_cli import assert_wrong_usage, call
 
 from snnmlp_edu.checkpoints import load_checkpoint
+from snnmlp_edu.data.cifar import CIFAR
 from snnmlp_edu.data.datasets import format_idx
 from snnmlp_edu.data.digits import load_digits
 from snnmlp_edu.data.embedded import CLASS_NAMES
@@ -155,15 +154,23 @@ def test_damaged_idx_folders(how: str, message: str, tmp_path: Path) -> None:
 # --- CIFAR -------------------------------------------------------------------------------------------
 
 
+def few(kind: str, train: int, test: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the published data set have so many images."""
+    small = dataclasses.replace(CIFAR[kind], images={"train": train, "test": test})
+    monkeypatch.setitem(CIFAR, kind, small)
+
+
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
-def test_cifar_in_its_published_format(kind: str, tmp_path: Path) -> None:
+def test_cifar_in_its_published_format(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = {"cifar10": 5, "cifar100": 1}[kind]
+    few(kind, 30 * parts, 30, monkeypatch)
     path, md5 = write_cifar(tmp_path, kind, cifar_files(kind, images=30))
-    for place in (path, tmp_path):
-        source = open_source(kind, place, md5)
+    unpacked = write_unpacked_cifar(tmp_path / "unpacked", kind, cifar_files(kind, images=30))
+    for place, checksum in ((path, md5), (tmp_path, md5), (unpacked, None), (unpacked.parent, None)):
+        source = open_source(kind, place, checksum)
         classes = {"cifar10": 10, "cifar100": 100}[kind]
         assert source.class_names == tuple(f"class {i}" for i in range(classes))
         train, test = source.load("train"), source.load("test")
-        parts = {"cifar10": 5, "cifar100": 1}[kind]
         expected = np.concatenate([cifar_pixels(30, seed) for seed in range(parts)])
         assert train.images.dtype == torch.uint8
         assert np.array_equal(train.images.numpy(), expected.reshape(-1, 3, 32, 32))
@@ -171,13 +178,14 @@ def test_cifar_in_its_published_format(kind: str, tmp_path: Path) -> None:
         assert np.array_equal(test.images.flatten(1).numpy(), cifar_pixels(30, parts))
 
 
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_archives_that_python_3_wrote(protocol: int, tmp_path: Path) -> None:
-    files = {name: pickle.dumps(values, protocol) for name, values in cifar_files("cifar10").items()}
-    _, md5 = write_cifar(tmp_path, "cifar10", files)
-    source = open_source("cifar10", tmp_path, md5)
-    assert source.class_names[9] == "class 9"
-    assert np.array_equal(source.load("test").images.flatten(1).numpy(), cifar_pixels(40, 5))
+def test_the_published_formats() -> None:
+    """As https://www.cs.toronto.edu/~kriz/cifar.html describes them."""
+    assert {kind: (form.archive, form.folder, form.parts["train"][-1]) for kind, form in CIFAR.items()} == {
+        "cifar10": ("cifar-10-binary.tar.gz", "cifar-10-batches-bin", "data_batch_5.bin"),
+        "cifar100": ("cifar-100-binary.tar.gz", "cifar-100-binary", "train.bin"),
+    }
+    assert len(cifar_files("cifar10", 7)["data_batch_1.bin"]) == 7 * 3073
+    assert len(cifar_files("cifar100", 7)["train.bin"]) == 7 * 3074
 
 
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
@@ -191,125 +199,69 @@ def test_another_checksum_is_refused_before_anything_is_read(
 
     monkeypatch.setattr(tarfile, "open", never)
     published = {
-        "cifar10": "c58f30108f718f92721af3b95e74349a",
-        "cifar100": "eb9058c3a382ffc7106e4002c42a8d85",
+        "cifar10": "c32a1d4ab5d03f1284b67883e8d87530",
+        "cifar100": "03b5dce01913d631647c71ecec9e9cb8",
     }
     message = rf"{path.name} has MD5 {found} and not {published[kind]}; nothing was read"
     with pytest.raises(InputError, match=message):
         open_source(kind, tmp_path)
 
 
-class Malicious:
-    """A pickle that would run a command as it is loaded."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.marker}",)
+def test_unpacked_files_have_no_checksum(tmp_path: Path) -> None:
+    place = write_unpacked_cifar(tmp_path, "cifar10", cifar_files("cifar10"))
+    with pytest.raises(InputError, match="cifar-10-batches-bin is no archive whose MD5"):
+        open_source("cifar10", place, "0" * 32)
 
 
-@pytest.mark.parametrize("file", ["batches.meta", "data_batch_3"])
-def test_a_malicious_pickle_is_never_executed(file: str, tmp_path: Path) -> None:
-    marker = tmp_path / "executed"
+def damaged_cifar(how: str) -> dict[str, bytes]:
     files = cifar_files("cifar10")
-    files[file] = pickle.dumps({**files[file], b"extra": Malicious(marker)}, protocol=2)
-    _, md5 = write_cifar(tmp_path, "cifar10", files)
-    message = rf"{file} in .* holds more than arrays and plain values: it asks for (posix|nt)\.system"
-    with pytest.raises(InputError, match=message):
-        open_source("cifar10", tmp_path, md5).load("train")
-    assert not marker.exists()
-    # The same bytes do run it in an ordinary unpickler: the test would notice.
-    pickle.load(io.BytesIO(files[file]), encoding="latin1")
-    assert marker.exists()
-
-
-@pytest.mark.parametrize("name", ["getattr", "eval", "__import__"])
-def test_no_other_name_can_be_reached(name: str, tmp_path: Path) -> None:
-    files = cifar_files("cifar10")
-    files["test_batch"] = f"cbuiltins\n{name}\n.".encode()
-    _, md5 = write_cifar(tmp_path, "cifar10", files)
-    with pytest.raises(InputError, match=rf"it asks for builtins\.{name}"):
-        open_source("cifar10", tmp_path, md5).load("test")
-
-
-@pytest.mark.parametrize("kind", ["O8", "V8", "f8"])
-def test_an_array_of_anything_but_bytes_is_refused(kind: str, tmp_path: Path) -> None:
-    # An array of objects whose bytes the file chooses would be an array of addresses.
-    files = cifar_files("cifar10")
-    array = b"cnumpy\nndarray\n((I1\ntcnumpy\ndtype\n(V" + kind.encode() + b"\ntRB\x08\0\0\0AAAAAAAAtR."
-    files["test_batch"] = array
-    _, md5 = write_cifar(tmp_path, "cifar10", files)
-    with pytest.raises(InputError, match=f"it asks for an array of '{kind}', and pixels are bytes"):
-        open_source("cifar10", tmp_path, md5).load("test")
-
-
-def test_the_type_of_arrays_cannot_be_called(tmp_path: Path) -> None:
-    files = cifar_files("cifar10")
-    files["test_batch"] = b"cnumpy\nndarray\n((I1\ntcnumpy\ndtype\n(Vu1\ntRtR."
-    _, md5 = write_cifar(tmp_path, "cifar10", files)
-    with pytest.raises(InputError, match="holds more than arrays and plain values"):
-        open_source("cifar10", tmp_path, md5).load("test")
-
-
-def test_bytes_come_in_one_encoding(tmp_path: Path) -> None:
-    files = cifar_files("cifar10")
-    files["test_batch"] = b"c_codecs\nencode\n(X\x01\0\0\0aX\x03\0\0\0hextR."
-    _, md5 = write_cifar(tmp_path, "cifar10", files)
-    with pytest.raises(InputError, match="it asks for the encoding 'hex'"):
-        open_source("cifar10", tmp_path, md5).load("test")
-
-
-def damaged_cifar(how: str) -> dict[str, Any]:
-    files = cifar_files("cifar10")
-    part = files["data_batch_2"]
+    part = files["data_batch_2.bin"]
     match how:
         case "absent":
-            del files["data_batch_2"]
+            del files["data_batch_2.bin"]
         case "label":
-            part[b"labels"][7] = 10
-        case "kind":
-            part[b"labels"][7] = b"cat"
-        case "count":
-            part[b"labels"].pop()
-        case "floats":
-            part[b"data"] = part[b"data"].astype(np.float32)
-        case "narrow":
-            part[b"data"] = part[b"data"][:, :-1]
-        case "list":
-            files["data_batch_2"] = [1, 2]
+            files["data_batch_2.bin"] = b"\x0a" + part[1:]
         case "cut":
-            files["data_batch_2"] = python_two_pickle(part)[:-100]
+            files["data_batch_2.bin"] = part[:-100]
+        case "whole records":
+            files["data_batch_2.bin"] = part[:-3073]
         case "names":
-            files["batches.meta"][b"label_names"].pop()
+            files["batches.meta.txt"] = b"airplane\n"
     return files
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("how", "packed", "unpacked"),
     [
-        ("absent", "lacks a file: .*data_batch_2"),
-        ("label", r"\(train\) has label 10; labels must lie in 0 to 9"),
-        ("kind", "data_batch_2 in .* does not hold as many labels as rows of 3072 bytes"),
-        ("count", "data_batch_2 in .* does not hold"),
-        ("floats", "data_batch_2 in .* asks for an array of 'f4', and pixels are bytes"),
-        ("narrow", "data_batch_2 in .* does not hold"),
-        ("list", "data_batch_2 in .* holds a list and not a dictionary"),
-        ("cut", "data_batch_2 in .* was not loaded"),
-        ("names", "does not name 10 classes"),
+        ("absent", r"lacks a file: .*data_batch_2\.bin", r"data_batch_2\.bin cannot be read: No such file"),
+        ("label", r"\(train\) has label 10; labels must lie in 0 to 9", r"\(train\) has label 10"),
+        ("cut", r"data_batch_2\.bin in .* has 122,820 bytes", r"data_batch_2\.bin .* 40 records of 3073"),
+        ("whole records", None, r"data_batch_2\.bin in .* has 119,847 bytes and not 40 records of 3073"),
+        (
+            "names",
+            r"batches\.meta\.txt .* names 1 classes and not 10",
+            r"batches\.meta\.txt .* names 1 classes",
+        ),
     ],
 )
-def test_damaged_cifar_archives(how: str, message: str, tmp_path: Path) -> None:
+def test_damaged_cifar_files(
+    how: str, packed: str | None, unpacked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few("cifar10", 200, 40, monkeypatch)
     _, md5 = write_cifar(tmp_path, "cifar10", damaged_cifar(how))
-    with pytest.raises(InputError, match=message):
-        open_source("cifar10", tmp_path, md5).load("train")
+    place = write_unpacked_cifar(tmp_path / "unpacked", "cifar10", damaged_cifar(how))
+    for where, checksum, message in ((tmp_path, md5, packed), (place, None, unpacked)):
+        if message is None:
+            continue  # an archive of one's own may hold any number of images
+        with pytest.raises(InputError, match=message):
+            open_source("cifar10", where, checksum).load("train")
 
 
 def test_an_archive_that_is_none(tmp_path: Path) -> None:
-    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"no archive")
+    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"no archive")
     with pytest.raises(InputError, match="is a damaged archive"):
         open_source("cifar10", tmp_path, hashlib.md5(b"no archive").hexdigest())
-    with pytest.raises(InputError, match=r"there is no file .*cifar-100-python\.tar\.gz; fetch"):
+    with pytest.raises(InputError, match=r"there is no file .*cifar-100-binary\.tar\.gz; `snnmlp data"):
         open_source("cifar100", tmp_path)
 
 

@@ -204,7 +204,7 @@ def test_preprocessing_travels_with_the_checkpoint(
     source = open_source("image_folder", photos)
     assert evaluate_source(checkpoint, source) == (undisturbed.test_correct, undisturbed.test_total)
     pictures = source.pictures("test")
-    files = [Path(pictures.name(i)) for i in range(len(pictures.labels))]
+    files = [pictures.file(i) for i in range(len(pictures.labels))]
     inputs = read_pictures(files, preprocessing)
     assert inputs.shape == (12, 3, 32, 32)
     with torch.no_grad():
@@ -463,7 +463,7 @@ class Deadly(MemoryPictures):
 
 def test_a_worker_that_was_killed_is_one_line_that_names_the_field() -> None:
     images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
-    pictures = Deadly(LabelledImages(images, torch.zeros(4, dtype=torch.int64)), "these")
+    pictures = Deadly(LabelledImages(images, torch.zeros(4, dtype=torch.int64)))
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
     with pytest.raises(InputError, match=r"was lost \(DataLoader worker .*loading\.workers=0"):
         evaluate_pictures(model, Preprocessing(8), pictures, Loading(workers=1))

@@ -79,8 +79,8 @@ def test_evaluate_and_training_take_no_other_arrays(pixels: Any, labels: Any, me
     recipe = Recipe(name="r", source="ours", epochs=1, learning_rate=0.1, batch_size=2)
     with pytest.raises(InputError, match=message):
         TrainingData(
-            MemoryPictures(LabelledImages(pixels, labels), "train"),
-            MemoryPictures(LabelledImages(images(), LABELS), "validation"),
+            MemoryPictures(LabelledImages(pixels, labels)),
+            MemoryPictures(LabelledImages(images(), LABELS)),
             Preprocessing(4),
             recipe,
             ("dark", "bright"),
@@ -129,7 +129,7 @@ def test_images_in_memory_and_pictures_are_tested_alike(side: int) -> None:
     stored = LabelledImages(
         torch.randint(0, 256, (20, 1, side, side), dtype=torch.uint8), torch.arange(20) % 2
     )
-    pictures = PictureBatches(MemoryPictures(stored, "these"), prepare)
+    pictures = PictureBatches(MemoryPictures(stored), prepare)
     fitted, _ = sound(pictures[in_order(20, 20)[0]])
     assert torch.equal(prepare(stored.images), prepare.normalise(fitted))
     assert not torch.equal(prepare.normalise(fitted)[:, :, 1:7, 1:7], stored.images[:, :, 1:7, 1:7] / 255)

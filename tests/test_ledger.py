@@ -18,17 +18,18 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from image_sets import write_image_folder
+from image_sets import cifar_files, write_cifar, write_image_folder
 from test_cli import assert_wrong_usage, call
 
 from snnmlp_edu import ledger, provenance
 from snnmlp_edu.checkpoints import hash_tensors, load_checkpoint, save_checkpoint
 from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data import load_embedded
+from snnmlp_edu.data.datasets import dataset_sha256
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.ledger import measurement, repeating, running, store
-from snnmlp_edu.ledger.plans import recipe_sha256
-from snnmlp_edu.training import load_recipe, loop
+from snnmlp_edu.ledger.plans import load_plan, recipe_sha256
+from snnmlp_edu.training import Recipe, fit, load_recipe, loop
 
 RECIPE: dict[str, Any] = {
     "source": "ours",
@@ -518,10 +519,34 @@ def test_the_commit_says_whether_files_were_changed(tmp_path: Path) -> None:
 
 def test_the_hash_of_a_data_set_sees_every_pixel_and_label() -> None:
     test = load_embedded("test")
-    known = provenance.dataset_sha256(test)
-    assert provenance.dataset_sha256(load_embedded("test")) == known
+    known = dataset_sha256(test)
+    assert dataset_sha256(load_embedded("test")) == known
     pixels, labels = test.images.clone(), test.labels.clone()
     pixels[7, 0, 3, 3] ^= 1
     labels[7] = (labels[7] + 1) % 10
-    assert provenance.dataset_sha256(test._replace(images=pixels)) != known
-    assert provenance.dataset_sha256(test._replace(labels=labels)) != known
+    assert dataset_sha256(test._replace(images=pixels)) != known
+    assert dataset_sha256(test._replace(labels=labels)) != known
+
+
+def test_a_record_of_cifar_hashes_its_images_in_any_order(tmp_path: Path) -> None:
+    """The published files and those made from a folder of images hold the same ones in another order."""
+    files = cifar_files("cifar10")
+    turned = {
+        name: b"".join(content[at : at + 3073] for at in range(len(content) - 3073, -1, -3073))
+        for name, content in files.items()
+        if name.endswith(".bin")
+    }
+    places = []
+    for number, content in enumerate((files, files | turned)):
+        (tmp_path / str(number)).mkdir()
+        place, md5 = write_cifar(tmp_path / str(number), "cifar10", content)
+        places.append({"data_dir": str(place), "data_md5": md5})
+    model = RECIPE["model"] | {"in_channels": 3, "num_classes": 10}
+    fields = RECIPE | {"model": model, "dataset": "cifar10", "validation_fraction": 0.25}
+    recipe = Recipe(name="quick", **fields, **places[0])
+    result = fit(None, recipe, output=tmp_path / "runs", progress=False)
+    found = [
+        running.measure(load_plan(write(tmp_path)), "axial", recipe.replace(**place), result.checkpoint)
+        for place in places
+    ]
+    assert found[0].dataset_sha256 == found[1].dataset_sha256

@@ -13,7 +13,6 @@ from scipy import stats
 
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.ledger import compare, summarise
-from snnmlp_edu.ledger.statistics import t_quantile
 
 
 @dataclass
@@ -26,11 +25,6 @@ class Run:
 
 def runs(**values: list[float]) -> Any:
     return [Run(name, seed, value) for name, each in values.items() for seed, value in enumerate(each)]
-
-
-@given(st.integers(1, 60), st.sampled_from([0.6, 0.9, 0.975, 0.995]))
-def test_quantiles_are_scipys(freedom: int, probability: float) -> None:
-    assert t_quantile(probability, freedom) == pytest.approx(stats.t.ppf(probability, freedom), rel=1e-9)
 
 
 def test_mean_and_sample_standard_deviation() -> None:

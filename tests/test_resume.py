@@ -409,13 +409,13 @@ def test_a_run_goes_on_only_as_it_began(cut: Path, changes: dict[str, Any], mess
 
 def test_other_images_in_memory_have_another_description() -> None:
     images = load_embedded("test")
-    before = describe(MemoryPictures(images, "test"))
-    assert describe(MemoryPictures(images, "test")) == before
+    before = describe(MemoryPictures(images))
+    assert describe(MemoryPictures(images)) == before
     pixels, labels = images.images.clone(), images.labels.clone()
     pixels[-1, 0, 3, 3] += 1
     labels[0] = (labels[0] + 1) % 10
     for changed in (LabelledImages(pixels, images.labels), LabelledImages(images.images, labels)):
-        assert describe(MemoryPictures(changed, "test")) != before
+        assert describe(MemoryPictures(changed)) != before
 
 
 def test_an_edited_recipe_is_noticed_and_another_network_too(cut: Path) -> None:

@@ -247,7 +247,7 @@ def test_a_warm_up_of_one_step_begins_at_the_bottom(recipe: Recipe, steps: int, 
 
 
 def training_data(images: LabelledImages, recipe: Recipe, **preprocessing: Any) -> TrainingData:
-    pictures = MemoryPictures(images, "tests")
+    pictures = MemoryPictures(images)
     fitted = Preprocessing(image_size=4, **preprocessing)
     names = tuple(map(str, range(24)))
     data = TrainingData(pictures, pictures, fitted, recipe, names)

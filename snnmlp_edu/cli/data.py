@@ -21,7 +21,7 @@ Place = Annotated[
     str,
     typer.Argument(
         metavar="PATH",
-        help=f"Folder of class folders, of shards, of idx files; CIFAR archive; or: {', '.join(SHIPPED)}.",
+        help=f"Folder of class folders, of idx or CIFAR files; CIFAR archive; or: {', '.join(SHIPPED)}.",
     ),
 ]
 Checksum = Annotated[str | None, typer.Option(help="MD5 of a CIFAR archive; else the published one.")]

@@ -8,36 +8,54 @@ from typing import Annotated
 import typer
 
 from ..data import downloading, imagenet
-from ..data.shard_writing import PER_SHARD, write_shards
-from ..data.sources import open_source
+from ..data.cifar import CIFAR
+from ..data.cifar_images import write_from_images
 from ..errors import InputError
 from ..printing import printable
 
 prepare_app = typer.Typer(
-    help="Bring a data set into place: download it, unpack ImageNet, or write shards. A second call finds"
-    " what is done.",
+    help="Bring a data set into place: download it, or unpack ImageNet. A second call finds what is done.",
     no_args_is_help=True,
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="PATH", help="Folder to put it into; made if needed.")]
 
 
+Mirror = Annotated[str | None, typer.Option(help="Address of another copy of the files.")]
+
+
+def _say_how_to_train(dataset: str, place: Path) -> None:
+    print(printable(f"train with: snnmlp train --recipe RECIPE dataset={dataset} data_dir={place}"))
+
+
+def _fetch(name: str, wanted: downloading.Download, place: Path, mirror: str | None) -> None:
+    for file in downloading.download(name, place, wanted if mirror is None else wanted.at(mirror)):
+        print(printable(file))
+    _say_how_to_train(wanted.dataset, place)
+
+
 def _add_download(name: str, wanted: downloading.Download) -> None:
-    title = name.replace("_", "-")
+    def fetch(place: Folder, mirror: Mirror = None) -> None:
+        _fetch(name, wanted, place, mirror)
 
-    def command(
+    def fetch_or_write(
         place: Folder,
-        mirror: Annotated[str | None, typer.Option(help="Address of another copy of the files.")] = None,
+        mirror: Mirror = None,
+        from_images: Annotated[
+            Path | None,
+            typer.Option(help="Download nothing: make the files from PNGs in train/CLASS/ and test/CLASS/."),
+        ] = None,
     ) -> None:
-        source = wanted if mirror is None else wanted.at(mirror)
-        files = downloading.download(name, place, source)
-        for file in files:
-            print(printable(file))
-        print(
-            printable(f"train with: snnmlp train --recipe RECIPE dataset={wanted.dataset} data_dir={place}")
-        )
+        if from_images is None:
+            _fetch(name, wanted, place, mirror)
+            return
+        if mirror is not None:
+            raise InputError("--from-images downloads nothing; leave out --mirror")
+        print(printable(write_from_images(name, from_images, place, announce=True)))
+        _say_how_to_train(wanted.dataset, place)
 
-    command.__doc__ = f"Download {title}. Source: {wanted.source}."
+    command = fetch_or_write if name in CIFAR else fetch
+    command.__doc__ = f"Download {name.replace('_', '-')}. Source: {wanted.source}."
     prepare_app.command(name, epilog=f"Example: snnmlp data prepare {name} data/{name}")(command)
 
 
@@ -77,31 +95,6 @@ def prepare_imagenet(
     if train is not None:
         print(printable(imagenet.prepare_train(train, place)))
     print(printable(f"train with: snnmlp train --recipe imagenet_released data_dir={place}"))
-
-
-@prepare_app.command("shards", epilog="Example: snnmlp data prepare shards data/shards --from data/imagenet")
-def prepare_shards(
-    place: Folder,
-    photos: Annotated[
-        Path, typer.Option("--from", help="Folder with train/ and val/ of class folders.", show_default=False)
-    ],
-    per_shard: Annotated[int, typer.Option(help="Images in a shard.")] = PER_SHARD,
-    skip_corrupt: Annotated[
-        bool, typer.Option("--skip-corrupt", help="Leave out image files that cannot be read; list them.")
-    ] = False,
-) -> None:
-    """Write an image folder as WebDataset shards: few large files, for file systems that like those.
-
-    The images are shuffled, so that every shard shows all classes, and copied
-    as they are.
-    """
-    source = open_source("image_folder", photos, skip_corrupt=skip_corrupt)
-    assert source.files is not None
-    for line in source.files.check(announce=True):
-        print(printable(f"left out: {line}"))
-    shards = write_shards(source.files, place, per_shard, announce=True)
-    print(printable(f"{len(shards)} shards in {place}"))
-    print(printable(f"train with: snnmlp train --recipe RECIPE dataset=webdataset data_dir={place}"))
 
 
 def _given(path: Path | None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import zlib
 from pathlib import Path
@@ -107,6 +108,34 @@ def labelled_images(images: np.ndarray, labels: np.ndarray, classes: int, name: 
         raise InputError(f"{name} has label {labels.max()}; labels must lie in 0 to {classes - 1}")
     pixels = torch.from_numpy(images.copy()).unsqueeze(1)
     return LabelledImages(pixels, torch.from_numpy(labels.astype(np.int64)))
+
+
+def dataset_sha256(*parts: LabelledImages, ordered: bool = True) -> str:
+    """SHA-256 over shapes, images and labels, however the files are compressed.
+
+    Args:
+        parts: such as training and test images.
+        ordered: False hashes each image with its label, and these hashes sorted: the same for every order of
+            the images of a part.
+
+    >>> part = LabelledImages(torch.arange(6, dtype=torch.uint8).view(2, 3, 1, 1), torch.tensor([0, 1]))
+    >>> back = LabelledImages(part.images.flip(0), part.labels.flip(0))
+    >>> dataset_sha256(part) == dataset_sha256(back)
+    False
+    >>> dataset_sha256(part, ordered=False) == dataset_sha256(back, ordered=False)
+    True
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        for tensor in part:
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            if ordered:
+                digest.update(tensor.contiguous().numpy().tobytes())
+        if not ordered:
+            pairs = zip(part.images.numpy(), part.labels.numpy(), strict=True)
+            each = (hashlib.sha256(image.tobytes() + label.tobytes()).digest() for image, label in pairs)
+            digest.update(b"".join(sorted(each)))
+    return digest.hexdigest()
 
 
 def train_validation_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import InputError
 from .cifar import CIFAR
-
-RETRIES = 2
 
 
 @dataclass(frozen=True)
@@ -96,51 +93,29 @@ def download(name: str, folder: Path, wanted: Download | None = None) -> list[Pa
             and is.
     """
     wanted = wanted or DOWNLOADS[name]
-    missing = []
-    for file, md5 in wanted.md5.items():
-        place = folder / file
-        if not place.is_file():
-            missing.append(file)
-        elif (found := _md5(place)) != md5:
-            raise InputError(
-                f"{place} is there and has MD5 {found} and not {md5}; remove it, and it is fetched again"
-            )
-    if missing:
-        _fetch(wanted, missing, folder)
-    return [folder / file for file in wanted.md5]
-
-
-def _fetch(wanted: Download, names: list[str], folder: Path) -> None:
     try:
         import pooch  # only those who download need it
     except ModuleNotFoundError as error:
         raise InputError(
             "downloading needs pooch, which is not installed; run, in a clone: pip install -e '.[train]'"
         ) from error
-    folder.mkdir(parents=True, exist_ok=True)
-    registry = {file: f"md5:{md5}" for file, md5 in wanted.md5.items()}
-    fetcher = pooch.create(folder, wanted.address, registry=registry, retry_if_failed=RETRIES)
-    log = pooch.get_logger()
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        for name in names:
-            try:
-                fetcher.fetch(name)
-            except OSError as error:  # of the network, or of the disk
-                raise InputError(
-                    f"{wanted.address}{name} cannot be fetched ({' '.join(str(error).split())}); try again,"
-                    f" or put the file into {folder} yourself"
-                ) from error
-            except ValueError as error:  # its checksum
-                raise InputError(
-                    f"{wanted.address}{name} is not the published file (MD5 {wanted.md5[name]} expected);"
-                    " nothing was kept; try again later"
-                ) from error
-    finally:
-        log.setLevel(level)
-
-
-def _md5(file: Path) -> str:
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    pooch.get_logger().setLevel("ERROR")
+    hashes = {folder / file: f"md5:{md5}" for file, md5 in wanted.md5.items()}
+    for file, known in hashes.items():
+        if file.is_file() and not pooch.hashes.hash_matches(file, known):  # which pooch would replace
+            raise InputError(f"{file} is there and has another MD5 than {known[4:]}; remove it and try again")
+    for file, known in hashes.items():
+        address = f"{wanted.address}{file.name}"
+        try:
+            pooch.retrieve(address, known, file.name, folder, progressbar=sys.stderr.isatty())
+        except OSError as error:  # of the network, or of the disk
+            raise InputError(
+                f"{address} cannot be fetched ({' '.join(str(error).split())}); try again, or put the file"
+                f" into {folder} yourself"
+            ) from error
+        except ValueError as error:  # its checksum
+            raise InputError(
+                f"{address} is not the published file (MD5 {known[4:]} expected); nothing was kept; try again"
+                " later"
+            ) from error
+    return list(hashes)

@@ -1,4 +1,4 @@
-"""Data sets whose pictures stay in their files: folders of classes, and shards."""
+"""Data sets whose pictures stay in their files: folders of classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import InputError
 from .datasets import Split
 from .image_folder import as_pictures, list_images
-from .picture_sets import PictureSet
+from .picture_sets import FilePictures
 from .settings import Verification
 from .verification import only_sound
 
@@ -25,16 +25,16 @@ class FileSource:
 
     def __init__(
         self,
-        parts: Mapping[Split, PictureSet],
+        parts: Mapping[Split, FilePictures],
         class_names: tuple[str, ...],
         verify: Verification,
         skip_corrupt: bool,
     ) -> None:
         self.parts, self.class_names = parts, class_names
         self.verify, self.skip_corrupt = verify, skip_corrupt
-        self._sound: dict[Split, tuple[PictureSet, list[str]]] = {}
+        self._sound: dict[Split, tuple[FilePictures, list[str]]] = {}
 
-    def open(self, split: Split) -> PictureSet:
+    def open(self, split: Split) -> FilePictures:
         """The pictures that can be read.
 
         Raises:
@@ -50,7 +50,7 @@ class FileSource:
         """
         return [line for split in self.parts for line in self._checked(split, announce)[1]]
 
-    def _checked(self, split: Split, announce: bool) -> tuple[PictureSet, list[str]]:
+    def _checked(self, split: Split, announce: bool) -> tuple[FilePictures, list[str]]:
         if split not in self._sound:
             self._sound[split] = only_sound(self.parts[split], self.verify, self.skip_corrupt, announce)
         return self._sound[split]
@@ -76,7 +76,7 @@ def open_folder(place: Path, verify: Verification, skip_corrupt: bool) -> FileSo
     if problems:
         more = f" ({len(problems)} such problems: 'snnmlp data describe' lists them)"
         raise InputError(problems[0] + (more if len(problems) > 1 else ""))
-    parts: dict[Split, PictureSet] = {
+    parts: dict[Split, FilePictures] = {
         "train": as_pictures(place, splits["train"]),
         "test": as_pictures(place, splits[test]),
     }

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -50,56 +50,25 @@ def cache_folder() -> Path | None:
         return None
 
 
-class Memory:
-    """What a file of the cache says, if there is one.
-
-    Args:
-        file: the file; None remembers nothing.
-    """
-
-    def __init__(self, file: Path | None) -> None:
-        self.file = file
-
-    def recall(self) -> bytes | None:
-        """What was kept; None where nothing was, or it cannot be read."""
-        try:
-            return None if self.file is None else self.file.read_bytes()
-        except OSError:
-            return None
-
-    def keep(self, content: bytes) -> None:
-        """Keep it for the next time, if the cache can be written."""
-        if self.file is not None:
-            with suppress(OSError):
-                write_atomically(self.file, content)
-
-
 @contextmanager
-def remembered(key: str) -> Iterator[Memory]:
-    """The memory of one thing, for the one process that holds it; the others wait, and find what it kept.
-
-    Where the user has no home, or the cache cannot be written, nothing is remembered.
+def remembered(key: str) -> Iterator[Path | None]:
+    """The file of the cache for one thing, while no other process has it: the others wait, and find it there.
 
     Args:
         key: what the file's name is made of.
+
+    Returns:
+        The file, which need not be there yet; None where the user has no home or the cache cannot be written.
     """
-    folder = cache_folder()
-    if folder is None:
-        yield Memory(None)
-        return
-    name = hashlib.sha256(os.fsencode(key)).hexdigest()
-    file = folder / name[:2] / name
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{file}.lock")
-        lock.acquire()
-    except (OSError, NotImplementedError):  # the latter where a file system has no locks
-        yield Memory(None)
-        return
-    try:
-        yield Memory(file)
-    finally:
-        lock.release()
+    folder, file = cache_folder(), None
+    with ExitStack() as held:
+        if folder is not None:
+            name = hashlib.sha256(os.fsencode(key)).hexdigest()
+            with suppress(OSError, NotImplementedError):  # the latter where a file system has no locks
+                (folder / name[:2]).mkdir(parents=True, exist_ok=True)
+                held.enter_context(FileLock(folder / name[:2] / f"{name}.lock"))
+                file = folder / name[:2] / name
+        yield file
 
 
 def write_atomically(target: Path, content: bytes) -> None:

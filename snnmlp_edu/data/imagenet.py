@@ -1,90 +1,68 @@
 """ImageNet-1K from the tar files that its publishers hand out: class folders for training and for testing.
 
 The archives cannot be fetched without an account at https://image-net.org; `prepare` starts from the files.
-Source of their layout and checksums: ILSVRC 2012, arXiv 1409.0575, as torchvision reads them.
+torchvision knows their checksums and unpacks them; a folder gets its name when all of it is there.
+Source of their layout: ILSVRC 2012, arXiv 1409.0575.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 import re
 import shutil
 import tarfile
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from types import ModuleType
+from typing import Literal
 
 from ..errors import InputError
 from .files import write_atomically
 
-TRAIN_MD5 = "1d675b47d978889d74fa0da5fadfb00e"
-VAL_MD5 = "29b22e2961454d5413ddabcf34fc5622"
-DEVKIT_MD5 = "fa75699e90414af021442c21a62c3abf"
-CLASS_ARCHIVE = re.compile(r"(n\d{8})\.tar")
-TRAIN_IMAGE = re.compile(r"n\d{8}_\d+\.JPEG")
-VAL_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 SYNSET = re.compile(r"n\d{8}")
 WORDS = "words.txt"
 
 
-def prepare_train(archive: Path, place: Path, md5: str = TRAIN_MD5) -> Path:
+def prepare_train(archive: Path, place: Path) -> Path:
     """`place/train/` from `ILSVRC2012_img_train.tar`, an archive of one archive for each class.
 
-    The archive is read once; its checksum is known at the end, and only then the folder gets its name. A
-    call that was cut off is started anew; one after the end finds all done.
+    A call that was cut off is started anew; one after the end finds all done.
 
     Raises:
-        InputError: there is no such archive, or it is another one.
+        InputError: there is no such archive, it is another one, or torchvision is not installed.
     """
-    target, partial = place / "train", place / ".train.partial"
-    if target.is_dir():
-        return target
-    shutil.rmtree(partial, ignore_errors=True)
-    with _Hashed(archive, md5) as content, tarfile.open(fileobj=content, mode="r|") as classes:
-        for member in classes:
-            synset = _matched(CLASS_ARCHIVE, member, archive)[1]
-            inner = classes.extractfile(member)
-            assert inner is not None
-            with tarfile.open(fileobj=inner, mode="r|") as images:
-                for image in images:
-                    _matched(TRAIN_IMAGE, image, archive)
-                    _write(images, image, partial / synset / image.name)
-    os.replace(partial, target)
+    target = place / "train"
+    if not target.is_dir():
+        with _torchvision("train", archive) as imagenet, _emptied(place / ".train.partial") as root:
+            imagenet.parse_train_archive(root, str(archive.resolve()))
+            os.replace(root / "train", target)
     return target
 
 
-def prepare_val(archive: Path, place: Path, synsets: Sequence[str], md5: str = VAL_MD5) -> Path:
+def prepare_val(archive: Path, place: Path, synsets: Sequence[str]) -> Path:
     """`place/val/` from `ILSVRC2012_img_val.tar`, whose pictures lie in one heap.
 
     Args:
         archive: the file.
         place: gets the folder.
         synsets: the class of each picture, in the order of their numbers.
-        md5: the checksum to expect.
 
     Raises:
-        InputError: there is no such archive, it is another one, or a picture has no class.
+        InputError: there is no such archive, it is another one, or there are not as many pictures as classes
+            for them; or torchvision is not installed.
     """
-    target, partial = place / "val", place / ".val.partial"
-    if target.is_dir():
-        return target
-    shutil.rmtree(partial, ignore_errors=True)
-    seen = 0
-    with _Hashed(archive, md5) as content, tarfile.open(fileobj=content, mode="r|") as images:
-        for image in images:
-            number = int(_matched(VAL_IMAGE, image, archive)[1])
-            if not 0 < number <= len(synsets):
+    target = place / "val"
+    if not target.is_dir():
+        with _torchvision("val", archive) as imagenet, _emptied(place / ".val.partial") as root:
+            imagenet.parse_val_archive(root, str(archive.resolve()), list(synsets))
+            images = sum(file.is_file() for file in (root / "val").rglob("*"))
+            if images != len(synsets):
                 raise InputError(
-                    f"{archive} holds {image.name} and there are {len(synsets)} labels; give the labels that"
-                    " belong to it"
+                    f"{archive} holds {images:,} images and there are {len(synsets):,} labels; give its own"
                 )
-            _write(images, image, partial / synsets[number - 1] / image.name)
-            seen += 1
-    if seen != len(synsets):
-        raise InputError(f"{archive} holds {seen} images and there are {len(synsets)} labels; give its own")
-    os.replace(partial, target)
+            os.replace(root / "val", target)
     return target
 
 
@@ -130,7 +108,7 @@ def _identifier(name: str) -> str:
     return first if SYNSET.fullmatch(first) else name
 
 
-def read_devkit(archive: Path, place: Path | None = None, md5: str = DEVKIT_MD5) -> list[str]:
+def read_devkit(archive: Path, place: Path | None = None) -> list[str]:
     """The class of each validation picture from `ILSVRC2012_devkit_t12.tar.gz`.
 
     Its list numbers the classes in an order of its own, which `meta.mat` explains.
@@ -138,88 +116,53 @@ def read_devkit(archive: Path, place: Path | None = None, md5: str = DEVKIT_MD5)
     Args:
         archive: the file.
         place: gets `words.txt`, which says in words what each synset is; None writes nothing.
-        md5: the checksum to expect.
 
     Raises:
-        InputError: there is no such archive, it is another one, or scipy is not installed.
+        InputError: there is no such archive, it is another one, or torchvision is not installed.
     """
-    try:
-        from scipy.io import loadmat  # scikit-learn brings it
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "the devkit is read with scipy, which is not installed; run, in a clone:"
-            " pip install -e '.[train]'"
-        ) from error
-    with _Hashed(archive, md5) as content:
-        whole = content.read()
-    with tarfile.open(fileobj=io.BytesIO(whole), mode="r:gz") as files:
-        meta = loadmat(io.BytesIO(_member(files, "data/meta.mat", archive)), squeeze_me=True)["synsets"]
-        numbers = _member(files, "data/ILSVRC2012_validation_ground_truth.txt", archive).split()
-    leaves: Mapping[int, Any] = {int(row["ILSVRC2012_ID"]): row for row in meta if row["num_children"] == 0}
+    with _torchvision("devkit", archive) as imagenet, tempfile.TemporaryDirectory() as root:
+        imagenet.parse_devkit_archive(root, str(archive.resolve()))
+        words_of, synsets = imagenet.load_meta_file(root)
     if place is not None:
-        words = "".join(f"{row['WNID']} {row['words']}\n" for row in leaves.values())
+        words = "".join(f"{synset} {', '.join(words)}\n" for synset, words in words_of.items())
         place.mkdir(parents=True, exist_ok=True)
         write_atomically(place / WORDS, words.encode())
-    return [str(leaves[int(number)]["WNID"]) for number in numbers]
+    return [str(synset) for synset in synsets]
 
 
-class _Hashed(io.RawIOBase):
-    """A file that is read from its beginning to its end, and whose checksum is compared there."""
-
-    def __init__(self, file: Path, md5: str) -> None:
-        if not file.is_file():
-            raise InputError(f"there is no file {file}; give the archive from https://image-net.org")
-        self.file, self.expected = file, md5
-        self.digest = hashlib.md5(usedforsecurity=False)
-        self.content: IO[bytes] = open(file, "rb")  # noqa: SIM115
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
-        content = self.content.read(size)
-        self.digest.update(content)
-        return content
-
-    def __exit__(self, kind: Any, error: Any, *_: Any) -> None:
-        try:
-            if isinstance(error, tarfile.TarError | EOFError):
-                raise InputError(f"{self.file} is a damaged archive ({error}); fetch it again") from error
-            if kind is None:
-                while self.read(1 << 20):
-                    pass
-                found = self.digest.hexdigest()
-                if found != self.expected:
-                    raise InputError(
-                        f"{self.file} has MD5 {found} and not {self.expected}; it is not used; fetch it again"
-                    )
-        finally:
-            self.content.close()
+@contextmanager
+def _emptied(root: Path) -> Iterator[Path]:
+    """A folder to unpack into, without what a call that was cut off has left there; removed in the end."""
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
 
 
-def _matched(pattern: re.Pattern[str], member: tarfile.TarInfo, archive: Path) -> re.Match[str]:
-    found = pattern.fullmatch(member.name) if member.isfile() else None
-    if found is None:
+@contextmanager
+def _torchvision(kind: Literal["train", "val", "devkit"], archive: Path) -> Iterator[ModuleType]:
+    """torchvision's functions for the archives, kept within the folder that they unpack into."""
+    if not archive.is_file():
+        raise InputError(f"there is no file {archive}; give the archive from https://image-net.org")
+    try:
+        from torchvision.datasets import imagenet  # it takes seconds to import
+    except ModuleNotFoundError as error:
         raise InputError(
-            f"{archive} holds {member.name!r}, which ImageNet's does not; give the archive as it is published"
-        )
-    return found
-
-
-def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> None:
-    held = archive.extractfile(member)
-    assert held is not None
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "wb") as out:
-        shutil.copyfileobj(held, out)
-
-
-def _member(archive: tarfile.TarFile, ending: str, file: Path) -> bytes:
-    for member in archive.getmembers():
-        if member.isfile() and member.name.endswith(ending):
-            held = archive.extractfile(member)
-            assert held is not None
-            return held.read()
-    raise InputError(f"{file} lacks {ending}; give the devkit of ILSVRC 2012 as it is published")
+            "the archives are unpacked with torchvision, which is not installed; run, in a clone:"
+            " pip install -e '.[train]'"
+        ) from error
+    unfiltered = tarfile.TarFile.extraction_filter
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield imagenet
+    except RuntimeError as error:  # of the checksum, or of a name without an ending
+        name, md5 = imagenet.ARCHIVE_META[kind]
+        raise InputError(
+            f"{archive} is not {name} as it is published (MD5 {md5}); it is not used; fetch it again"
+        ) from error
+    except tarfile.TarError as error:
+        raise InputError(f"{archive} cannot be unpacked ({error}); fetch it again") from error
+    finally:
+        tarfile.TarFile.extraction_filter = unfiltered

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
-from .cifar import CIFAR
+from .cifar import CIFAR, cifar_kinds
 from .datasets import Split
 from .idx_folder import is_idx_folder
 from .image_folder import as_pictures, list_images
-from .shards import open_shards, shard_files
 from .sources import SHIPPED, open_source
 from .verification import examine
 
@@ -56,17 +55,13 @@ def recognise(place: str) -> str:
     path = Path(place)
     if place in SHIPPED and not path.exists():
         return place
-    archives = [
-        kind for kind, form in CIFAR.items() if form.archive == path.name or (path / form.archive).is_file()
-    ]
-    if len(archives) == 1:
-        return archives[0]
-    if len(archives) > 1:
-        raise InputError(f"{place} holds more than one archive; give the path of one")
+    kinds = cifar_kinds(path)
+    if len(kinds) == 1:
+        return kinds[0]
+    if len(kinds) > 1:
+        raise InputError(f"{place} holds {' and '.join(kinds)}; give the path of one")
     if path.is_dir():
-        if is_idx_folder(path):
-            return "idx"
-        return "webdataset" if any(shard_files(path).values()) else "image folder"
+        return "idx" if is_idx_folder(path) else "image folder"
     if path.is_file():
         known = ", ".join(form.archive for form in CIFAR.values())
         raise InputError(f"{place} is no data set that is known; give a folder, or one of {known}")
@@ -79,8 +74,7 @@ def inspect(place: str, md5: str | None = None, decode: bool = True) -> Inspecti
     Args:
         place: a folder, an archive, or the name of a shipped data set.
         md5: checksum of a CIFAR archive; None expects the published one.
-        decode: read every picture of a folder or of shards; False only counts them. Other sets are always
-            read.
+        decode: read every picture of a folder; False only counts them. Other sets are always read.
 
     Raises:
         InputError: there is nothing at that place, or nothing that is known.
@@ -94,21 +88,7 @@ def inspect(place: str, md5: str | None = None, decode: bool = True) -> Inspecti
         for classes in splits.values() if decode else ():
             problems += examine(as_pictures(Path(place), classes), again=True).lines()
         return Inspection(place, kind, counts, problems=tuple(problems))
-    return _inspect_shards(place, decode) if kind == "webdataset" else _inspect_source(place, kind, md5)
-
-
-def _inspect_shards(place: str, decode: bool) -> Inspection:
-    try:
-        files = open_shards(Path(place), verify="none", skip_corrupt=False)
-    except InputError as error:
-        return Inspection(place, "webdataset", {}, problems=(str(error),))
-    counts: dict[str, dict[str, int]] = {}
-    problems: list[str] = []
-    for part, pictures in files.parts.items():
-        tally = pictures.labels.bincount(minlength=len(files.class_names)).tolist()
-        counts[part] = dict(zip(files.class_names, tally, strict=True))
-        problems += examine(pictures, again=True).lines() if decode else ()
-    return Inspection(place, "webdataset", counts, problems=tuple(problems))
+    return _inspect_source(place, kind, md5)
 
 
 def _inspect_source(place: str, kind: str, md5: str | None) -> Inspection:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,37 +15,6 @@ from torch import Tensor
 from .datasets import LabelledImages
 from .pictures import MODES, read_picture
 from .resizing import to_picture
-
-
-class PictureSet(Protocol):
-    """Labelled pictures by their number.
-
-    `labels` are int64 `[N]`; `names` tell the pictures apart. `shards`, where they lie in a few large
-    files, is the number of each one's file, int64 `[N]`; else None.
-    """
-
-    labels: Tensor
-    names: Sequence[str]
-    shards: Tensor | None
-
-    def name(self, index: int) -> str:
-        """What messages call a picture."""
-
-    def read(self, index: int, channels: int) -> Image.Image:
-        """A picture in mode `L` or `RGB`.
-
-        Raises:
-            InputError: it is damaged or gone; names it.
-        """
-
-    def source(self, index: int) -> Path | bytes:
-        """Its file, or the bytes of a file that lies in a larger one."""
-
-    def subset(self, indices: Tensor) -> PictureSet:
-        """The pictures of these numbers, numbered anew."""
-
-    def state_on_disk(self) -> Iterator[str]:
-        """What changes when a file does: names, sizes, times."""
 
 
 class Texts(Sequence[str]):
@@ -74,40 +41,22 @@ class MemoryPictures:
 
     Args:
         images: uint8, with their labels.
-        title: what messages call them.
     """
 
-    def __init__(self, images: LabelledImages, title: str) -> None:
+    def __init__(self, images: LabelledImages) -> None:
         self.images, self.labels = images
-        self.title = title
-        self.names: Sequence[str] = ()
-        self.shards: Tensor | None = None
 
     def as_tensors(self) -> LabelledImages:
         """All of them at once."""
         return LabelledImages(self.images, self.labels)
 
-    def name(self, index: int) -> str:
-        """What messages call a picture."""
-        return f"image {index} of {self.title}"
-
     def read(self, index: int, channels: int) -> Image.Image:
         """A picture in mode `L` or `RGB`."""
         return to_picture(self.images[index]).convert(MODES[channels])
 
-    def source(self, index: int) -> bytes:
-        """A lossless file of it."""
-        file = io.BytesIO()
-        to_picture(self.images[index]).save(file, "PNG")
-        return file.getvalue()
-
     def subset(self, indices: Tensor) -> MemoryPictures:
         """The pictures of these numbers, numbered anew."""
-        return MemoryPictures(LabelledImages(self.images[indices], self.labels[indices]), self.title)
-
-    def state_on_disk(self) -> Iterator[str]:
-        """Nothing lies on a disk."""
-        yield from ()
+        return MemoryPictures(LabelledImages(self.images[indices], self.labels[indices]))
 
 
 class FilePictures:
@@ -121,45 +70,36 @@ class FilePictures:
 
     def __init__(self, root: Path, names: Iterable[str], labels: Tensor) -> None:
         self.root, self.labels = root, labels
-        self.names: Sequence[str] = Texts(names)
-        self.shards: Tensor | None = None
+        self.names = Texts(names)
 
-    def name(self, index: int) -> str:
-        """The path of a picture."""
-        return str(self.root / self.names[index])
+    def file(self, index: int) -> Path:
+        """Where a picture is."""
+        return self.root / self.names[index]
 
     def read(self, index: int, channels: int) -> Image.Image:
         """A picture in mode `L` or `RGB`; see `read_picture`."""
-        return read_picture(self.root / self.names[index], channels)
-
-    def source(self, index: int) -> Path:
-        """Its file."""
-        return self.root / self.names[index]
+        return read_picture(self.file(index), channels)
 
     def subset(self, indices: Tensor) -> FilePictures:
         """The pictures of these numbers, numbered anew."""
         return FilePictures(self.root, (self.names[i] for i in indices.tolist()), self.labels[indices])
 
     def state_on_disk(self) -> Iterator[str]:
-        """What `describe_file` says of each file."""
-        for name in self.names:
-            yield describe_file(self.root / name)
+        """What changes when a file is written anew or another takes its place: path, size, time, inode."""
+        for index in range(len(self.names)):
+            file = self.file(index)
+            try:
+                facts = file.stat()
+                yield f"{file} {facts.st_size} {facts.st_mtime_ns} {facts.st_ino}"
+            except OSError:
+                yield str(file)
 
 
-def describe_file(file: Path) -> str:
-    """Path, size, time of change and inode; the path alone, where there is no file."""
-    try:
-        return f"{file} {file_state(file.stat())}"
-    except OSError:
-        return str(file)
+# Labelled pictures by their number: both have labels, int64 `[N]`, and can be read and subdivided.
+PictureSet = MemoryPictures | FilePictures
 
 
-def file_state(facts: os.stat_result) -> str:
-    """What changes when a file is written anew or another takes its place."""
-    return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ino}"
-
-
-def listing_digest(pictures: PictureSet) -> str:
+def listing_digest(pictures: FilePictures) -> str:
     """SHA-256, shortened, over labels and, file by file, names: the same pictures in the same order.
 
     Pictures may move to another folder; two sets of one digest train alike as long as nobody changes a file.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import stat
 import warnings
@@ -34,7 +33,7 @@ UPRIGHT = {
 }
 
 
-def read_picture(file: Path, channels: int, invert: bool = False) -> Image.Image:
+def read_picture(file: Path, channels: int, invert: bool = False, small: bool = False) -> Image.Image:
     """An image file in grey (1 channel) or colour (3), upright, 8 bits a channel.
 
     Every format that Pillow reads will do. Of several frames the first is taken; the camera's orientation
@@ -45,6 +44,7 @@ def read_picture(file: Path, channels: int, invert: bool = False) -> Image.Image
         file: the image file.
         channels: 1 or 3.
         invert: exchange black and white, or every colour with its complement.
+        small: unpack a JPEG at an eighth of its size: all of its bytes are read, in less time.
 
     Returns:
         The picture in mode `L` or `RGB`, at least 1 x 1.
@@ -53,69 +53,51 @@ def read_picture(file: Path, channels: int, invert: bool = False) -> Image.Image
         AccessError: the file is missing or cannot be read; names it, and the system's reason.
         InputError: the file is truncated, damaged or no image; names it.
     """
-    return decode_picture(file, str(file), channels, invert)
-
-
-def decode_picture(
-    source: Path | bytes, name: str, channels: int, invert: bool = False, small: bool = False
-) -> Image.Image:
-    """As `read_picture`, from a file or from its bytes.
-
-    Args:
-        source: the file or its bytes.
-        name: what messages call it.
-        channels: 1 or 3.
-        invert: exchange black and white, or every colour with its complement.
-        small: unpack a JPEG at an eighth of its size: all of its bytes are read, in less time.
-
-    Raises:
-        AccessError: it is missing or cannot be read.
-        InputError: it is truncated, damaged or no image.
-    """
     if channels not in MODES:
         raise InputError(f"the network takes images of {channels} channels; a picture gives 1 or 3")
-    with open_picture(source, name) as file, strictly():
-        try:
-            with Image.open(file) as picture:
-                if small:
-                    picture.draft(None, (1, 1))
-                picture.load()
-                return _converted(_upright(picture), MODES[channels], invert)
-        except Exception as error:  # a decoder can fail in any way
-            raise picture_error(name, error) from error
+    with open_picture(file) as picture:
+        if small:
+            picture.draft(None, (1, 1))
+        picture.load()
+        return _converted(_upright(picture), MODES[channels], invert)
 
 
 @contextmanager
-def open_picture(source: Path | bytes, name: str) -> Iterator[BinaryIO]:
-    """An image file, or its bytes as a file.
+def open_picture(file: Path) -> Iterator[ImageFile.ImageFile]:
+    """An image file as Pillow opens it; what goes wrong while it is read is raised as one line.
 
     Raises:
-        AccessError: it is missing or cannot be read.
-        InputError: it is empty, or no file.
+        AccessError: the file is missing or cannot be read.
+        InputError: it is truncated, damaged or no image.
     """
-    if isinstance(source, bytes):
-        if not source:
-            raise InputError(f"{name} is empty; give an image file")
-        yield io.BytesIO(source)
-        return
-    try:
-        facts = os.stat(source)
-        if not stat.S_ISREG(facts.st_mode):  # to open a pipe would wait for somebody to write into it
-            kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "no ordinary file"
-            raise InputError(f"{name} is {kind}; give an image file")
-        if facts.st_size == 0:
-            raise InputError(f"{name} is empty; give an image file")
-        file = open(source, "rb")  # noqa: SIM115
-    except FileNotFoundError as error:
-        raise AccessError(f"there is no file {name}; give the path of an image") from error
-    except OSError as error:
-        raise AccessError.of(name, error) from error
-    with file:
-        yield file
+    with _opened(file) as content, _strictly():
+        try:
+            with Image.open(content) as picture:
+                yield picture
+        except Exception as error:  # a decoder can fail in any way
+            raise _picture_error(file, error) from error
 
 
 @contextmanager
-def strictly() -> Iterator[None]:
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    try:
+        facts = os.stat(file)
+        if not stat.S_ISREG(facts.st_mode):  # to open a pipe would wait for somebody to write into it
+            kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "no ordinary file"
+            raise InputError(f"{file} is {kind}; give an image file")
+        if facts.st_size == 0:
+            raise InputError(f"{file} is empty; give an image file")
+        content = open(file, "rb")  # noqa: SIM115
+    except FileNotFoundError as error:
+        raise AccessError(f"there is no file {file}; give the path of an image") from error
+    except OSError as error:
+        raise AccessError.of(file, error) from error
+    with content:
+        yield content
+
+
+@contextmanager
+def _strictly() -> Iterator[None]:
     """Take nothing that is cut off, whatever a program has set, and nothing of too many pixels."""
     lenient = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -128,22 +110,22 @@ def strictly() -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = lenient
 
 
-def picture_error(name: str, error: Exception) -> InputError:
+def _picture_error(file: Path, error: Exception) -> InputError:
     """What a decoder's exception says of an image file: damage, or that the system did not let it be read."""
     match error:
         case InputError():  # whole, but nothing that is read here
             return InputError(f"{name} cannot be read: {error}")
         case Image.UnidentifiedImageError():
-            return InputError(f"{name} is no image, or of a format that is not known; give a PNG or JPEG")
+            return InputError(f"{file} is no image, or of a format that is not known; give a PNG or JPEG")
         case Image.DecompressionBombWarning() | Image.DecompressionBombError():
-            return InputError(f"{name} has too many pixels to be unpacked safely; make it smaller")
+            return InputError(f"{file} has too many pixels to be unpacked safely; make it smaller")
         case MemoryError():
-            return AccessError(f"{name} cannot be read: there is not enough memory to unpack it; free some")
+            return AccessError(f"{file} cannot be read: there is not enough memory to unpack it; free some")
         # Decoders' own errors have no number, but for a jump to a place that their file cannot have.
         case OSError(errno=int(number)) if number != errno.EINVAL:
-            return AccessError.of(name, error)
+            return AccessError.of(file, error)
     reason = " ".join(str(error).split()) or type(error).__name__
-    return InputError(f"{name} cannot be read: {reason}; it is damaged or cut off")
+    return InputError(f"{file} cannot be read: {reason}; it is damaged or cut off")
 
 
 def fit_picture(picture: Image.Image, preprocessing: Preprocessing) -> Tensor:

@@ -14,7 +14,7 @@ from ..config import is_number, nearest
 from ..errors import InputError
 
 Interpolation = Literal["bilinear", "bicubic"]
-Verification = Literal["decode", "header", "none"]
+Verification = Literal["decode", "none"]
 RANDAUGMENT = re.compile(r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?|-t(weights|3aw?))*")
 MOST_WORKERS = 16
 
@@ -97,8 +97,7 @@ class Loading:
         prefetch: batches that each worker keeps ready. None asks the machine.
         memory_share: decode images once and keep their pixels where all of them fit into this part of the
             machine's memory; 0 reads the files in every epoch.
-        verify: before the first epoch, `decode` every image, or look at every `header` and end alone, which
-            is faster and overlooks damage in between; or `none`. What was found sound is remembered.
+        verify: before the first epoch, `decode` every image, or `none`. What was found is remembered.
 
     Raises:
         InputError: a field is of the wrong kind or out of range.

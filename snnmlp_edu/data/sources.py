@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from ..config import nearest
 from ..errors import InputError
-from .cifar import CifarArchive
+from .cifar import CifarFiles
 from .datasets import LabelledImages, Split
 from .digits import DIGIT_NAMES, load_digits
 from .downloading import DOWNLOADS, Download
@@ -21,7 +21,6 @@ from .imagenet import named_classes
 from .photographs import ROTATION_NAMES, load_photographs
 from .picture_sets import MemoryPictures, PictureSet
 from .settings import Verification
-from .shards import open_shards
 
 Dataset = Literal[
     "embedded",
@@ -33,7 +32,6 @@ Dataset = Literal[
     "cifar100",
     "imagenet",
     "image_folder",
-    "webdataset",
 ]
 
 
@@ -67,7 +65,7 @@ class ImageSource:
         """
         if self.files is not None:
             return self.files.open(split)
-        return MemoryPictures(self.load(split), f"{self.name} ({split})")
+        return MemoryPictures(self.load(split))
 
     def left_out(self, announce: bool = False) -> list[str]:
         """A line for each damaged image that is left out of the training or the test images.
@@ -101,6 +99,8 @@ class Entry:
         shipped: whether it comes with the installation, so that no `data_dir` is given.
         requires: a package that it needs and that need not be installed.
         download: how `snnmlp data prepare NAME` fetches it; None where it does not.
+        ordered: whether a record's hash of the data depends on the order of the images: not where the same
+            images come in several.
     """
 
     open: Callable[[Wanted, Names | None], ImageSource]
@@ -108,6 +108,7 @@ class Entry:
     shipped: bool = False
     requires: str | None = None
     download: Download | None = None
+    ordered: bool = True
 
 
 def _shipped(
@@ -122,8 +123,8 @@ def _open_idx(wanted: Wanted, class_names: Names | None) -> ImageSource:
 
 
 def _open_cifar(wanted: Wanted, _: Names | None) -> ImageSource:
-    archive = CifarArchive(wanted.name, wanted.place, wanted.md5)
-    return ImageSource(wanted.name, archive.class_names(), archive.load)
+    files = CifarFiles(wanted.name, wanted.place, wanted.md5)
+    return ImageSource(wanted.name, files.class_names, files.load)
 
 
 def _open_folder(wanted: Wanted, _: Names | None) -> ImageSource:
@@ -136,11 +137,6 @@ def _open_imagenet(wanted: Wanted, _: Names | None) -> ImageSource:
     return ImageSource(wanted.name, named_classes(wanted.place, files.class_names), files=files)
 
 
-def _open_shards(wanted: Wanted, _: Names | None) -> ImageSource:
-    files = open_shards(wanted.place, wanted.verify, wanted.skip_corrupt)
-    return ImageSource(wanted.name, files.class_names, files=files)
-
-
 # All that is decided by the name of a data set is decided here.
 DATASETS: dict[Dataset, Entry] = {
     "embedded": _shipped(load_embedded, CLASS_NAMES),
@@ -148,11 +144,10 @@ DATASETS: dict[Dataset, Entry] = {
     "photographs": _shipped(load_photographs, ROTATION_NAMES),
     "fashion_mnist": Entry(_open_idx, CLASS_NAMES, download=DOWNLOADS["fashion_mnist"]),
     "idx": Entry(_open_idx),
-    "cifar10": Entry(_open_cifar, download=DOWNLOADS["cifar10"]),
-    "cifar100": Entry(_open_cifar, download=DOWNLOADS["cifar100"]),
+    "cifar10": Entry(_open_cifar, download=DOWNLOADS["cifar10"], ordered=False),
+    "cifar100": Entry(_open_cifar, download=DOWNLOADS["cifar100"], ordered=False),
     "imagenet": Entry(_open_imagenet),
     "image_folder": Entry(_open_folder),
-    "webdataset": Entry(_open_shards),
 }
 SHIPPED = tuple(name for name, entry in DATASETS.items() if entry.shipped)
 
@@ -190,13 +185,12 @@ def open_source(
     | `photographs` | 13,000 patches of eight photographs, turned, 32 x 32 | this package |
     | `fashion_mnist` | all 70,000 of Fashion-MNIST, 28 x 28 | its four idx files in `data_dir` |
     | `idx` | any data set in four idx files, such as MNIST | `data_dir` |
-    | `cifar10`, `cifar100` | 60,000, in colour, 32 x 32 | the published archive in `data_dir` |
+    | `cifar10`, `cifar100` | 60,000, in colour, 32 x 32 | the published binary files in `data_dir` |
     | `imagenet`, `image_folder` | any files | folders `train/CLASS/` and `val/CLASS/` in `data_dir` |
-    | `webdataset` | any files | tar shards, such as `train-000000.tar` and `val-000000.tar` in `data_dir` |
 
     Args:
         dataset: one of these names.
-        data_dir: folder of the files, or the CIFAR archive itself.
+        data_dir: folder of the files, or CIFAR's archive itself.
         md5: the CIFAR archive's checksum; None expects the published one.
         verify: how image files are checked before they are used.
         skip_corrupt: leave out those that cannot be read.

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, assert_never
+from typing import NamedTuple
 
 import torch
-from PIL import Image
 
 from ..errors import AccessError, InputError
 from ..printing import printable
-from .files import remembered
-from .picture_sets import PictureSet
-from .pictures import decode_picture, open_picture, picture_error, strictly
+from .files import remembered, write_atomically
+from .picture_sets import FilePictures
+from .pictures import read_picture
 from .settings import Verification, cores
 from .workers import in_workers, shown
 
 CHUNK = 32
 FEW = 256  # so many are read sooner than workers are started
-TAIL = 1024
-END_OF_JPEG, END_OF_PNG = b"\xff\xd9", b"IEND"
 
 
 class Examination(NamedTuple):
@@ -42,7 +39,9 @@ class Examination(NamedTuple):
         return [line for _, line in sorted((self.damaged | self.unreadable).items())]
 
 
-def find_damage(pictures: PictureSet, how: Verification = "decode", announce: bool = False) -> dict[int, str]:
+def find_damage(
+    pictures: FilePictures, how: Verification = "decode", announce: bool = False
+) -> dict[int, str]:
     """Numbers of the damaged pictures, each with a line that says what is wrong; see `examine`.
 
     Raises:
@@ -56,44 +55,44 @@ def find_damage(pictures: PictureSet, how: Verification = "decode", announce: bo
 
 
 def examine(
-    pictures: PictureSet, how: Verification = "decode", announce: bool = False, again: bool = False
+    pictures: FilePictures, how: Verification = "decode", announce: bool = False, again: bool = False
 ) -> Examination:
     """Which pictures are damaged, and which cannot be read.
 
-    `decode` unpacks every picture, which finds all that a training could stumble over; for JPEG at an
-    eighth of the size, so that it costs less than a first epoch's reading. Its outcome is remembered in the
-    user's cache under a checksum over the path, size, time and inode of every file: the next training on
-    unchanged files only lists them. Where a file could not be read, nothing is remembered.
+    Every picture is unpacked, which finds all that a training could stumble over; a JPEG at an eighth of its
+    size, so that it costs less than a first epoch's reading. The outcome is remembered in the user's cache
+    under a checksum over the path, size, time and inode of every file: the next training on unchanged files
+    only lists them. Where a file could not be read, nothing is remembered.
 
     Args:
         pictures: all of one part of a data set.
-        how: `decode`, or only the beginning and end of each file (`header`), or `none`.
+        how: `decode`, or `none`, which reads nothing.
         announce: show how far it is.
         again: read all, whatever is remembered.
     """
     if how == "none":
         return Examination({}, {})
-    with remembered("\n".join((how, *pictures.state_on_disk()))) as memory:
-        known = None if again else _recalled(memory.recall(), len(pictures.labels))
+    with remembered("\n".join(pictures.state_on_disk())) as memory:
+        known = None if again else _recalled(memory, len(pictures.labels))
         if known is not None:
             return Examination(known, {})
         count = len(pictures.labels)
         chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
         workers = cores() if count > FEW else 0
-        results = in_workers(partial(_examined, pictures, how), chunks, workers)
-        every = shown(results, "reading every image once", len(chunks), announce)
+        results = in_workers(partial(_examined, pictures), chunks, workers)
         found = Examination({}, {})
-        for part in every:
+        for part in shown(results, "reading every image once", len(chunks), announce):
             found.damaged.update(part.damaged)
             found.unreadable.update(part.unreadable)
-        if not found.unreadable:
-            memory.keep(json.dumps(found.damaged).encode())
+        if memory is not None and not found.unreadable:
+            with suppress(OSError):
+                write_atomically(memory, json.dumps(found.damaged).encode())
     return found
 
 
 def only_sound(
-    pictures: PictureSet, how: Verification, skip: bool, announce: bool = False
-) -> tuple[PictureSet, list[str]]:
+    pictures: FilePictures, how: Verification, skip: bool, announce: bool = False
+) -> tuple[FilePictures, list[str]]:
     """The pictures that are whole, and a line for each damaged one, which was left out.
 
     Raises:
@@ -121,48 +120,20 @@ def only_sound(
     return pictures.subset(whole.nonzero().flatten()), list(damaged.values())
 
 
-def check_ends(source: Path | bytes, name: str) -> None:
-    """Look at the beginning and the end of an image file, and at nothing in between.
-
-    Raises:
-        AccessError: it cannot be read.
-        InputError: it is empty, of no known format, or a JPEG or PNG without its end.
-    """
-    with open_picture(source, name) as file, strictly():
-        try:
-            kind = Image.open(file).format
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - TAIL))
-            tail = file.read()
-        except Exception as error:  # a decoder can fail in any way
-            raise picture_error(name, error) from error
-    end = {"JPEG": END_OF_JPEG, "PNG": END_OF_PNG}.get(kind or "")
-    if end is not None and end not in tail:
-        raise InputError(f"{name} cannot be read: its end is missing; it is damaged or cut off")
-
-
-def _recalled(content: bytes | None, count: int) -> dict[int, str] | None:
+def _recalled(memory: Path | None, count: int) -> dict[int, str] | None:
     try:
-        found = {int(index): str(line) for index, line in json.loads(content or b"").items()}
-    except (ValueError, AttributeError):  # nothing was kept, or the cache is damaged
+        content = b"" if memory is None else memory.read_bytes()
+        found = {int(index): str(line) for index, line in json.loads(content).items()}
+    except (OSError, ValueError, AttributeError):  # nothing was kept, or the cache is damaged
         return None
     return found if all(0 <= index < count for index in found) else None
 
 
-def _examined(pictures: PictureSet, how: Verification, chunk: Sequence[int]) -> Examination:
+def _examined(pictures: FilePictures, chunk: Sequence[int]) -> Examination:
     found = Examination({}, {})
     for index in chunk:
         try:
-            name = pictures.name(index)
-            match how:
-                case "none":
-                    pass
-                case "header":
-                    check_ends(pictures.source(index), name)
-                case "decode":
-                    decode_picture(pictures.source(index), name, channels=3, small=True)
-                case _:
-                    assert_never(how)
+            read_picture(pictures.file(index), channels=3, small=True)
         except AccessError as error:
             found.unreadable[index] = printable(error)
         except InputError as error:

@@ -34,7 +34,7 @@ class Record:
         recipe_sha256: over these fields.
         seed: of weights, split, order and augmentation.
         dataset: its name.
-        dataset_sha256: over all images and labels.
+        dataset_sha256: over all images and labels; of CIFAR, in any order.
         splits: images in `train`, `validation` and `test`.
         commit: of the code, with `+changed` where files differed from it; empty outside a checkout.
         versions: of Python and of the packages that compute.

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
-from .. import provenance
 from ..checkpoints import CHECKPOINT, hash_tensors, load_checkpoint
-from ..data.datasets import train_validation_split
-from ..data.sources import open_source
+from ..data.datasets import dataset_sha256, train_validation_split
+from ..data.sources import entry_of, open_source
 from ..errors import InputError
 from ..registry import create_model
 from ..training import describe_accuracy, fit
@@ -228,7 +227,7 @@ def measure(plan: Plan, variant: str, recipe: Recipe, file: Path) -> Record:
         recipe_sha256=recipe_sha256(recipe),
         seed=recipe.seed,
         dataset=recipe.dataset,
-        dataset_sha256=provenance.dataset_sha256(train, test),
+        dataset_sha256=dataset_sha256(train, test, ordered=entry_of(recipe.dataset).ordered),
         splits={"train": len(parts[0]), "validation": len(parts[1]), "test": len(test.labels)},
         **metrics["origin"],
         seconds=round(metrics["seconds"], 1),

@@ -100,7 +100,10 @@ class Comparison:
         count = len(self.differences)
         if count < 2:
             return math.inf
-        return t_quantile(0.975, count - 1) * statistics.stdev(self.differences) / math.sqrt(count)
+        from scipy import stats  # it takes seconds to import
+
+        quantile = float(stats.t.ppf(0.975, count - 1))
+        return quantile * statistics.stdev(self.differences) / math.sqrt(count)
 
     def __str__(self) -> str:
         name, size, unit = _shown(self.measure)
@@ -161,35 +164,6 @@ def compare(records: Iterable[Record], variant: str, base: str, measure: str = "
         raise InputError(f"{variant} and {base} were run with no seed in common; run the plan to its end")
     differences = tuple(values[variant][seed] - values[base][seed] for seed in seeds)
     return Comparison(variant, base, measure, tuple(seeds), differences)
-
-
-def t_quantile(probability: float, freedom: int) -> float:
-    """Quantile of Student's t distribution with a whole number of degrees of freedom, above its median.
-
-    Source: M. Abramowitz and I. Stegun, Handbook of Mathematical Functions (1964), 26.7.3 and 26.7.4.
-
-    >>> round(t_quantile(0.975, 2), 3)
-    4.303
-    """
-    low, high = 0.0, 1.0
-    while _within(high, freedom) < 2 * probability - 1:
-        high *= 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, freedom) < 2 * probability - 1 else (low, middle)
-    return high
-
-
-def _within(t: float, freedom: int) -> float:
-    """Probability that a value lies between -t and t."""
-    angle = math.atan(t / math.sqrt(freedom))
-    odd = freedom % 2
-    term = math.cos(angle) if odd else 1.0
-    series = term if freedom > 1 else 0.0
-    for k in range(1 + odd, freedom - 2, 2):
-        term *= k / (k + 1) * math.cos(angle) ** 2
-        series += term
-    return 2 / math.pi * (angle + math.sin(angle) * series) if odd else math.sin(angle) * series
 
 
 def spread(mean: float, std: float, measure: str) -> str:

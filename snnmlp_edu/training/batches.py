@@ -93,7 +93,6 @@ class TrainingData:
             recipe.batch_size,
             recipe.seed,
             recipe.augmentation.repeats,
-            train.shards,
             recipe.accumulate,
         )
 

@@ -11,8 +11,6 @@ from torch.utils.data import Sampler
 from ..data.batches import Draw, mixed_seed
 from ..errors import InputError
 
-SHARDS_AT_ONCE = 16
-
 
 class EpochBatches(Sampler[list[Draw]]):
     """The draws of each batch, each epoch in an order of its own; an incomplete last step is left out.
@@ -23,22 +21,12 @@ class EpochBatches(Sampler[list[Draw]]):
         seed: of the orders.
         repeats: how often each image of an epoch stands in it, one time after the other. The epoch keeps
             its length. With n processes, each takes every n-th image: so do timm's processes.
-        shards: the number of the file that each image lies in, int64 `[N]`. Then the files are shuffled,
-            and the images within each window of `SHARDS_AT_ONCE` files: few files are read at a time.
         accumulate: batches that make up one step.
     """
 
-    def __init__(
-        self,
-        count: int,
-        batch_size: int,
-        seed: int,
-        repeats: int = 1,
-        shards: Tensor | None = None,
-        accumulate: int = 1,
-    ) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int, repeats: int = 1, accumulate: int = 1) -> None:
         self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.repeats, self.shards, self.accumulate = repeats, shards, accumulate
+        self.repeats, self.accumulate = repeats, accumulate
         self.rank, self.world_size = 0, 1
         self.epoch, self.first, self.end = 0, 0, len(self)
 
@@ -47,7 +35,8 @@ class EpochBatches(Sampler[list[Draw]]):
 
     def order(self, epoch: int) -> Tensor:
         """The numbers of an epoch's images in their order, repetitions one after the other, int64 `[N]`."""
-        order = shuffled(self.count, Generator().manual_seed(mixed_seed(self.seed, epoch)), self.shards)
+        generator = Generator().manual_seed(mixed_seed(self.seed, epoch))
+        order = torch.randperm(self.count, generator=generator)
         return order.repeat_interleave(self.repeats)[: self.count]
 
     def begin(self, epoch: int, first: int = 0, end: int | None = None) -> None:
@@ -73,13 +62,3 @@ class EpochBatches(Sampler[list[Draw]]):
                 f" multiple of {world_size}"
             )
         self.rank, self.world_size = rank, world_size
-
-
-def shuffled(count: int, generator: Generator, shards: Tensor | None = None) -> Tensor:
-    """The numbers 0 to `count - 1` in a random order; see `EpochBatches` for shards."""
-    order = torch.randperm(count, generator=generator)
-    if shards is None:
-        return order
-    places = torch.randperm(int(shards.max()) + 1, generator=generator)
-    window = places[shards] // SHARDS_AT_ONCE  # [N]
-    return order[window[order].argsort(stable=True)]
