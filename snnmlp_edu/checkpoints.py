@@ -20,10 +20,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .config import NetworkConfig, nearest
+from .config import NetworkConfig
 from .data.files import read_manifest, read_verified, write_atomically
 from .data.transforms import Preprocessing
 from .errors import InputError
+from .fields import nearest
 from .model.network import SpikingNetwork
 from .precision import single_precision
 from .registry import build_model

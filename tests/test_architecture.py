@@ -15,6 +15,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "shipped" not in path.p
 # A room imports only from rooms on lower levels, a file only from files that do not import it in turn.
 LEVELS = (
     ("errors", "plots", "printing"),
+    ("fields",),
     ("config", "inputs", "precision", "yaml_files"),
     ("data", "timing"),
     ("model", "provenance"),

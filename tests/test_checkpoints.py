@@ -316,7 +316,8 @@ def test_absent_and_surplus_tensors_are_named(saved: Path) -> None:
     [
         ({"format": 2}, "has format 2 and this version of snnmlp-edu reads 1"),
         ({"config": {"dimension": 6}}, "has no field 'dimension'; did you mean"),
-        ({"preprocessing": {}}, "its fields are"),
+        ({"preprocessing": {}}, "Preprocessing lacks image_size"),
+        ({"config": [6]}, r"NetworkConfig is \[6\]"),
     ],
 )
 def test_document_that_is_not_understood(saved: Path, document: dict, message: str) -> None:

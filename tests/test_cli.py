@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from snnmlp_edu import registry
 from snnmlp_edu.checkpoints import load_checkpoint, save_checkpoint
-from snnmlp_edu.cli import app, parse_overrides
+from snnmlp_edu.cli import app
+from snnmlp_edu.cli.arguments import parse_overrides
 from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data import Preprocessing
 from snnmlp_edu.errors import InputError

@@ -18,6 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
+from variants import WITHOUT_EFFECT
 
 from snnmlp_edu.checkpoints import hash_tensors, load_checkpoint, read_tensors
 from snnmlp_edu.cli import app
@@ -442,6 +443,14 @@ def test_a_run_of_an_earlier_version_goes_on_where_fields_were_added(cut: Path) 
     changed = {**run.description, "recipe": {**run.description["recipe"], "init_shuffled": True}}
     with pytest.raises(InputError, match=r"recipe\.init_shuffled is False in the run and True now"):
         earlier.require_same(changed)
+
+
+@pytest.mark.parametrize("changes", WITHOUT_EFFECT, ids=str)
+def test_a_run_goes_on_with_what_does_not_change_the_result(cut: Path, changes: dict[str, Any]) -> None:
+    run = SavedRun.open(cut)
+    changed = RECIPE.replace(**changes)
+    assert changed != RECIPE
+    run.require_same({**run.description, "recipe": changed.to_dict()})
 
 
 def test_damaged_states_are_refused_and_the_best_epoch_is_named(cut: Path, tmp_path: Path) -> None:

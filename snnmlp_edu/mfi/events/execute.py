@@ -10,12 +10,13 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
+from ...fields import checked
 from ...model.patches import Stem
 from ...model.synapses import Synapse
 from ...timing import wait_for_devices
@@ -82,9 +83,8 @@ def event_driven(
     >>> sum(fast.synaptic_operations.values()) > 0
     True
     """
-    for name, value, choices in (("mode", mode, Mode), ("weights", weights, Weights)):
-        if value not in get_args(choices):
-            raise InputError(f"{name} is {value!r}; choose one of {', '.join(get_args(choices))}")
+    checked("mode", mode, Mode)
+    checked("weights", weights, Weights)
     if weights == "int8" and mode != "events":
         raise InputError(f"weights='int8' run on events alone; use mode='events' with them, not {mode!r}")
     _check(folded)
