@@ -65,7 +65,8 @@ def test_counts_are_of_all_claims() -> None:
 def test_reading_needs_nothing_of_the_extra_for_training() -> None:
     program = (
         "import sys; "
-        "sys.modules.update(dict.fromkeys(('lightning_fabric', 'timm', 'torchvision', 'sklearn', 'webdataset'))); "
+        "extra = ('lightning_fabric', 'timm', 'torchvision', 'sklearn', 'webdataset'); "
+        "sys.modules.update(dict.fromkeys(extra)); "
         "from snnmlp_edu import ledger; print(sum(ledger.verdict_counts().values()))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
