@@ -20,10 +20,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .config import NetworkConfig, nearest
+from .config import NetworkConfig
 from .data.files import read_manifest, read_verified, write_atomically
 from .data.transforms import Preprocessing
 from .errors import InputError
+from .fields import nearest
 from .model.network import SpikingNetwork
 from .precision import single_precision
 from .registry import build_model
@@ -123,11 +124,26 @@ def read_tensors(content: bytes, source: str) -> tuple[dict[str, Tensor], dict[s
     Raises:
         InputError: the file is truncated, changed, of another format or none of ours.
     """
-    document = _read_document(content, source)
+    no_checkpoint = (
+        f"{source} is no checkpoint of snnmlp-edu; give a .safetensors file that `snnmlp train` wrote"
+    )
+    if content[8:9] != b"{":  # with which the header of every safetensors file begins
+        raise InputError(no_checkpoint)
     try:
         tensors = safetensors.torch.load(content)
     except SafetensorError as error:
-        raise InputError(f"{source} is damaged ({error}); copy or train it again") from error
+        raise InputError(
+            f"{source} is truncated or damaged: it has {len(content):,} bytes ({error}); copy or train it"
+            " again"
+        ) from error
+    document = _read_document(content)
+    if document is None:
+        raise InputError(no_checkpoint)
+    if document["format"] != FORMAT:
+        raise InputError(
+            f"{source} has format {document['format']} and this version of snnmlp-edu reads {FORMAT};"
+            " update it"
+        )
     if "tensors_sha256" not in document:
         raise InputError(f"{source} lacks 'tensors_sha256' in its metadata; train it again")
     if hash_tensors(tensors) != document["tensors_sha256"]:
@@ -221,34 +237,15 @@ def load_pretrained(name: str, /, **overrides: Any) -> SpikingNetwork:
     return load_checkpoint(name, **overrides).model
 
 
-def _read_document(content: bytes, source: str) -> dict[str, Any]:
-    """The JSON document in a safetensors header: its length in 8 bytes, then JSON, then the tensors."""
-    no_checkpoint = (
-        f"{source} is no checkpoint of snnmlp-edu; give a .safetensors file that `snnmlp train` wrote"
-    )
+def _read_document(content: bytes) -> dict[str, Any] | None:
+    """The JSON document in the metadata of a sound safetensors file; None where there is none of ours."""
+    # safetensors reads metadata from a path alone, where by now other bytes may be than were verified.
     length = int.from_bytes(content[:8], "little")
-    if content[8:9] != b"{":
-        raise InputError(no_checkpoint)
-    expected = 8 + length
-    if len(content) >= expected:
-        try:
-            header = json.loads(content[8:expected])
-            expected += max(
-                entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
-            )
-            document = json.loads(header["__metadata__"][METADATA_KEY])
-            version = document["format"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(no_checkpoint) from error
-    if len(content) < expected:
-        raise InputError(
-            f"{source} is truncated: it has {len(content)} of {expected} bytes; copy or train it again"
-        )
-    if version != FORMAT:
-        raise InputError(
-            f"{source} has format {version} and this version of snnmlp-edu reads {FORMAT}; update it"
-        )
-    return document
+    try:
+        document = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][METADATA_KEY])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return document if isinstance(document, dict) and "format" in document else None
 
 
 def require_rebuildable(model: SpikingNetwork, preset: str | None) -> None:

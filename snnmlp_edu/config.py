@@ -6,13 +6,12 @@ Both classes are frozen and check themselves when made, so a configuration that 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, assert_never, get_args
+from typing import Annotated, Any, Literal, assert_never
 
 from .errors import InputError
+from .fields import POSITIVE, PROBABILITY, Rule, check_fields, from_mapping, require_known, whole
 
 Reset = Literal["hard", "soft"]
 SurrogateName = Literal["sigmoid", "atan", "fast_sigmoid", "triangle", "dspike"]
@@ -26,46 +25,19 @@ TokenMixingName = Literal["axial", "full", "none"]
 HeadName = Literal["released", "figure"]
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the known word nearest to a misspelt one, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a number that a float can hold, and finite; true and false are none.
-
-    >>> [is_number(value) for value in (1, 0.5, True, "1", float("nan"), 10**400)]
-    [True, True, False, False, False, False]
-    """
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return plain and abs(value) <= sys.float_info.max
-
-
-def _check_choice(owner: str, name: str, value: Any, choices: Any) -> None:
-    allowed = get_args(choices)
-    if value not in allowed:
-        hint = nearest(str(value), allowed)
-        raise InputError(f"{owner}.{name} is {value!r}; choose one of {', '.join(allowed)}{hint}")
-
-
-def _check_count(owner: str, name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{owner}.{name} is {value!r}; it must be a whole number of at least 1")
-
-
-def _check_number(owner: str, name: str, value: Any, positive: bool) -> None:
-    if not is_number(value) or (positive and value <= 0):
-        kind = "a finite number above 0" if positive else "a finite number"
-        raise InputError(f"{owner}.{name} is {value!r}; it must be {kind}")
-
-
-def _known_fields(cls: type, values: Mapping[str, Any]) -> None:
-    names = [f.name for f in dataclasses.fields(cls)]
-    for name in values:
-        if name not in names:
-            hint = nearest(name, names)
-            raise InputError(f"{cls.__name__} has no field {name!r}{hint} (fields: {', '.join(names)})")
+# Rules with a highest value refuse in one line what no machine holds or finishes.
+TimeSteps = Annotated[int, whole(1, 1_000)]
+Side = Annotated[int, whole(1, 10_000)]  # of images and their parts, in pixels
+Channels = Annotated[int, whole(1, 1_000)]  # of images
+MOST_STAGES = 10
+MOST_WEIGHTS = 10**11  # 400 GB in single precision
+Depths = Annotated[
+    tuple[Annotated[int, whole(1, 1_000)], ...],
+    Rule(
+        lambda depths: len(depths) <= MOST_STAGES,
+        f"a whole number of blocks, from 1 to 1,000, for each of 1 to {MOST_STAGES} stages",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -95,29 +67,17 @@ class NeuronConfig:
     0.5
     """
 
-    beta: float = 0.5
-    threshold: float = 1.0
-    input_gain: float = 0.5
+    beta: Annotated[float, PROBABILITY] = 0.5
+    threshold: Annotated[float, POSITIVE] = 1.0
+    input_gain: Annotated[float, POSITIVE] = 0.5
     reset: Reset = "hard"
     surrogate: SurrogateName = "sigmoid"
-    slope: float | None = None
+    slope: Annotated[float, POSITIVE] | None = None
     inclusive: bool = True
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
-        owner = "NeuronConfig"
-        _check_number(owner, "beta", self.beta, positive=False)
-        if not 0 <= self.beta <= 1:
-            raise InputError(f"{owner}.beta is {self.beta}; the leak factor must lie in [0, 1]")
-        _check_number(owner, "threshold", self.threshold, positive=True)
-        _check_number(owner, "input_gain", self.input_gain, positive=True)
-        if self.slope is not None:
-            _check_number(owner, "slope", self.slope, positive=True)
-        if not isinstance(self.inclusive, bool):
-            raise InputError(f"{owner}.inclusive is {self.inclusive!r}; it must be true or false")
-        _check_choice(owner, "reset", self.reset, Reset)
-        _check_choice(owner, "surrogate", self.surrogate, SurrogateName)
-        _check_choice(owner, "backend", self.backend, Backend)
+        check_fields(self)
 
     @property
     def resets_to_zero(self) -> bool:
@@ -169,14 +129,14 @@ class NetworkConfig:
     (12, 24)
     """
 
-    dim: int = 78
-    depths: tuple[int, ...] = (2, 8, 14, 2)
-    patch_size: int = 4
-    image_size: int = 224
-    in_channels: int = 3
-    num_classes: int = 1000
-    time_steps: int = 4
-    expansion: int = 3
+    dim: Annotated[int, whole(1, 100_000)] = 78
+    depths: Depths = (2, 8, 14, 2)
+    patch_size: Side = 4
+    image_size: Side = 224
+    in_channels: Channels = 3
+    num_classes: Annotated[int, whole(1, 10_000_000)] = 1000
+    time_steps: TimeSteps = 4
+    expansion: Annotated[int, whole(1, 1_000)] = 3
     neuron: NeuronConfig = field(default_factory=NeuronConfig)
     activation: Activation = "lif"
     channel_norm: ChannelNorm = "bn"
@@ -187,32 +147,8 @@ class NetworkConfig:
     head: HeadName = "released"
 
     def __post_init__(self) -> None:
-        owner = "NetworkConfig"
-        if isinstance(self.depths, list):
-            object.__setattr__(self, "depths", tuple(self.depths))
-        if not isinstance(self.depths, tuple) or not self.depths:
-            raise InputError(f"{owner}.depths is {self.depths!r}; give one number of blocks for each stage")
-        for depth in self.depths:
-            _check_count(owner, "depths", depth)
-        counts = ("dim", "patch_size", "image_size", "in_channels", "num_classes", "time_steps", "expansion")
-        for name in counts:
-            _check_count(owner, name, getattr(self, name))
-        if not isinstance(self.neuron, NeuronConfig):
-            raise InputError(
-                f"{owner}.neuron is {self.neuron!r}; it must be a NeuronConfig,"
-                " or fields of one as in neuron.beta=0.8"
-            )
-        choices = {
-            "activation": Activation,
-            "channel_norm": ChannelNorm,
-            "token_norm": TokenNorm,
-            "skip": Skip,
-            "patch_encoding": PatchEncoding,
-            "token_mixing": TokenMixingName,
-            "head": HeadName,
-        }
-        for name, allowed in choices.items():
-            _check_choice(owner, name, getattr(self, name), allowed)
+        check_fields(self)
+        owner = type(self).__name__
         coarsest = self.patch_size * 2 ** (len(self.depths) - 1)
         if self.image_size % coarsest:
             fitting = max(1, round(self.image_size / coarsest)) * coarsest
@@ -224,6 +160,12 @@ class NetworkConfig:
             raise InputError(
                 f"{owner}.dim is {self.dim}; spiking patch encoding splits the width into 3 equal parts,"
                 f" so take {max(1, round(self.dim / 3)) * 3}, or patch_encoding='conv'"
+            )
+        if self._fewest_weights() > MOST_WEIGHTS:
+            raise InputError(
+                f"{owner}.dim is {self.dim}, and with depths {self.depths}, expansion {self.expansion},"
+                f" num_classes {self.num_classes} and {self.grids[0][0]} tokens a side the network has more"
+                f" than {MOST_WEIGHTS:,} weights, which no machine holds; take smaller ones"
             )
 
     @property
@@ -237,17 +179,25 @@ class NetworkConfig:
         sides = [self.image_size // (self.patch_size * 2**i) for i in range(len(self.depths))]
         return tuple((side, side) for side in sides)
 
+    def _fewest_weights(self) -> int:
+        """Weights of stem, channel blocks, mixing of all positions, and head: nearly all of a network's."""
+        blocks = sum(
+            depth * (2 * self.expansion * width**2 + (side**4 if self.token_mixing == "full" else 0))
+            for depth, width, (side, _) in zip(self.depths, self.widths, self.grids, strict=True)
+        )
+        stem = self.in_channels * self.patch_size**2 * self.dim
+        return stem + blocks + self.widths[-1] * self.num_classes
+
     def replace(self, /, **overrides: Any) -> NetworkConfig:
         """This configuration with some fields changed; `neuron` may be a mapping of changed fields.
 
         >>> NetworkConfig().replace(neuron={"beta": 0.25}).neuron.beta
         0.25
         """
-        _known_fields(NetworkConfig, overrides)
+        require_known(type(self).__name__, overrides, [f.name for f in dataclasses.fields(self)])
         neuron = overrides.get("neuron")
         if isinstance(neuron, Mapping):
-            _known_fields(NeuronConfig, neuron)
-            overrides["neuron"] = dataclasses.replace(self.neuron, **neuron)
+            overrides["neuron"] = from_mapping(NeuronConfig, {**dataclasses.asdict(self.neuron), **neuron})
         return dataclasses.replace(self, **overrides)
 
     def to_dict(self) -> dict[str, Any]:
@@ -257,4 +207,4 @@ class NetworkConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NetworkConfig:
         """The configuration that `to_dict` wrote; an unknown field is an error that names it."""
-        return cls().replace(**values)
+        return from_mapping(cls, values)

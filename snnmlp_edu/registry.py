@@ -6,8 +6,9 @@ import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .config import NetworkConfig, nearest
+from .config import NetworkConfig
 from .errors import InputError
+from .fields import nearest
 from .model.network import SpikingMLP, SpikingNetwork
 
 

@@ -15,7 +15,8 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "shipped" not in path.p
 # A room imports only from rooms on lower levels, a file only from files that do not import it in turn.
 LEVELS = (
     ("errors", "printing"),
-    ("config", "inputs", "plots", "precision", "yaml_files"),
+    ("fields", "plots"),
+    ("config", "inputs", "precision", "yaml_files"),
     ("data", "timing"),
     ("model", "provenance"),
     ("registry",),

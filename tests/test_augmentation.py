@@ -20,7 +20,7 @@ from snnmlp_edu.data.augmenting import training_transform
 from snnmlp_edu.data.batches import Draw, PictureBatches, load_batches, mixed_seed, seeded
 from snnmlp_edu.data.picture_sets import MemoryPictures, Texts, evenly_spaced
 from snnmlp_edu.data.resizing import to_picture, to_pixels
-from snnmlp_edu.data.settings import Augmentation, Loading, settings_from
+from snnmlp_edu.data.settings import Augmentation, Loading
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.training import Recipe, load_recipe
 from snnmlp_edu.training.orders import EpochBatches
@@ -269,32 +269,32 @@ def test_everything_at_once_keeps_type_and_shape(channels: int) -> None:
             r"scale is \[0.5, 0.1\]; it must be two rising numbers above 0",
         ),
         ("augmentation", {"scale": [0.5, 1.5]}, "above 0 up to 1"),
-        ("augmentation", {"ratio": 1}, "augmentation.ratio is 1; it must be two rising numbers"),
+        ("augmentation", {"ratio": 1}, "Augmentation.ratio is 1; .*two rising numbers"),
         ("augmentation", {"interpolation": "cubic"}, "one of bilinear, bicubic; did you mean 'bicubic'"),
         (
             "augmentation",
             {"randaugment": "rand-m9-zoom3"},
             "must be a policy such as rand-m9-mstd0.5, or null",
         ),
-        ("augmentation", {"randaugment": 9}, "augmentation.randaugment is 9"),
-        ("augmentation", {"colour_jitter": -1}, "augmentation.colour_jitter is -1; it must be 0 or more"),
-        ("augmentation", {"random_erasing": 1.1}, "must be between 0 and 1"),
+        ("augmentation", {"randaugment": 9}, "Augmentation.randaugment is 9"),
+        ("augmentation", {"colour_jitter": -1}, "Augmentation.colour_jitter is -1"),
+        ("augmentation", {"random_erasing": 1.1}, r"random_erasing is 1\.1"),
         (
             "augmentation",
             {"repeats": 0},
-            "augmentation.repeats is 0; it must be a whole number of at least 1",
+            "Augmentation.repeats is 0",
         ),
-        ("augmentation", {"resize": 0}, "resize is 0; it must be a whole number of at least 1, or null"),
-        ("augmentation", {"random_resized_crop": 1}, "random_resized_crop is 1; it must be true or false"),
+        ("augmentation", {"resize": 0}, "resize is 0;.*or null"),
+        ("augmentation", {"random_resized_crop": 1}, "random_resized_crop is 1"),
         ("augmentation", {"color_jitter": 0.4}, "no field 'color_jitter'; did you mean 'colour_jitter'"),
         (
             "loading",
             {"workers": -1},
-            "loading.workers is -1; it must be a whole number of at least 0, or null",
+            "Loading.workers is -1;.*or null",
         ),
-        ("loading", {"pin_memory": "yes"}, "loading.pin_memory is 'yes'; it must be true, false or null"),
-        ("loading", {"verify": "all"}, "loading.verify is 'all'; it must be one of decode, none"),
-        ("loading", 3, "recipe field loading is 3; it must be a mapping of its fields"),
+        ("loading", {"pin_memory": "yes"}, "Loading.pin_memory is 'yes'"),
+        ("loading", {"verify": "all"}, "Loading.verify is 'all'.*decode"),
+        ("loading", 3, "Recipe.loading is 3"),
     ],
 )
 def test_bad_fields(name: str, values: Any, message: str) -> None:
@@ -312,7 +312,7 @@ def test_fields_are_changed_one_by_one_and_survive_yaml(tmp_path: Any) -> None:
     file.write_text(again.to_yaml())
     assert load_recipe(file) == again
     assert Recipe(**again.to_dict()) == again, "as a checkpoint has it"
-    assert settings_from(Augmentation, again.augmentation) is again.augmentation
+    assert again.replace(seed=1).augmentation is again.augmentation
 
 
 def test_only_what_changes_images_needs_workers() -> None:

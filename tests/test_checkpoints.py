@@ -17,6 +17,7 @@ import torch
 
 from snnmlp_edu import data
 from snnmlp_edu.checkpoints import (
+    METADATA_KEY,
     hash_tensors,
     list_pretrained,
     load_checkpoint,
@@ -219,13 +220,11 @@ def test_the_default_type_of_tensors_plays_no_part(saved: Path) -> None:
 def test_truncated_file(saved: Path, kept: int) -> None:
     content = saved.read_bytes()
     saved.write_bytes(content[:kept])
-    with pytest.raises(InputError, match=r"net\.safetensors is truncated: it has \d+ of \d+ bytes"):
+    with pytest.raises(InputError, match=r"net\.safetensors is truncated .* [\d,]+ bytes"):
         load_checkpoint(saved)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{}", bytes(64), b'{"config": 1}', b"\x08" + bytes(7) + b"{ no }  "]
-)
+@pytest.mark.parametrize("content", [b"", b"{}", bytes(64), b'{"config": 1}', b"PK\x03\x04 an archive"])
 def test_wrong_bytes_are_no_checkpoint(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     path.write_bytes(content)
@@ -233,9 +232,13 @@ def test_wrong_bytes_are_no_checkpoint(content: bytes, tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
-def test_safetensors_of_another_program(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "metadata",
+    [None, {"format": "pt"}, {METADATA_KEY: "no JSON"}, {METADATA_KEY: "[]"}, {METADATA_KEY: "{}"}],
+)
+def test_safetensors_of_another_program(metadata: dict[str, str] | None, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
-    path.write_bytes(safetensors.torch.save({"weight": torch.zeros(3)}, {"format": "pt"}))
+    path.write_bytes(safetensors.torch.save({"weight": torch.zeros(3)}, metadata))
     with pytest.raises(InputError, match="is no checkpoint of snnmlp-edu"):
         load_checkpoint(path)
 
@@ -275,7 +278,7 @@ def test_damaged_header_is_named(saved: Path) -> None:
     length = int.from_bytes(content[:8], "little")
     header = content[8 : 8 + length].replace(b'"dtype":"F32"', b'"dtype":"F99"')
     saved.write_bytes(content[:8] + header + content[8 + length :])
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match="damaged"):
         load_checkpoint(saved)
 
 
@@ -316,7 +319,8 @@ def test_absent_and_surplus_tensors_are_named(saved: Path) -> None:
     [
         ({"format": 2}, "has format 2 and this version of snnmlp-edu reads 1"),
         ({"config": {"dimension": 6}}, "has no field 'dimension'; did you mean"),
-        ({"preprocessing": {}}, "its fields are"),
+        ({"preprocessing": {}}, "Preprocessing lacks image_size"),
+        ({"config": [6]}, r"NetworkConfig is \[6\]"),
     ],
 )
 def test_document_that_is_not_understood(saved: Path, document: dict, message: str) -> None:

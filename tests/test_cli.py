@@ -7,14 +7,19 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nir
 import numpy as np
 import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
+import snnmlp_edu
 from snnmlp_edu import registry
 from snnmlp_edu.checkpoints import load_checkpoint, save_checkpoint
 from snnmlp_edu.cli import app
@@ -177,7 +182,7 @@ def test_contradictory_overrides() -> None:
         (["ledger", "table", "--results", "mistyped"], "mistyped is no folder of records"),
         (["ledger", "table", "skip", "--markdown", "--into", "README.md"], "leave out PLAN and --json"),
         (["train", "--recipe", "fashion_smoke", "epochs"], "'epochs' is not understood; write key=value"),
-        (["train", "--recipe", "fashion_smoke", "neuron.beta=2"], "must lie in"),
+        (["train", "--recipe", "fashion_smoke", "neuron.beta=2"], "beta is 2"),
         (["train", "--recipe", "fashion_smoke", "neuron.leak=0.5"], "no field 'leak'"),
         (["train", "--recipe", "fashion_smoke", "time_steps=0"], "time_steps is 0"),
         (["train", "--recipe", "fashion_smoke", "dim=16"], "dim is 16; spiking patch encoding"),
@@ -234,11 +239,60 @@ def test_training_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- help, and the real command ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["models", "train", "evaluate"])
-def test_every_command_has_an_example(command: str) -> None:
-    code, out, _ = call(command, "--help")
-    assert code == 0
-    assert f"Example: snnmlp {command}" in out
+def commands(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    """The words that reach each command: those of `group`, and those of the groups inside it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *path, name)
+        else:
+            yield *path, name
+
+
+COMMANDS = list(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_has_an_example(words: tuple[str, ...]) -> None:
+    code, out, err = call(*words, "--help")
+    assert (code, err) == (0, "")
+    assert f"Example: snnmlp {' '.join(words)}" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("words", [(), ("data",), ("ledger",), *COMMANDS], ids=" ".join)
+def test_help_is_asked_for_in_both_ways(words: tuple[str, ...]) -> None:
+    code, out, err = call(*words, "-h")
+    assert (code, err) == (0, "")
+    assert re.search(r"--help\s+-h", out)
+    assert out == call(*words, "--help")[1]
+
+
+def test_version() -> None:
+    assert call("--version") == (0, f"snnmlp-edu {snnmlp_edu.__version__}\n", "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_installed_and_completes(shell: str, tmp_path: Path) -> None:
+    home = {**os.environ, "HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    run = partial(subprocess.run, capture_output=True, text=True, check=True)
+    program = [sys.executable, "-c", "from snnmlp_edu.cli import main; main()"]
+    assert shell in run([*program, "--install-completion", shell], env=home).stdout
+    written = [file.read_text() for file in tmp_path.rglob("*") if file.is_file()]
+    assert any("_SNNMLP_COMPLETE" in text for text in written)
+    asked = {
+        "bash": {"COMP_WORDS": "snnmlp ledger ta", "COMP_CWORD": "2"},
+        "zsh": {"_TYPER_COMPLETE_ARGS": "snnmlp ledger ta"},
+        "fish": {"_TYPER_COMPLETE_ARGS": "snnmlp ledger ta", "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+    }[shell]
+    done = run(program, env={**os.environ, **asked, "_SNNMLP_COMPLETE": f"complete_{shell}"})
+    assert "table" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [(["models"], 0), (["audit", "relu_mlp_spe_nano", "image_size=32"], 1), (["nowhere"], 2)],
+)
+def test_exit_codes(words: list[str], expected: int) -> None:
+    assert call(*words)[0] == expected
 
 
 def test_python_m_is_the_same_command() -> None:
@@ -252,7 +306,7 @@ def test_python_m_is_the_same_command() -> None:
 
 def test_core_and_evaluation_run_without_lightning() -> None:
     program = (
-        "import sys; sys.modules['lightning'] = None; "
+        "import sys; sys.modules['lightning_fabric'] = None; "
         "import snnmlp_edu, snnmlp_edu.cli, snnmlp_edu.training as t; print(t.evaluate.__name__)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -161,7 +162,7 @@ def test_file_outside_the_manifest_is_refused(copied_data: Path) -> None:
 
 
 def test_unknown_split() -> None:
-    with pytest.raises(InputError, match="the split is 'validation'; choose one of train, test"):
+    with pytest.raises(InputError, match=r"the split is 'validation'.*train, test"):
         load_embedded("validation")  # type: ignore[arg-type]
 
 
@@ -341,16 +342,19 @@ def test_preprocessing_survives_json() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"image_size": 0}, "image_size is 0; it must be a whole number"),
+        ({"image_size": 0}, "image_size is 0"),
         ({"image_size": 32, "in_channels": 1.5}, "in_channels is 1.5"),
         ({"image_size": 32, "mean": (float("nan"),)}, "mean is"),
-        ({"image_size": 32, "std": (0.0,)}, "std above 0"),
+        ({"image_size": 32, "std": (0.0,)}, r"std is \(0\.0,\);.* above 0"),
         ({"image_size": 32, "mean": (0.1, 0.2)}, "give as many of each"),
-        ({"image_size": 32, "sigma": (1.0,)}, "its fields are image_size, in_channels, mean, std"),
-        ({}, "its fields are"),
+        ({"image_size": 32, "sigma": (1.0,)}, "no field 'sigma'.*image_size, in_channels, mean, std"),
+        ({}, "lacks image_size"),
+        ({"image_size": 32, "resize": 10_001}, "resize is 10001"),
+        ({"image_size": 32, "interpolation": "cubic"}, "interpolation is 'cubic'.*mean 'bicubic'"),
+        ("words", "words"),
     ],
 )
-def test_bad_preprocessing(fields: dict, message: str) -> None:
+def test_bad_preprocessing(fields: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Preprocessing.from_dict(fields)
 

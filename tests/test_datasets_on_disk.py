@@ -31,7 +31,7 @@ SMALL = ["dim=6", "depths=[1,1]", "patch_size=8", "time_steps=1", "neuron.backen
 
 
 def test_digits_have_no_third_split() -> None:
-    with pytest.raises(InputError, match="the split is 'val'; choose one of train, test"):
+    with pytest.raises(InputError, match=r"the split is 'val'.*train, test"):
         load_digits("val")  # type: ignore[arg-type]
 
 
@@ -323,10 +323,10 @@ def test_training_on_a_cifar_archive(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["dataset=mnist"], "recipe field dataset is 'mnist'; it must be one of embedded, digits"),
+        (["dataset=mnist"], "Recipe.dataset is 'mnist'.*embedded, digits"),
         (["dataset=imagenet"], "the data set imagenet is read from files; say where they are with data_dir="),
         (["dataset=cifar10", "data_dir=absent.tar.gz"], r"there is no file absent\.tar\.gz"),
-        (["dataset=idx", "data_dir=7"], "recipe field data_dir is 7; it must be text, or null"),
+        (["dataset=idx", "data_dir=7"], "Recipe.data_dir is 7"),
         (["data_dir=here"], "embedded is shipped; leave out data_dir"),
     ],
 )

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from reference import CURRENTS_SUMMED, LINES, Reference
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig, SpikingMLP, config, record
+from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig, SpikingMLP, record
 from snnmlp_edu.baselines import RESNET34
 from snnmlp_edu.baselines.convolution import refuse_fields_of_a_mixer
 from snnmlp_edu.config import Backend, Skip, SurrogateName, TokenMixingName
@@ -25,6 +25,7 @@ from snnmlp_edu.data.datasets import LabelledImages, Split
 from snnmlp_edu.data.resizing import RESAMPLING
 from snnmlp_edu.data.settings import Interpolation
 from snnmlp_edu.data.sources import DATASETS, Dataset, Entry, ImageSource, open_source
+from snnmlp_edu.fields import Rule, rules_of
 from snnmlp_edu.mfi import audit, calibrate, export_nir, fold_batch_norm
 from snnmlp_edu.mfi.events.execute import Mode, event_driven
 from snnmlp_edu.mfi.events.integer import IntegerLIF
@@ -39,8 +40,9 @@ from snnmlp_edu.model.normalisation import BatchNorm, make_norm
 from snnmlp_edu.model.patches import ConvNorm, ConvPatchEmbedding
 from snnmlp_edu.model.surrogates import SURROGATES
 from snnmlp_edu.model.synapses import AxisLinear, Synapse
-from snnmlp_edu.training import Recipe, processes, rules
+from snnmlp_edu.training import Recipe, processes
 from snnmlp_edu.training.losses import make_loss
+from snnmlp_edu.training.recipe import SNNTORCH_LOSSES, Loss, Precision
 from snnmlp_edu.training.schedule import TrainingSchedule, make_learning_rate_schedule, make_optimizer
 
 # --- a block that somebody registered ------------------------------------------------------------------
@@ -64,7 +66,7 @@ class TokenReference(Reference):
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "Skip", Literal[*get_args(Skip), "token"])  # type: ignore[valid-type]
+    allow(monkeypatch, NetworkConfig, "skip", "token")
     monkeypatch.setitem(mixing.BLOCKS, "token", TokenBlock)
     monkeypatch.setitem(CURRENTS_SUMMED, "token", (2, 1))
 
@@ -117,7 +119,7 @@ def test_a_registered_block_is_refused_where_its_wiring_must_be_known(tiny: Netw
     folded = fold_batch_norm(token_network(tiny)[0])
     with pytest.raises(InputError, match=r"TokenBlock.*mfi/nir\.py"):
         export_nir(folded)
-    with pytest.raises(InputError, match=r"TokenBlock.*mfi/integer\.py"):
+    with pytest.raises(InputError, match=r"TokenBlock.*mfi/events/integer\.py"):
         event_driven(folded, weights="int8")
 
 
@@ -377,8 +379,7 @@ def test_parameters_of_no_known_part_are_in_no_sum(tiny: NetworkConfig, name: st
 
 
 def test_a_registered_token_mixing(tiny: NetworkConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = Literal[*get_args(TokenMixingName), "shift"]  # type: ignore[valid-type]
-    monkeypatch.setattr(config, "TokenMixingName", names)
+    allow(monkeypatch, NetworkConfig, "token_mixing", "shift")
     monkeypatch.setitem(mixing._POSITIONS, "shift", Shifts)
     built = tiny.replace(token_mixing="shift")
     images = images_for(built)
@@ -411,6 +412,12 @@ def test_a_network_that_overrides_the_forward_pass(tiny: NetworkConfig) -> None:
 # --- names -----------------------------------------------------------------------------------------------
 
 
+def allow(monkeypatch: pytest.MonkeyPatch, cls: type, field: str, name: str) -> None:
+    """Let a field of a dataclass take one more name."""
+    rule = rules_of(cls)[field]
+    monkeypatch.setitem(rules_of(cls), field, Rule(lambda v: v == name or rule.holds(v), rule.expected))
+
+
 def test_every_table_by_name_holds_every_name() -> None:
     for table, names in (
         (mixing.BLOCKS, Skip),
@@ -419,33 +426,32 @@ def test_every_table_by_name_holds_every_name() -> None:
         (_BACKENDS, Backend),
         (DATASETS, Dataset),
         (RESAMPLING, Interpolation),
-        (processes.PRECISION, rules.Precision),
+        (processes.PRECISION, Precision),
         (CURRENTS_SUMMED, Skip),
         (LINES, TokenMixingName),
     ):
         assert set(table) == set(get_args(names))
     assert {features_along(axis, (2, 3, 5)) for axis in get_args(Axis)} == {2, 3, 5, 6}
-    assert set(rules.SNNTORCH_LOSSES) < set(get_args(rules.Loss))
+    assert set(SNNTORCH_LOSSES) < set(get_args(Loss))
     additions = {"stage": 2, "membrane": 2, "spike_bn": 2, "spike": 2, "none": 0}
     for name, block in mixing.BLOCKS.items():
         assert mixing.wiring_of(block) == (*CURRENTS_SUMMED[name], additions[name], name != "spike")
 
 
 @pytest.mark.parametrize(
-    ("names", "field", "build"),
+    ("field", "build"),
     [
-        ("Activation", "activation", make_activation),
-        ("HeadName", "head", Head),
-        ("PatchEncoding", "patch_encoding", lambda c: make_embedding(c, 1)),
-        ("ChannelNorm", "channel_norm", SpikingMLP),
-        ("TokenNorm", "token_norm", SpikingMLP),
+        ("activation", make_activation),
+        ("head", Head),
+        ("patch_encoding", lambda c: make_embedding(c, 1)),
+        ("channel_norm", SpikingMLP),
+        ("token_norm", SpikingMLP),
     ],
 )
 def test_a_name_without_a_branch_builds_nothing(
-    monkeypatch: pytest.MonkeyPatch, tiny: NetworkConfig, names: str, field: str, build: Any
+    monkeypatch: pytest.MonkeyPatch, tiny: NetworkConfig, field: str, build: Any
 ) -> None:
-    known = getattr(config, names)
-    monkeypatch.setattr(config, names, Literal[*get_args(known), "foreign"])  # type: ignore[valid-type]
+    allow(monkeypatch, NetworkConfig, field, "foreign")
     with pytest.raises(AssertionError, match="foreign"):
         build(tiny.replace(**{field: "foreign"}))
 
@@ -457,7 +463,7 @@ def test_a_norm_without_a_branch_is_no_batch_norm() -> None:
 
 
 def test_a_reset_without_a_branch_resets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "Reset", Literal["hard", "soft", "half"])
+    allow(monkeypatch, NeuronConfig, "reset", "half")
     foreign: Any = "half"
     neuron = NeuronConfig(reset=foreign, backend="eager", input_gain=1.0)
     axis = AxisLIF(neuron, "channel", torch.ones(2), torch.zeros(2))
@@ -468,34 +474,27 @@ def test_a_reset_without_a_branch_resets_nothing(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("field", "names", "use"),
+    ("field", "use"),
     [
-        ("loss", rules.Loss, make_loss),
+        ("loss", make_loss),
         (
             "optimizer",
-            rules.Optimizer,
             lambda recipe: make_optimizer(nn.Linear(2, 1), TrainingSchedule(recipe, 100)),
         ),
-        ("schedule", rules.Schedule, lambda recipe: TrainingSchedule(recipe, images=100).warmup),
+        ("schedule", lambda recipe: TrainingSchedule(recipe, images=100).warmup),
         (
             "schedule",
-            rules.Schedule,
             lambda recipe: make_learning_rate_schedule(
                 SGD(nn.Linear(2, 1).parameters()), TrainingSchedule(recipe.replace(warmup=0.1), images=100)
             ),
         ),
-        (
-            "scale_learning_rate",
-            rules.Scaling,
-            lambda recipe: TrainingSchedule(recipe, images=100).learning_rate,
-        ),
+        ("scale_learning_rate", lambda recipe: TrainingSchedule(recipe, images=100).learning_rate),
     ],
 )
 def test_a_recipe_name_without_a_branch_trains_nothing(
-    monkeypatch: pytest.MonkeyPatch, field: str, names: Any, use: Callable[[Recipe], Any]
+    monkeypatch: pytest.MonkeyPatch, field: str, use: Callable[[Recipe], Any]
 ) -> None:
-    choice = rules.choice(Literal[*get_args(names), "foreign"])  # type: ignore[valid-type]
-    monkeypatch.setitem(rules.RULES, field, choice)
+    allow(monkeypatch, Recipe, field, "foreign")
     foreign: Any = {field: "foreign"}
     recipe = Recipe("r", "ours", epochs=2, learning_rate=0.1, batch_size=10, base_batch=5, **foreign)
     with pytest.raises(AssertionError, match="foreign"):

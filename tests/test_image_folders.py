@@ -428,10 +428,10 @@ def test_pictures_of_every_kind_are_trained_on(tmp_path: Path) -> None:
         (["validation_fraction=0.01"], "validation_fraction 0.01 of the 16 images of class 0 is 0"),
         (
             ["augmentation.randaugment=m9"],
-            "augmentation.randaugment is 'm9'; it must be a policy such as rand-m9-mstd0.5, or null",
+            "Augmentation.randaugment is 'm9'.*rand-m9-mstd0.5",
         ),
-        (["loading.worker=2"], "loading has no field 'worker'; did you mean 'workers'"),
-        (["augmentation=5"], "recipe field augmentation is 5; it must be a mapping of its fields"),
+        (["loading.worker=2"], "Loading has no field 'worker'; did you mean 'workers'"),
+        (["augmentation=5"], "Recipe.augmentation is 5"),
     ],
 )
 def test_wrong_words_get_one_line(words: list[str], message: str, photos: Path) -> None:

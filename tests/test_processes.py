@@ -266,7 +266,7 @@ def test_what_is_asked_for_is_taken(machine: pytest.MonkeyPatch) -> None:
         ((1, 1, "mps"), "devices is 1 and this machine has no Apple GPU; take --accelerator cpu"),
         ((0, None, "auto"), "devices is 0; it must be a whole number of at least 1"),
         ((1, -1, "auto"), "nodes is -1; it must be"),
-        ((1, 1, "gpus"), "accelerator is 'gpus'; choose one of auto, cpu, gpu, mps; did you mean 'gpu'"),
+        ((1, 1, "gpus"), "accelerator is 'gpus'.*did you mean 'gpu'"),
         ((1, 1, "cpu", "fp16"), "precision is fp16, which needs a GPU"),
     ],
 )

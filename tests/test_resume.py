@@ -18,6 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
+from variants import WITHOUT_EFFECT
 
 from snnmlp_edu.checkpoints import hash_tensors, load_checkpoint, read_tensors
 from snnmlp_edu.cli import app
@@ -444,6 +445,14 @@ def test_a_run_of_an_earlier_version_goes_on_where_fields_were_added(cut: Path) 
         earlier.require_same(changed)
 
 
+@pytest.mark.parametrize("changes", WITHOUT_EFFECT, ids=str)
+def test_a_run_goes_on_with_what_does_not_change_the_result(cut: Path, changes: dict[str, Any]) -> None:
+    run = SavedRun.open(cut)
+    changed = RECIPE.replace(**changes)
+    assert changed != RECIPE
+    run.require_same({**run.description, "recipe": changed.to_dict()})
+
+
 def test_damaged_states_are_refused_and_the_best_epoch_is_named(cut: Path, tmp_path: Path) -> None:
     whole = (cut / "last.safetensors").read_bytes()
     kept = rf"; the best epoch so far is kept in {cut / 'checkpoint.safetensors'}"
@@ -451,7 +460,7 @@ def test_damaged_states_are_refused_and_the_best_epoch_is_named(cut: Path, tmp_p
     changed[-1] ^= 1
     try:
         for damaged, message in {
-            whole[:-10]: rf"is truncated: it has {len(whole) - 10} of {len(whole)} bytes; .*{kept}",
+            whole[:-10]: rf"is truncated .*{len(whole) - 10:,} bytes.*{kept}",
             whole[:4]: f"is no checkpoint of snnmlp-edu; .*{kept}",
             bytes(changed): f"do not match their SHA-256; .*{kept}",
         }.items():

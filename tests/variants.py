@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 from snnmlp_edu.config import (
     ChannelNorm,
@@ -23,3 +23,12 @@ HEADS: tuple[str, ...] = get_args(HeadName)
 RESETS: tuple[str, ...] = get_args(Reset)
 SURROGATES: tuple[str, ...] = get_args(SurrogateName)
 FOLDING_NORMS = tuple(name for name in get_args(ChannelNorm) if name not in ("bn_token", "ln"))
+
+# Each recipe field that does not change the result, with another value than a recipe of the tests has.
+WITHOUT_EFFECT: tuple[dict[str, Any], ...] = (
+    {"data_dir": "elsewhere"},
+    {"data_md5": "0" * 32},
+    {"loading": {"workers": 2}},
+    {"save_every": 7},
+    {"tensorboard": True},
+)

@@ -6,6 +6,7 @@ error says how to mend it.
 
 from __future__ import annotations
 
+import importlib.metadata
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +38,7 @@ app = typer.Typer(
     cls=OneLineErrors,
     help="Spiking MLPs with multiplication-free inference: train them, and check what they do.",
     epilog="Example: snnmlp models",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -52,9 +53,19 @@ def main() -> None:
     app(prog_name="snnmlp")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"snnmlp-edu {importlib.metadata.version('snnmlp-edu')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _options() -> None:
-    """Without it, typer would make a single command the whole program."""
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command(epilog="Example: snnmlp models --json")

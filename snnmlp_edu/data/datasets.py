@@ -7,14 +7,14 @@ import hashlib
 import math
 import zlib
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import is_number
 from ..errors import InputError
+from ..fields import FRACTION, checked
 from ..inputs import check_labels
 from .files import read_bytes
 
@@ -160,8 +160,7 @@ def train_validation_split(labels: Tensor, fraction: float, seed: int) -> tuple[
     check_labels(labels, len(labels))
     if len(labels) == 0:
         raise InputError("there are 0 labels; give at least two images of each class")
-    if not is_number(fraction) or not 0 < fraction < 1:
-        raise InputError(f"validation_fraction is {fraction!r}; it must be a number between 0 and 1")
+    checked("validation_fraction", fraction, Annotated[float, FRACTION])
     generator = torch.Generator().manual_seed(seed)
     train, validation = [], []
     for label in labels.unique().tolist():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InputError
+from ..fields import checked
 from .datasets import LabelledImages, Split, train_validation_split
 
 DIGIT_NAMES = tuple("0123456789")
@@ -41,8 +41,7 @@ def load_digits(split: Split) -> LabelledImages:
     >>> load_digits("test").images.shape
     torch.Size([599, 1, 32, 32])
     """
-    if split not in get_args(Split):
-        raise InputError(f"the split is {split!r}; choose one of {', '.join(get_args(Split))}")
+    checked("the split", split, Split)
     pixels, labels = _read()
     train, test = train_validation_split(labels, TEST_FRACTION, seed=0)
     chosen = {"train": train, "test": test}[split]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
-from ..errors import InputError
+from ..fields import checked
 from .datasets import LabelledImages, Split, labelled_images, parse_idx
 from .files import read_verified
 
@@ -43,8 +41,7 @@ def load_embedded(split: Split) -> LabelledImages:
     >>> load_embedded("test").images.shape
     torch.Size([1000, 1, 28, 28])
     """
-    if split not in _PREFIX:
-        raise InputError(f"the split is {split!r}; choose one of {', '.join(get_args(Split))}")
+    checked("the split", split, Split)
     images, labels = (
         parse_idx(read_verified(name), name)
         for name in (

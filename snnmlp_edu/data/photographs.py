@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
+from ..fields import checked
 from .datasets import LabelledImages, Split
 from .files import read_verified
 
@@ -60,8 +61,7 @@ def load_photographs(split: Split) -> LabelledImages:
     >>> load_photographs("test").images.shape
     torch.Size([1000, 1, 32, 32])
     """
-    if split not in PATCHES:
-        raise InputError(f"the split is {split!r}; choose one of {', '.join(PATCHES)}")
+    checked("the split", split, Split)
     images, labels = _load(split)
     return LabelledImages(images.clone(), labels.clone())  # the kept ones stay as they are
 

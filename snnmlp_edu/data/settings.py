@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Literal
 
-from ..config import is_number, nearest
-from ..errors import InputError
+from ..config import Side
+from ..fields import NOT_NEGATIVE, PROBABILITY, Rule, check_fields, whole
 
 Interpolation = Literal["bilinear", "bicubic"]
 Verification = Literal["decode", "none"]
 RANDAUGMENT = re.compile(r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?|-t(weights|3aw?))*")
 MOST_WORKERS = 16
+MaxShift = Annotated[int, whole(0, 10_000)]  # in pixels
 
-Kind = TypeVar("Kind", bound="Augmentation | Loading")
+
+def _is_policy(text: str) -> bool:
+    return RANDAUGMENT.fullmatch(text) is not None
+
+
+def _rising(highest: float, expected: str) -> Rule:
+    return Rule(lambda pair: 0 < pair[0] <= pair[1] <= highest, expected)
 
 
 @dataclass(frozen=True)
@@ -54,32 +59,17 @@ class Augmentation:
     """
 
     random_resized_crop: bool = False
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    scale: Annotated[tuple[float, float], _rising(1.0, "two rising numbers above 0 up to 1")] = (0.08, 1.0)
+    ratio: Annotated[tuple[float, float], _rising(math.inf, "two rising numbers above 0")] = (3 / 4, 4 / 3)
     interpolation: Interpolation = "bilinear"
-    randaugment: str | None = None
-    colour_jitter: float = 0.0
-    random_erasing: float = 0.0
-    repeats: int = 1
-    resize: int | None = None
+    randaugment: Annotated[str, Rule(_is_policy, "a policy such as rand-m9-mstd0.5")] | None = None
+    colour_jitter: Annotated[float, NOT_NEGATIVE] = 0.0
+    random_erasing: Annotated[float, PROBABILITY] = 0.0
+    repeats: Annotated[int, whole(1, 1_000)] = 1
+    resize: Side | None = None
 
     def __post_init__(self) -> None:
-        check(self, "random_resized_crop", isinstance(self.random_resized_crop, bool), "true or false")
-        for name, highest in {"scale": 1.0, "ratio": math.inf}.items():
-            value = getattr(self, name)
-            pair = isinstance(value, tuple | list) and len(value) == 2 and all(map(is_number, value))
-            good = pair and 0 < value[0] <= value[1] <= highest
-            check(self, name, good, "two rising numbers above 0" + (" up to 1" if highest == 1 else ""))
-            object.__setattr__(self, name, tuple(map(float, value)))
-        check_choice(self, "interpolation", Interpolation)
-        policy = self.randaugment
-        good = policy is None or (isinstance(policy, str) and RANDAUGMENT.fullmatch(policy) is not None)
-        check(self, "randaugment", good, "a policy such as rand-m9-mstd0.5, or null")
-        check(self, "colour_jitter", is_number(self.colour_jitter) and self.colour_jitter >= 0, "0 or more")
-        erasing = self.random_erasing
-        check(self, "random_erasing", is_number(erasing) and 0 <= erasing <= 1, "between 0 and 1")
-        check_whole(self, "repeats", 1)
-        check_whole(self, "resize", 1, optional=True)
+        check_fields(self)
 
     @property
     def one_by_one(self) -> bool:
@@ -103,19 +93,14 @@ class Loading:
         InputError: a field is of the wrong kind or out of range.
     """
 
-    workers: int | None = None
+    workers: Annotated[int, whole(0, 1_000)] | None = None
     pin_memory: bool | None = None
-    prefetch: int | None = None
-    memory_share: float = 0.25
+    prefetch: Annotated[int, whole(1, 1_000)] | None = None
+    memory_share: Annotated[float, PROBABILITY] = 0.25
     verify: Verification = "decode"
 
     def __post_init__(self) -> None:
-        check_whole(self, "workers", 0, optional=True)
-        check(self, "pin_memory", isinstance(self.pin_memory, bool | None), "true, false or null")
-        check_whole(self, "prefetch", 1, optional=True)
-        share = self.memory_share
-        check(self, "memory_share", is_number(share) and 0 <= share <= 1, "between 0 and 1")
-        check_choice(self, "verify", Verification)
+        check_fields(self)
 
     def on_machine(self, cores: int, cuda: bool, processes: int = 1) -> Loading:
         """Every field that is None, set for a machine.
@@ -147,50 +132,3 @@ class Loading:
 def cores() -> int:
     """How many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def settings_from(kind: type[Kind], values: Any) -> Kind:
-    """An `Augmentation` or a `Loading` from plain values.
-
-    Raises:
-        InputError: there is no such field (the nearest is suggested), or its value is not allowed.
-
-    >>> settings_from(Loading, {"workers": 2}).workers
-    2
-    """
-    if isinstance(values, kind):
-        return values
-    name = kind.__name__.lower()
-    if not isinstance(values, Mapping):
-        raise InputError(f"recipe field {name} is {values!r}; it must be a mapping of its fields")
-    known = [field.name for field in dataclasses.fields(kind)]
-    for field in values:
-        if field not in known:
-            hint = nearest(str(field), known)
-            raise InputError(f"{name} has no field {field!r}{hint} (fields: {', '.join(known)})")
-    return kind(**values)
-
-
-def check(owner: Any, name: str, valid: bool, expected: str) -> None:
-    """Raise for a field that is not as it must be.
-
-    Raises:
-        InputError: names the field, its value, and what it must be.
-    """
-    if not valid:
-        place = f"{type(owner).__name__.lower()}.{name}"
-        raise InputError(f"recipe field {place} is {getattr(owner, name)!r}; it must be {expected}")
-
-
-def check_whole(owner: Any, name: str, lowest: int, optional: bool = False) -> None:
-    """Raise for a field that is no whole number of at least `lowest`, nor None where that is allowed."""
-    value = getattr(owner, name)
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= lowest
-    expected = f"a whole number of at least {lowest}" + (", or null" if optional else "")
-    check(owner, name, whole or (optional and value is None), expected)
-
-
-def check_choice(owner: Any, name: str, choices: Any) -> None:
-    """Raise for a field that is none of its choices; the nearest is suggested."""
-    value, allowed = getattr(owner, name), get_args(choices)
-    check(owner, name, value in allowed, f"one of {', '.join(allowed)}{nearest(str(value), allowed)}")

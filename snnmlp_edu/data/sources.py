@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from ..config import nearest
 from ..errors import InputError
+from ..fields import nearest
 from .cifar import CifarFiles
 from .datasets import LabelledImages, Split
 from .digits import DIGIT_NAMES, load_digits

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..config import is_number
+from ..config import Channels, Side
 from ..errors import InputError
+from ..fields import POSITIVE, check_fields, checked, from_mapping
 from ..inputs import check_pixels
-from .resizing import RESAMPLING, contain, cover, to_picture, to_pixels
+from .resizing import contain, cover, to_picture, to_pixels
+from .settings import Interpolation, MaxShift
 
 
 @dataclass(frozen=True)
@@ -47,39 +49,19 @@ class Preprocessing:
     torch.Size([1, 1, 4, 4])
     """
 
-    image_size: int
-    in_channels: int = 1
+    image_size: Side
+    in_channels: Channels = 1
     mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    stored_size: int | None = None
-    stored_channels: int | None = None
-    resize: int | None = None
-    interpolation: str = "bilinear"
+    std: tuple[Annotated[float, POSITIVE], ...] = (1.0,)
+    stored_size: Side | None = None
+    stored_channels: Channels | None = None
+    resize: Side | None = None
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
-        optional = ("stored_size", "stored_channels", "resize")
-        for name in ("image_size", "in_channels", *optional):
-            value = getattr(self, name)
-            if value is None and name in optional:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(
-                    f"Preprocessing.{name} is {value!r}; it must be a whole number of at least 1"
-                )
-        for name in ("mean", "std"):
-            values = tuple(getattr(self, name))
-            object.__setattr__(self, name, values)
-            if not values or not all(map(is_number, values)):
-                raise InputError(f"Preprocessing.{name} is {values}; give one finite number for each channel")
+        check_fields(self)
         if len(self.mean) != len(self.std):
             raise InputError(f"Preprocessing has mean {self.mean} and std {self.std}; give as many of each")
-        if min(self.std) <= 0:
-            raise InputError(f"Preprocessing.std is {self.std}; give std above 0")
-        if self.interpolation not in RESAMPLING:
-            raise InputError(
-                f"Preprocessing.interpolation is {self.interpolation!r}; choose one of"
-                f" {', '.join(RESAMPLING)}"
-            )
 
     @classmethod
     def fitted_to(cls, images: Tensor, image_size: int, in_channels: int) -> Preprocessing:
@@ -189,13 +171,7 @@ class Preprocessing:
         Raises:
             InputError: a field is unknown, missing or out of range.
         """
-        try:
-            return cls(**values)
-        except TypeError as error:
-            names = ", ".join(f.name for f in dataclasses.fields(cls))
-            raise InputError(
-                f"preprocessing {dict(values)} is not understood; its fields are {names}"
-            ) from error
+        return from_mapping(cls, values)
 
 
 def flip_and_shift(
@@ -226,8 +202,7 @@ def flip_and_shift(
     if not isinstance(images, Tensor) or images.ndim != 4 or 0 in images.shape[1:]:
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"images have shape {shape}; give [N, C, height, width]")
-    if not isinstance(max_shift, int) or max_shift < 0:
-        raise InputError(f"max_shift is {max_shift!r}; it must be a whole number of at least 0")
+    checked("max_shift", max_shift, MaxShift)
     if not 0 <= share[0] < share[1]:
         raise InputError(f"share is {share}; give (i, n) with i from 0 to n - 1")
     count, channels, height, width = images.shape

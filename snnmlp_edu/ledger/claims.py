@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from ..config import nearest
 from ..data.files import path
 from ..errors import InputError
+from ..fields import checked, require_known
 from ..yaml_files import read_yaml
 from .plans import load_plan
 from .reading import progress, read_records
 from .statistics import compare
 
-VERDICTS = ("reproduced", "reproduced at small scale", "not reproduced", "not run")
+Verdict = Literal["reproduced", "reproduced at small scale", "not reproduced", "not run"]
+VERDICTS: tuple[str, ...] = get_args(Verdict)
 _FIELDS = ("claim", "source", "value", "how", "verdict", "why", "rules", "holds", "records", "note")
 _RULE = ("plan", "variant", "is", "than", "measure", "multiplication_free", "multiplies")
 _WORDS = ("higher", "lower")
@@ -170,7 +171,7 @@ def verdict_counts(file: Path | None = None, results: Path | None = None) -> dic
 def _claim(row: Any, place: str, results: Path | None) -> Claim:
     if not isinstance(row, dict):
         raise InputError(f"{place} is {row!r}; write 'field: value' lines")
-    _check_names(row, _FIELDS, place)
+    require_known(f"{place}: a claim", row, _FIELDS)
     for name in ("claim", "source", "how"):
         if not isinstance(row.get(name), str):
             raise InputError(f"{place} lacks {name}; every claim says it in words")
@@ -186,11 +187,7 @@ def _claim(row: Any, place: str, results: Path | None) -> Claim:
             verdict, why = "not run", f"not to its end: {'; '.join(missing)}"
         else:
             verdict = str(row.get("holds", VERDICTS[1])) if all(h for h, _ in judged) else "not reproduced"
-    if verdict not in VERDICTS:
-        raise InputError(
-            f"{place}: the verdict is {verdict!r}{nearest(verdict, VERDICTS)}; choose one of"
-            f" {', '.join(VERDICTS)}"
-        )
+    checked(f"{place}: the verdict", verdict, Verdict)
     if (verdict == "not run") != bool(why):
         raise InputError(f"{place}: a claim that was not run says why, and no other does")
     plans = [*row.get("records", []), *(rule.plan for rule in rules)]
@@ -212,7 +209,7 @@ def _claim(row: Any, place: str, results: Path | None) -> Claim:
 def _rule(values: Any, place: str) -> Rule:
     if not isinstance(values, dict):
         raise InputError(f"{place}: a rule is {values!r}; write {{plan: a, variant: b, is: higher, than: c}}")
-    _check_names(values, _RULE, place)
+    require_known(f"{place}: a rule", values, _RULE)
     lists = {
         name: tuple(str(v) for v in (value if isinstance(value, list) else [value]))
         for name in ("than", "multiplication_free", "multiplies")
@@ -234,12 +231,6 @@ def _rule(values: Any, place: str) -> Rule:
             " are 'multiplication_free'"
         )
     return rule
-
-
-def _check_names(values: Mapping[str, Any], known: Sequence[str], place: str) -> None:
-    for name in values:
-        if name not in known:
-            raise InputError(f"{place} has an unknown field {name!r}{nearest(str(name), known)}")
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:

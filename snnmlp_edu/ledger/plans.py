@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -9,23 +10,26 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
-from ..config import NetworkConfig, nearest
+from ..config import NetworkConfig
 from ..data.files import path
 from ..errors import InputError
+from ..fields import Rule, checked, is_required, marked, nearest, require_known
 from ..registry import create_model, get_config
-from ..training.recipe import Recipe, load_recipe
+from ..training.recipe import NOT_THE_RESULT, Recipe, Seed, load_recipe
 from ..yaml_files import read_yaml, require_text_keys
 
 SEEDS = (0, 1, 2)
 FIELDS = ("question", "preset", "recipe", "base", "seeds", "variants")
-# Recipe fields that say where things are, and do not change what is computed.
-FREE = ("data_dir", "data_md5", "save_every", "loading", "tensorboard")
 # Recipe fields that a plan says in its own way, or that mean nothing to the result.
-_APART = ("name", "source", "preset", "model", "seed", *FREE)
+_APART = ("name", "source", "preset", "model", "seed", *marked(Recipe, NOT_THE_RESULT))
+_Seeds = Annotated[
+    tuple[Seed, ...],
+    Rule(lambda seeds: len(set(seeds)) == len(seeds), "different whole numbers, such as [0, 1, 2]"),
+]
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,8 @@ def recipe_fields(recipe: Recipe) -> dict[str, Any]:
     >>> recipe_fields(load_recipe("fashion_smoke").replace(seed=3, epochs=2, data_dir="here"))["epochs"]
     2
     """
-    plain = Recipe(name="plain", source="", epochs=1, learning_rate=1.0).to_dict()
-    required = ("epochs", "learning_rate")
+    plain = Recipe.plain("plain").to_dict()
+    required = [field.name for field in dataclasses.fields(Recipe) if is_required(field)]
     return {
         name: value
         for name, value in recipe.to_dict().items()
@@ -154,12 +158,7 @@ def load_plan(name: str | Path) -> Plan:
     values = read_yaml(file)
     if not isinstance(values, dict):
         raise InputError(f"{file} holds no plan; write one 'field: value' a line")
-    for field in values:
-        if field not in FIELDS:
-            raise InputError(
-                f"{file} has an unknown field {field!r}{nearest(str(field), FIELDS)} (fields:"
-                f" {', '.join(FIELDS)})"
-            )
+    require_known(f"{file}: a plan", values, FIELDS)
     missing = [field for field in ("question", "recipe", "variants") if not values.get(field)]
     if missing:
         raise InputError(f"{file} lacks {', '.join(missing)}; every plan needs them")
@@ -179,7 +178,7 @@ def load_plan(name: str | Path) -> Plan:
         question=" ".join(str(values["question"]).split()),
         recipe=recipe,
         base=base,
-        seeds=_seeds(file, values.get("seeds", list(SEEDS))),
+        seeds=checked(f"{file}: seeds", values.get("seeds", SEEDS), _Seeds),
         variants=variants,
     )
 
@@ -198,13 +197,6 @@ def _variants(file: Path, values: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             if field in _APART and field != "preset":
                 raise InputError(f"{file}: variant {name} sets {field}, which a variant cannot; leave it out")
         yield name, overrides or {}
-
-
-def _seeds(file: Path, values: Any) -> tuple[int, ...]:
-    whole = isinstance(values, list) and all(type(seed) is int and seed >= 0 for seed in values)
-    if not whole or not values or len(set(values)) < len(values):
-        raise InputError(f"{file}: seeds is {values!r}; give different whole numbers, such as [0, 1, 2]")
-    return tuple(values)
 
 
 def _sha256(values: Any) -> str:

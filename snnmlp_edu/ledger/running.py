@@ -12,12 +12,13 @@ from ..checkpoints import CHECKPOINT, hash_tensors, load_checkpoint
 from ..data.datasets import dataset_sha256, train_validation_split
 from ..data.sources import entry_of, open_source
 from ..errors import InputError
+from ..fields import marked
 from ..registry import create_model
 from ..training import describe_accuracy, fit
-from ..training.recipe import Recipe, load_recipe
-from ..training.resume import RECIPE, SavedRun, differences
+from ..training.recipe import NOT_THE_RESULT, Recipe, decisive, load_recipe
+from ..training.resume import RECIPE, SavedRun
 from . import measurement
-from .plans import FREE, Plan, load_plan, recipe_fields, recipe_sha256
+from .plans import Plan, load_plan, recipe_fields, recipe_sha256
 from .record import Record
 from .store import OUTPUT, append, latest, locked, results_folder
 
@@ -129,11 +130,12 @@ def check_places(places: dict[str, Any]) -> None:
     Raises:
         InputError: a field that decides the outcome.
     """
+    free = marked(Recipe, NOT_THE_RESULT)
     for name in places:
-        if name not in FREE:
+        if name not in free:
             raise InputError(
                 f"{name} would make other runs than the plan says; write it into a plan, and give here only"
-                f" {', '.join(FREE)}"
+                f" {', '.join(free)}"
             )
 
 
@@ -159,10 +161,9 @@ def train(recipe: Recipe, folder: Path, *, progress: bool) -> Path:
 
 def _same(run: Path, recipe: Recipe) -> bool:
     try:
-        stored = load_recipe(run / RECIPE)
+        return decisive(load_recipe(run / RECIPE).to_dict()) == decisive(recipe.to_dict())
     except InputError:
         return False
-    return not list(differences({"recipe": stored.to_dict()}, {"recipe": recipe.to_dict()}))
 
 
 def _finished(run: Path) -> bool:

@@ -12,8 +12,8 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..config import nearest
 from ..errors import InputError
+from ..fields import nearest
 from .record import Record
 
 # Measure -> its name, the factor in which it is shown, and the unit of a difference.

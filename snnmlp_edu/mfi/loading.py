@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints import Checkpoint, list_pretrained, load_checkpoint
-from ..config import nearest
 from ..data import CLASS_NAMES, load_embedded
 from ..errors import InputError
+from ..fields import nearest
 from ..registry import create_model, list_models
 from .calibration import calibrate
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..config import nearest
 from ..errors import InputError
+from ..fields import nearest
 from ..model.neurons import LIF
 
 Position = tuple[int, int]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..fields import checked
 from ..inputs import check_finite
 from ..model.holding import in_this_thread
 from ..model.neurons import LIF, plain_steps
@@ -45,8 +46,7 @@ def input_gradients(
             images, or one is not finite.
     """
     layer = neuron_layer(model, path)
-    if quantity not in get_args(Quantity):
-        raise InputError(f"quantity is {quantity!r}; choose one of {', '.join(get_args(Quantity))}")
+    checked("quantity", quantity, Quantity)
     if quantity == "membrane" and not isinstance(layer, LIF):
         raise InputError(f"{path} is a layer of ReLU and has no membrane; take quantity='spikes'")
     if len(images) == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from ..data.sources import ImageSource, open_source
 from ..data.transforms import Preprocessing
 from ..data.workers import naming_lost_workers
 from ..errors import InputError
+from ..fields import checked, whole
 from ..inputs import check_labels, check_pixels
 from ..model.recording import evaluating
 
@@ -48,8 +49,7 @@ def evaluate(
     """
     check_pixels(images)
     check_labels(labels, len(images))
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+    checked("batch_size", batch_size, Annotated[int, whole(1)])
     batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
     return _evaluate(model, preprocessing, batches)
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, assert_never, get_args
+from typing import Annotated, Any, Literal, TypeVar, assert_never
 
 import torch
 from lightning_fabric import Fabric
@@ -28,10 +28,10 @@ from lightning_fabric.plugins.environments import (
 from lightning_fabric.plugins.precision import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy
 
-from ..config import nearest
 from ..data.settings import cores
 from ..errors import InputError
-from .rules import Precision
+from ..fields import checked, whole
+from .recipe import Precision
 from .stopping import Interrupted
 
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
@@ -141,14 +141,9 @@ def place(
             processes that are not there, the accelerator is unknown or missing, or it does not calculate with
             this precision.
     """
-    kinds = get_args(Accelerator)
-    if accelerator not in kinds:
-        raise InputError(
-            f"accelerator is {accelerator!r}; choose one of {', '.join(kinds)}{nearest(accelerator, kinds)}"
-        )
+    checked("accelerator", accelerator, Accelerator)
     for name, value in {"devices": devices, "nodes": nodes}.items():
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}; it must be a whole number of at least 1")
+        checked(name, value, Annotated[int, whole(1)] | None)
     found = {"gpu": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": cores()}
     named = accelerator != "auto"
     if not named:

@@ -4,20 +4,49 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from ..config import NetworkConfig, nearest
-from ..data.settings import Augmentation, Loading, settings_from
+from ..config import NetworkConfig, TimeSteps
+from ..data.settings import Augmentation, Loading, MaxShift
 from ..data.sources import Dataset
 from ..errors import InputError
+from ..fields import (
+    BELOW_ONE,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    PROBABILITY,
+    Rule,
+    check_fields,
+    is_required,
+    marked,
+    nearest,
+    require_known,
+    whole,
+)
 from ..yaml_files import read_yaml, require_text_keys, to_yaml
-from .rules import RULES, SNNTORCH_LOSSES, Loss, Optimizer, Precision, Scaling, Schedule
 
-SETTINGS: dict[str, Any] = {"augmentation": Augmentation, "loading": Loading}
+Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["one_cycle", "cosine", "constant"]
+Loss = Literal["cross_entropy", "tet", "ce_rate", "ce_count", "mse_count"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Scaling = Literal["linear", "sqrt"]
+Count = Annotated[int, whole(1)]
+Seed = Annotated[int, whole(0, 2**32 - 1)]
+
+SNNTORCH_LOSSES = ("ce_rate", "ce_count", "mse_count")
+# Marks a field that says where things are or how fast they go, and does not change what is computed.
+NOT_THE_RESULT = "does not change the result"
 FOLDER = Path(__file__).parent / "recipes"
+
+_NAME = Rule(
+    lambda name: re.fullmatch(r"[^-./\\\0][^/\\\0]{0,99}", name) is not None,
+    "1 to 100 characters that can name a folder: no / or \\, and no - or . at the beginning",
+)
 
 
 @dataclass(frozen=True)
@@ -87,60 +116,62 @@ class Recipe:
         InputError: a field is of the wrong kind or out of range, or two contradict each other.
     """
 
-    name: str
+    name: Annotated[str, _NAME]
     source: str
-    epochs: int
-    learning_rate: float
+    epochs: Count
+    learning_rate: Annotated[float, POSITIVE]
     preset: str | None = "mlp_spe_nano"
     model: Mapping[str, Any] = field(default_factory=dict)
     dataset: Dataset = "embedded"
-    data_dir: str | None = None
-    data_md5: str | None = None
+    data_dir: Annotated[str | None, NOT_THE_RESULT] = None
+    data_md5: Annotated[str | None, NOT_THE_RESULT] = None
     init_from: str | None = None
     init_shuffled: bool = False
-    early_epochs: int = 0
-    early_time_steps: int = 1
-    max_steps: int | None = None
-    batch_size: int = 64
-    accumulate: int = 1
+    early_epochs: Annotated[int, whole(0)] = 0
+    early_time_steps: TimeSteps = 1
+    max_steps: Count | None = None
+    batch_size: Annotated[int, whole(2)] = 64
+    accumulate: Count = 1
     optimizer: Optimizer = "adamw"
-    momentum: float = 0.9
+    momentum: Annotated[float, BELOW_ONE] = 0.9
     nesterov: bool = True
     scale_learning_rate: Scaling | None = None
-    base_batch: int | None = None
-    min_learning_rate: float | None = None
-    weight_decay: float = 0.0
+    base_batch: Count | None = None
+    min_learning_rate: Annotated[float, NOT_NEGATIVE] | None = None
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
     schedule: Schedule = "one_cycle"
-    warmup: float | None = None
-    warmup_epochs: float | None = None
+    warmup: Annotated[float, BELOW_ONE] | None = None
+    warmup_epochs: Annotated[float, NOT_NEGATIVE] | None = None
     loss: Loss = "cross_entropy"
-    tet_lambda: float = 0.05
+    tet_lambda: Annotated[float, PROBABILITY] = 0.05
     tet_phi: float = 1.0
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    mix_probability: float = 1.0
-    cutmix_probability: float = 0.5
+    label_smoothing: Annotated[float, BELOW_ONE] = 0.0
+    mixup: Annotated[float, NOT_NEGATIVE] = 0.0
+    cutmix: Annotated[float, NOT_NEGATIVE] = 0.0
+    mix_probability: Annotated[float, PROBABILITY] = 1.0
+    cutmix_probability: Annotated[float, PROBABILITY] = 0.5
     flip: bool = False
-    max_shift: int = 0
+    max_shift: MaxShift = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
-    loading: Loading = field(default_factory=Loading)
+    loading: Annotated[Loading, NOT_THE_RESULT] = field(default_factory=Loading)
     skip_corrupt: bool = False
-    gradient_clip: float | None = None
-    ema_decay: float | None = None
+    gradient_clip: Annotated[float, POSITIVE] | None = None
+    ema_decay: Annotated[float, FRACTION] | None = None
     precision: Precision = "fp32"
-    validation_fraction: float = 0.1
-    seed: int = 0
-    save_every: int | None = None
-    tensorboard: bool = False
+    validation_fraction: Annotated[float, FRACTION] = 0.1
+    seed: Seed = 0
+    save_every: Annotated[Count | None, NOT_THE_RESULT] = None
+    tensorboard: Annotated[bool, NOT_THE_RESULT] = False
 
     def __post_init__(self) -> None:
-        for name, rule in RULES.items():
-            rule.check(name, getattr(self, name))
-        for name, kind in SETTINGS.items():
-            object.__setattr__(self, name, settings_from(kind, getattr(self, name)))
+        check_fields(self)
         for contradiction in _contradictions(self):
             raise InputError(contradiction)
+
+    @classmethod
+    def plain(cls, name: str, source: str = "ours") -> Recipe:
+        """One epoch with a learning rate of 1, and every field that has a default at it."""
+        return cls(name, source, epochs=1, learning_rate=1.0)
 
     def replace(self, /, **overrides: Any) -> Recipe:
         """This recipe with some fields changed.
@@ -153,23 +184,18 @@ class Recipe:
         """
         own = [f.name for f in dataclasses.fields(Recipe)]
         network = [f.name for f in dataclasses.fields(NetworkConfig)]
+        require_known("Recipe", overrides, [*own, *network])
         changed: dict[str, Any] = {}
         model = dict(self.model)
         for name, value in overrides.items():
             if name == "model" and isinstance(value, Mapping):
                 model = _merged(model, value)
-            elif name in SETTINGS and isinstance(value, Mapping):
+            elif name in ("augmentation", "loading") and isinstance(value, Mapping):
                 changed[name] = _merged(dataclasses.asdict(getattr(self, name)), value)
             elif name in own:
                 changed[name] = value
-            elif name in network:
-                model = _merged(model, {name: value})
             else:
-                known = [*own, *network]
-                raise InputError(
-                    f"a recipe has no field {name!r}{nearest(name, known)} (fields: {', '.join(own)};"
-                    f" of the network: {', '.join(network)})"
-                )
+                model = _merged(model, {name: value})
         return dataclasses.replace(self, **{"model": model} | changed)
 
     def to_dict(self) -> dict[str, Any]:
@@ -179,6 +205,16 @@ class Recipe:
     def to_yaml(self) -> str:
         """The text of a recipe file that gives this recipe again."""
         return to_yaml(self.to_dict())
+
+
+def decisive(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a recipe's fields that decide the result: all but the ones marked `NOT_THE_RESULT`.
+
+    >>> decisive({"seed": 3, "data_dir": "here"})
+    {'seed': 3}
+    """
+    free = marked(Recipe, NOT_THE_RESULT)
+    return {name: value for name, value in values.items() if name not in free}
 
 
 def list_recipes() -> list[str]:
@@ -210,44 +246,43 @@ def load_recipe(name: str | Path) -> Recipe:
     if not isinstance(values, dict):
         raise InputError(f"{file} holds no recipe; write one 'field: value' a line")
     require_text_keys(values, str(file))
-    required = [f.name for f in dataclasses.fields(Recipe) if f.name in ("source", "epochs", "learning_rate")]
+    required = [f.name for f in dataclasses.fields(Recipe) if is_required(f) and f.name != "name"]
     missing = [name for name in required if name not in values]
     if missing:
         raise InputError(f"{file} lacks {', '.join(missing)}; every recipe needs {', '.join(required)}")
-    blank = Recipe(name=file.stem, source="", epochs=1, learning_rate=1.0)
-    return blank.replace(**values)
+    return Recipe.plain(file.stem).replace(**values)
 
 
 def _contradictions(recipe: Recipe) -> Iterator[str]:
     """A line for each pair of fields that do not go together."""
     if recipe.early_epochs >= recipe.epochs:
         yield (
-            f"recipe field early_epochs is {recipe.early_epochs} and epochs {recipe.epochs}; leave at least"
+            f"Recipe.early_epochs is {recipe.early_epochs} and epochs {recipe.epochs}; leave at least"
             " one epoch for the network's own number of time steps"
         )
     if recipe.init_shuffled and recipe.init_from is None:
-        yield "recipe field init_shuffled is true and init_from is null; name the checkpoint to shuffle"
+        yield "Recipe.init_shuffled is true and init_from is null; name the checkpoint to shuffle"
     if recipe.warmup is not None and recipe.warmup_epochs is not None:
         yield (
-            f"recipe fields warmup ({recipe.warmup}) and warmup_epochs ({recipe.warmup_epochs}) say the same"
+            f"Recipe.warmup ({recipe.warmup}) and Recipe.warmup_epochs ({recipe.warmup_epochs}) say the same"
             " in two ways; set one of them to null"
         )
     if recipe.schedule == "one_cycle" and 0 in (recipe.warmup, recipe.warmup_epochs):
-        yield "recipe field warmup is 0 and one_cycle goes up first; raise it, or take schedule=cosine"
+        yield "Recipe.warmup is 0 and one_cycle goes up first; raise it, or take schedule=cosine"
     if recipe.scale_learning_rate is not None and recipe.base_batch is None:
         yield (
-            f"recipe field scale_learning_rate is {recipe.scale_learning_rate} and base_batch is not set;"
+            f"Recipe.scale_learning_rate is {recipe.scale_learning_rate} and base_batch is not set;"
             " say for how many images a step learning_rate is written"
         )
     if recipe.min_learning_rate is not None and recipe.min_learning_rate > recipe.learning_rate:
         yield (
-            f"recipe field min_learning_rate is {recipe.min_learning_rate} and learning_rate"
+            f"Recipe.min_learning_rate is {recipe.min_learning_rate} and learning_rate"
             f" {recipe.learning_rate}; it must not be higher"
         )
     soft = [name for name in ("mixup", "cutmix", "label_smoothing") if getattr(recipe, name) > 0]
     if recipe.loss in SNNTORCH_LOSSES and soft:
         yield (
-            f"recipe field loss is {recipe.loss}, which takes one class an image, and {', '.join(soft)} mixes"
+            f"Recipe.loss is {recipe.loss}, which takes one class an image, and {', '.join(soft)} mixes"
             f" classes; set {'=0 '.join(soft)}=0, or take loss=cross_entropy or loss=tet"
         )
 

@@ -21,14 +21,12 @@ from ..data.files import write_atomically
 from ..errors import InputError
 from ..model.network import SpikingNetwork
 from ..registry import build_model
-from .recipe import Recipe, load_recipe
+from .recipe import Recipe, decisive, load_recipe
 
 LAST = "last.safetensors"
 RECIPE = "recipe.yaml"
 LEFT_OUT = "left_out.txt"
 DESCRIPTION = ("recipe", "preset", "config", "preprocessing", "data", "processes")
-# Recipe fields that do not change what is computed. Images may have moved: what they are is compared apart.
-FREE = ("save_every", "loading", "tensorboard", "data_dir")
 
 
 def pack(value: Any, tensors: dict[str, Tensor], place: str = "state") -> Any:
@@ -182,9 +180,9 @@ class SavedRun:
         """
         stored = {**self.description, "preset": self.preset}
         # A field that came with a later version of the package is at its default in the run.
-        blank = Recipe(name="run", source="ours", epochs=1, learning_rate=1.0)
-        stored["recipe"] = blank.replace(**stored["recipe"]).to_dict()
-        differing = list(differences(stored, description))
+        stored["recipe"] = decisive(Recipe.plain("run").replace(**stored["recipe"]).to_dict())
+        now = {**description, "recipe": decisive(description["recipe"])}
+        differing = list(differences(stored, now))
         if differing:
             raise InputError(
                 f"the run {self.folder} was made otherwise: {', '.join(differing)}; leave the change out"
@@ -199,8 +197,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "")
     ['recipe.seed is 0 in the run and 1 now']
     """
     for name in [*old, *(name for name in new if name not in old)]:
-        if name in FREE:
-            continue
         before, now = old.get(name, "not set"), new.get(name, "not set")
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             yield from differences(before, now, f"{place}{name}.")

@@ -48,8 +48,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._python_dispatch import _pop_mode as pop_dispatch_mode
 from torch.utils._pytree import tree_leaves
 
-from ...config import nearest
 from ...errors import InputError
+from ...fields import nearest
 from .exits import Elastic, Exits, elastic_results
 from .judgement import VALUES, Call, Judgement, Operand, Stem, judge
 from .kernels import Kernels, replaced_operations

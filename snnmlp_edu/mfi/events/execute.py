@@ -8,17 +8,17 @@ spikes, not the size of the map.
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
+from ...fields import checked
 from ...model.patches import Stem
 from ...model.synapses import Synapse
-from ...timing import wait_for_devices
+from ...timing import race
 from ..folding.fold import NORMS
 from .forms import FOLDED, EventSynapse, event_form
 from .integer import to_integers
@@ -82,9 +82,8 @@ def event_driven(
     >>> sum(fast.synaptic_operations.values()) > 0
     True
     """
-    for name, value, choices in (("mode", mode, Mode), ("weights", weights, Weights)):
-        if value not in get_args(choices):
-            raise InputError(f"{name} is {value!r}; choose one of {', '.join(get_args(choices))}")
+    checked("mode", mode, Mode)
+    checked("weights", weights, Weights)
     if weights == "int8" and mode != "events":
         raise InputError(f"weights='int8' run on events alone; use mode='events' with them, not {mode!r}")
     _check(folded)
@@ -129,7 +128,9 @@ class Faster(Synapse):
 
         dense, events = self.dense, self.events  # another thread may choose meanwhile
         if dense is not None and events is not None and not is_watched():
-            events_ms, dense_ms = fastest_ms(lambda: run(events)), fastest_ms(lambda: run(dense))
+            forms = {"events": partial(run, events), "dense": partial(run, dense)}
+            times = race("both forms", forms, REPETITIONS, warm_up=1, settle=False).milliseconds
+            events_ms, dense_ms = times["events"], times["dense"]
             rate = sum(float(part.mean()) for part in spikes) / len(spikes)
             map_ = events.linear if isinstance(events, EventSynapse) else events
             if events_ms < MARGIN * dense_ms:
@@ -139,19 +140,6 @@ class Faster(Synapse):
                 map_.operations.pop(map_.path, None)
             self.choices[map_.path] = Choice(mode, rate, events_ms, dense_ms)
         return run(events or dense)
-
-
-def fastest_ms(run: Callable[[], object], repetitions: int = REPETITIONS) -> float:
-    """Milliseconds that the fastest of some runs took, after one that nobody timed."""
-    run()
-    times = []
-    for _ in range(repetitions):
-        wait_for_devices()
-        start = time.perf_counter()
-        run()
-        wait_for_devices()
-        times.append(time.perf_counter() - start)
-    return 1e3 * min(times)
 
 
 def _maps(network: nn.Module) -> list[tuple[str, nn.Module]]:
