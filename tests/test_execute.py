@@ -266,7 +266,7 @@ class TestAuto:
         auto(images)  # the first run decides
         rates = record(folded, images).firing_rates()
         up = auto.choices["stages.0.blocks.1.channel.up.linear"]
-        assert up.rate == pytest.approx(rates["stages.0.blocks.1.token_neuron"])
+        assert up.rate == pytest.approx(rates["stages.0.blocks.1.token.fuse.neuron"])
         assert {choice.mode for choice in auto.choices.values()} <= {"events", "dense"}
 
     def test_decides_nothing_while_somebody_watches(self, tiny: NetworkConfig) -> None:

@@ -106,27 +106,23 @@ class Faster(Synapse):
 
     def __init__(self, dense: nn.Module, events: EventMap | EventSynapse, choices: dict[str, Choice]) -> None:
         nn.Module.__init__(self)
+        if isinstance(dense, Synapse):
+            self.neuron = dense.neuron  # of both forms: first, so that its path stays
         self.dense: Any = dense
         self.events: Any = events
         self.choices = choices
         self.eval()
 
-    def forward(self, *spikes: Tensor) -> Tensor:
-        """The current, from the form that is faster for such spikes."""
-        return self._run("forward", spikes)
+    def forward(self, *spikes: Tensor, **more: Any) -> Any:
+        """What the form returns that is faster for such spikes."""
+        return self._run(lambda form: form(*spikes, **more), spikes)
 
-    def fire(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """Spikes of the neuron behind a synapse, likewise."""
-        return self._run("fire", spikes, neuron, shortcut=shortcut)
+    def current(self, *spikes: Tensor) -> Tensor:
+        """The current alone, likewise."""
+        current: Tensor = self._run(lambda form: form.current(*spikes), spikes)
+        return current
 
-    def fire_and_keep(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
-        """Spikes of the neuron behind a synapse and its current, likewise."""
-        return self._run("fire_and_keep", spikes, neuron, shortcut=shortcut)
-
-    def _run(self, method: str, spikes: tuple[Tensor, ...], *neuron: nn.Module, **more: Any) -> Any:
-        def run(form: nn.Module) -> Any:
-            return (form if method == "forward" else getattr(form, method))(*neuron, *spikes, **more)
-
+    def _run(self, run: Callable[[Any], Any], spikes: tuple[Tensor, ...]) -> Any:
         dense, events = self.dense, self.events  # another thread may choose meanwhile
         if dense is not None and events is not None and not is_watched():
             events_ms, dense_ms = fastest_ms(lambda: run(events)), fastest_ms(lambda: run(dense))
