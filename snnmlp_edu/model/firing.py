@@ -169,7 +169,7 @@ def _normalise_and_scan(
     x: Tensor,
     bias: Tensor | None,
     shortcut: Tensor | None,
-    norm: nn.Module,
+    norm: Any,
     axis: Axis,
     config: NeuronConfig,
     keep_current: bool,
@@ -178,23 +178,23 @@ def _normalise_and_scan(
 
     That are the mean and the inverse standard deviation, and the inputs of the scan.
     """
-    scan = forward_scan_with_current if keep_current else forward_scan
+    normalises = isinstance(norm, BatchNorm)
+    vectors = 2 if normalises else int(bias is not None)
+    rank = 3 if axis == "channel" else 4
+    ranks = (rank, *[1] * vectors, *[rank] * (shortcut is not None))
+    kind = forward_scan_with_current if keep_current else forward_scan
+    scan = find_scan(kind, config, x.shape[0], ranks, x.dtype, x.device)  # before the statistics learn
     statistics: list[Tensor] = []
     constants = [] if bias is None else [bias]
-    if isinstance(norm, BatchNorm):
-        batch_norm = norm.batch_norm
-        if batch_norm.training:  # before the statistics learn
-            rank = 3 if axis == "channel" else 4
-            ranks = (rank, 1, 1) if shortcut is None else (rank, 1, 1, rank)
-            find_scan(scan, config, x.shape[0], ranks, x.dtype, x.device)
+    if normalises:
         statistics = [*_statistics(norm, x, bias)]
-        scale = batch_norm.weight * statistics[1]
-        constants = [scale, torch.addcmul(batch_norm.bias, statistics[0], scale, value=-1)]
+        scale = norm.batch_norm.weight * statistics[1]
+        constants = [scale, torch.addcmul(norm.batch_norm.bias, statistics[0], scale, value=-1)]
     # Bare also because torch.compile makes a graph for each parameter that it is given as one.
     inputs = [_bare(_places(x, axis)), *map(_bare, constants)]
     if shortcut is not None:
         inputs.append(_bare(_places(shortcut, axis)))
-    found = run_scan(scan, config, *inputs)
+    found = scan(*inputs)
     spikes, current = found if keep_current else (found, None)
     kept = None if current is None else current.view(x.shape)
     return (spikes.view(x.shape), kept), statistics, inputs

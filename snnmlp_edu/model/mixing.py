@@ -189,7 +189,8 @@ def wiring_of(block: type[nn.Module]) -> Wiring | None:
 class MixerBlock(nn.Module):
     r"""A block: token mixing, fire, channel mixing, fire; the shortcut is the stage's embedding.
 
-    With the input spikes s, the stage's embedding h, `t = token(s)` and `c = channel(s')`:
+    With the input spikes s, the stage's embedding h, and the currents t of the token mixing and c of the
+    channel mixing:
 
     .. math::
         s' = \mathrm{LIF}(h + t), \qquad s'' = \mathrm{LIF}(h + t + c)
