@@ -107,7 +107,7 @@ class Faster(Synapse):
     def __init__(self, dense: nn.Module, events: EventMap | EventSynapse, choices: dict[str, Choice]) -> None:
         nn.Module.__init__(self)
         if isinstance(dense, Synapse):
-            self.neuron = dense.neuron  # of both forms: first, so that its path stays
+            self.neuron = dense.neuron  # both forms' own; named here first, so that its path stays
         self.dense: Any = dense
         self.events: Any = events
         self.choices = choices
