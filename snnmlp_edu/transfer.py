@@ -27,9 +27,9 @@ from torch.nn import functional
 
 from .config import NetworkConfig
 from .errors import InputError
+from .model.linear import AxisLinear
 from .model.network import SpikingNetwork
 from .model.normalisation import BatchNorm, LayerNorm
-from .model.synapses import AxisLinear
 
 FREE = ("num_classes", "image_size", "time_steps", "neuron")
 HEAD = "head.linear."

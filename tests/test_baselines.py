@@ -137,8 +137,8 @@ def vgg_by_hand(model: Any, images: Tensor) -> Tensor:
                 x = neurons(neuron, convolve(getattr(layer, "embed", layer), x))
             x = functional.max_pool2d(x, 2)
         x = x.permute(0, 2, 3, 1).flatten(1)
-        for synapse, neuron in zip(wide.synapses, wide.neurons, strict=True):
-            x = neurons(neuron, x @ synapse.linear.weight.T + synapse.linear.bias)
+        for synapse in wide.synapses:
+            x = neurons(synapse.neuron, x @ synapse.linear.weight.T + synapse.linear.bias)
         logits.append(model.head.linear(x))
     return torch.stack(logits)
 

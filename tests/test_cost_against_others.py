@@ -18,7 +18,7 @@ from snnmlp_edu.cost import count_operations
 from snnmlp_edu.cost.fan_out import reached, windows
 from snnmlp_edu.mfi import calibrate, fold_batch_norm
 from snnmlp_edu.mfi.events.execute import event_driven
-from snnmlp_edu.model.synapses import AxisLinear
+from snnmlp_edu.model.linear import AxisLinear
 
 # --- fan-out against brute force ---------------------------------------------------------------------
 

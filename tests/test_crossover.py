@@ -29,7 +29,7 @@ def test_what_arrives_is_what_fired(tiny: NetworkConfig) -> None:
     whole, *layers = time_network(folded, images, repetitions=1)
     spikes = record(folded, images)
     up = next(layer for layer in layers if layer.path == "stages.0.blocks.0.channel.up.linear")
-    assert up.arrived == pytest.approx(spikes["stages.0.blocks.0.token_neuron"].mean().item())
+    assert up.arrived == pytest.approx(spikes["stages.0.blocks.0.token.fuse.neuron"].mean().item())
     total = sum(each.sum().item() for each in spikes.values())
     assert whole.arrived == pytest.approx(total / sum(each.numel() for each in spikes.values()))
     assert not folded.get_submodule(up.path)._forward_pre_hooks

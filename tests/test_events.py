@@ -9,7 +9,7 @@ from snnmlp_edu import InputError
 from snnmlp_edu.mfi.events import tables as events
 from snnmlp_edu.mfi.events.layers import EventConv2d, EventLinear
 from snnmlp_edu.model.layout import Axis, view_along
-from snnmlp_edu.model.synapses import AxisLinear
+from snnmlp_edu.model.linear import AxisLinear
 
 
 def spikes_of(*shape: int, rate: float = 0.3, dtype: torch.dtype = torch.float64) -> Tensor:

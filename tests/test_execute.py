@@ -273,8 +273,9 @@ class TestAuto:
         auto(images)  # the first run decides
         rates = record(folded, images).firing_rates()
         up = auto.choices["stages.0.blocks.1.channel.up.linear"]
-        assert up.rate == pytest.approx(rates["stages.0.blocks.1.token_neuron"])
+        assert up.rate == pytest.approx(rates["stages.0.blocks.1.token.fuse.neuron"])
         assert {choice.mode for choice in auto.choices.values()} <= {"events", "dense"}
+        assert record(auto, images).firing_rates().keys() == rates.keys()  # layers keep their paths
 
     def test_decides_nothing_while_somebody_watches(self, tiny: NetworkConfig) -> None:
         folded, images = folded_network(tiny, torch.float32)

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig
 from snnmlp_edu.model import compiled, firing
-from snnmlp_edu.model.firing import fire, fire_and_keep
-from snnmlp_edu.model.layout import Axis, features_along, spread_along
+from snnmlp_edu.model.firing import fire
+from snnmlp_edu.model.layout import Axis, features_along
+from snnmlp_edu.model.linear import AxisLinear
 from snnmlp_edu.model.mixing import TokenMixing
 from snnmlp_edu.model.normalisation import BatchNorm
-from snnmlp_edu.model.synapses import AxisLinear, Synapse
+from snnmlp_edu.model.synapses import Synapse
 
 SHAPE = (3, 2, 4, 5, 6)
 COMPILED = LIF(NeuronConfig(backend="compiled"))
@@ -27,6 +28,14 @@ EAGER = LIF(NeuronConfig(backend="eager"))
 
 def randn(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def a_map(axis: Axis, bias: bool = True) -> AxisLinear:
+    features = features_along(axis, SHAPE[2:])
+    linear = AxisLinear(axis, features, features, bias).double()
+    for parameter in linear.parameters():
+        nn.init.normal_(parameter)
+    return linear
 
 
 def a_norm(axis: Axis, training: bool) -> BatchNorm:
@@ -45,118 +54,128 @@ def a_norm(axis: Axis, training: bool) -> BatchNorm:
 def test_one_pass_equals_one_step_after_the_other(
     axis: Axis, with_shortcut: bool, with_bias: bool, training: bool
 ) -> None:
-    norm, x = a_norm(axis, training), randn(*SHAPE)
-    bias = randn(features_along(axis, SHAPE[2:])) if with_bias else None
+    linear, norm, x = a_map(axis, with_bias), a_norm(axis, training), randn(*SHAPE)
     shortcut = randn(1, *SHAPE[1:]) if with_shortcut else None
-    sources = [t for t in (x, bias, shortcut, *norm.parameters()) if t is not None]
     weight, weight_of_current = torch.randn(2, *SHAPE, dtype=torch.float64)
 
-    reference = copy.deepcopy(norm)
-    biased = x if bias is None else x + spread_along(bias, axis, x)
-    current = reference(biased) if shortcut is None else reference(biased) + shortcut
-    expected = EAGER(current)
-    loss = (expected * weight).sum() + ((current * weight_of_current).sum() if with_shortcut else 0)
-    owned = [t for t in (x, bias, shortcut, *reference.parameters()) if t is not None]
-    gradients = torch.autograd.grad(loss, owned)
+    def gradients(spikes: Tensor, current: Tensor | None, *modules: nn.Module) -> tuple[Tensor, ...]:
+        loss = (spikes * weight).sum() + (0 if current is None else (current * weight_of_current).sum())
+        parameters = [p for module in modules for p in module.parameters()]
+        return torch.autograd.grad(loss, [t for t in (x, shortcut, *parameters) if t is not None])
 
-    assert firing.joins(COMPILED, norm, axis, x)
-    if shortcut is None:
-        spikes = fire(COMPILED, norm, axis, x, bias)
-        total = (spikes * weight).sum()
-    else:
-        spikes, kept = fire_and_keep(COMPILED, norm, axis, x, bias, shortcut.expand(SHAPE))
-        torch.testing.assert_close(kept, current)
-        total = (spikes * weight).sum() + (kept * weight_of_current).sum()
+    reference = copy.deepcopy(norm)
+    current = reference(linear(x)) if shortcut is None else reference(linear(x)) + shortcut
+    expected = EAGER(current)
+
+    assert firing.can_fuse(linear, norm, COMPILED, x)
+    whole = None if shortcut is None else shortcut.expand(SHAPE)
+    spikes, kept = fire(linear, norm, COMPILED, (x,), whole, keep_current=with_shortcut)
     assert torch.equal(spikes, expected)
     assert 0.05 < spikes.mean() < 0.95
-    torch.testing.assert_close(torch.autograd.grad(total, sources), gradients)
+    if with_shortcut:
+        torch.testing.assert_close(kept, current)
+    else:
+        assert kept is None
+    torch.testing.assert_close(
+        gradients(spikes, kept, linear, norm),
+        gradients(expected, current if with_shortcut else None, linear, reference),
+    )
     torch.testing.assert_close(norm.state_dict(), reference.state_dict())
     with torch.no_grad():
-        assert torch.equal(fire(COMPILED, norm.eval(), axis, x, bias), EAGER(norm(biased)))
+        assert torch.equal(fire(linear, norm.eval(), COMPILED, (x,))[0], EAGER(norm(linear(x))))
 
 
 @pytest.mark.parametrize("with_shortcut", [True, False])
 @pytest.mark.parametrize("axis", ["channel", "height"])
 def test_a_folded_synapse_goes_in_one_pass_too(axis: Axis, with_shortcut: bool) -> None:
-    x, bias = randn(*SHAPE), randn(features_along(axis, SHAPE[2:]))
+    linear, x = a_map(axis), randn(*SHAPE)
     shortcut = randn(*SHAPE) if with_shortcut else torch.zeros(SHAPE, dtype=torch.float64)
-    current = x + spread_along(bias, axis, x) + shortcut
+    current = linear(x) + shortcut
     folded = nn.Identity()
-    assert not firing.joins(COMPILED, folded, axis, x)  # its constants take no gradients
+    assert not firing.can_fuse(linear, folded, COMPILED, x)  # its constants take no gradients
     with torch.no_grad():
-        assert firing.joins(COMPILED, folded, axis, x)
-        spikes, kept = fire_and_keep(COMPILED, folded, axis, x, bias, shortcut)
+        assert firing.can_fuse(linear, folded, COMPILED, x)
+        spikes, kept = fire(linear, folded, COMPILED, (x,), shortcut, keep_current=True)
         assert torch.equal(spikes, EAGER(current))
         torch.testing.assert_close(kept, current)
-        one = fire(COMPILED, folded, axis, x, bias, shortcut if with_shortcut else None)
+        one, _ = fire(linear, folded, COMPILED, (x,), shortcut if with_shortcut else None)
         assert torch.equal(one, spikes)
-        assert torch.equal(fire(COMPILED, folded, axis, x), EAGER(x))
-    assert torch.equal(fire(COMPILED, folded, axis, x, bias, shortcut), spikes)
+        without = a_map(axis, bias=False)
+        assert torch.equal(fire(without, folded, COMPILED, (x,))[0], EAGER(without(x)))
+    assert torch.equal(fire(linear, folded, COMPILED, (x,), shortcut)[0], spikes)
 
 
 def test_only_the_spikes_or_only_the_current_may_carry_gradients() -> None:
-    norm, x, shortcut = a_norm("channel", True), randn(*SHAPE), randn(*SHAPE)
+    linear, norm, x, shortcut = a_map("channel"), a_norm("channel", True), randn(*SHAPE), randn(*SHAPE)
     for chosen in (0, 1):
         found, expected = (
             torch.autograd.grad(
-                fire_and_keep(neuron, norm, "channel", x, None, shortcut)[chosen].sum(), (x, shortcut)
+                fire(linear, norm, neuron, (x,), shortcut, keep_current=True)[chosen].sum(), (x, shortcut)
             )
             for neuron in (COMPILED, EAGER)
         )
         torch.testing.assert_close(found, expected)
 
 
+def a_synapse() -> Synapse:
+    return Synapse(AxisLinear("channel", 6, 6), BatchNorm("channel", 6), copy.deepcopy(COMPILED))
+
+
 @pytest.mark.parametrize("watch", ["neuron", "norm", "linear"])
 def test_who_looks_sees_what_passes(watch: str) -> None:
-    neuron, synapse = copy.deepcopy(COMPILED), Synapse(AxisLinear("channel", 6, 6), BatchNorm("channel", 6))
+    synapse, spikes = a_synapse().eval(), torch.ones(SHAPE)
     seen: list[Tensor] = []
-    module = neuron if watch == "neuron" else getattr(synapse, watch)
-    spikes = torch.ones(SHAPE)
-    quiet = synapse.eval().fire(neuron, spikes)
-    module.register_forward_hook(lambda *args: seen.append(args[2]))
-    assert torch.equal(synapse.fire(neuron, spikes), quiet)
-    expected = {"neuron": neuron, "norm": synapse, "linear": synapse.linear}[watch]
-    hooks = module._forward_hooks.copy()
-    module._forward_hooks.clear()
-    torch.testing.assert_close(seen[0], quiet if expected is neuron else expected(spikes))
-    assert len(seen) == len(hooks) == 1
+    quiet = synapse(spikes)[0]
+    expected = {"neuron": quiet, "norm": synapse.current(spikes), "linear": synapse.linear(spikes)}[watch]
+    synapse.get_submodule(watch).register_forward_hook(lambda *args: seen.append(args[2]))
+    assert torch.equal(synapse(spikes)[0], quiet)
+    torch.testing.assert_close(seen, [expected])
 
 
 @pytest.mark.parametrize("way", ["register_full_backward_hook", "register_full_backward_pre_hook"])
 def test_who_looks_at_gradients_sees_them(way: str) -> None:
-    neuron, synapse = copy.deepcopy(COMPILED), Synapse(AxisLinear("channel", 6, 6), BatchNorm("channel", 6))
+    synapse = a_synapse()
     seen: list[Tensor] = []
     getattr(synapse.norm, way)(lambda *args: seen.append(args[-1][0]))
-    synapse.fire(neuron, torch.ones(SHAPE)).sum().backward()
+    synapse(torch.ones(SHAPE))[0].sum().backward()
     assert [each.shape for each in seen] == [torch.Size(SHAPE)]
 
 
 @pytest.mark.parametrize("with_shortcut", [True, False])
 def test_who_looks_at_a_module_of_several_parts_sees_its_current(with_shortcut: bool) -> None:
-    config = NetworkConfig(dim=6, depths=(1,), patch_size=2, image_size=8, in_channels=1, num_classes=10)
+    config = NetworkConfig(
+        dim=6,
+        depths=(1,),
+        patch_size=2,
+        image_size=8,
+        in_channels=1,
+        num_classes=10,
+        neuron=COMPILED.config,
+    )
     mixing = TokenMixing((4, 4, 6), config).eval()
     spikes, shortcut = torch.ones(3, 2, 4, 4, 6), torch.randn(3, 2, 4, 4, 6) if with_shortcut else None
-    quiet = mixing.fire(COMPILED, spikes, shortcut)
-    seen: dict[str, Tensor] = {}
+    quiet, fused = mixing(spikes, shortcut, keep_current=True)
+    seen: dict[str, Any] = {}
     for path, module in mixing.named_modules(prefix="token"):
         module.register_forward_hook(lambda *args, path=path: seen.update({path: args[2]}))
-    assert torch.equal(mixing.fire(COMPILED, spikes, shortcut), quiet)
+    assert torch.equal(mixing(spikes, shortcut, keep_current=True)[0], quiet)
     assert seen.keys() == dict(mixing.named_modules(prefix="token")).keys()
-    current = seen["token"] if shortcut is None else seen["token"] + shortcut
+    alone = seen["token.fuse.norm"]
+    fired, current = seen["token"]
+    torch.testing.assert_close(current, alone if shortcut is None else alone + shortcut)
+    torch.testing.assert_close((fired, current), (quiet, fused))
     assert torch.equal(COMPILED(current), quiet)
-    if shortcut is not None:
-        kept = mixing.fire_and_keep(COMPILED, spikes, shortcut)
-        torch.testing.assert_close(kept, (quiet, current))
+    torch.testing.assert_close(mixing.current(spikes), alone)
 
 
 def test_other_norms_and_neurons_go_one_after_the_other() -> None:
-    x = torch.randn(SHAPE)
-    norm = BatchNorm("channel", 6)
+    x, linear, norm = torch.randn(SHAPE), AxisLinear("channel", 6, 6), BatchNorm("channel", 6)
     no_statistics = copy.deepcopy(norm)
     no_statistics.batch_norm.momentum = None
-    assert firing.joins(COMPILED, norm, "channel", x)
-    assert not firing.joins(COMPILED, norm, "width", x)
-    for neuron, other, current in (
+    assert firing.can_fuse(linear, norm, COMPILED, x)
+    assert not firing.can_fuse(AxisLinear("width", 5, 5), norm, COMPILED, x)
+    assert not firing.can_fuse(nn.Linear(6, 6), norm, COMPILED, x)
+    for neuron, other, spikes in (
         (EAGER, norm, x),
         (nn.ReLU(), norm, x),
         (LIF(), norm, x),  # too small to repay the compiler
@@ -164,19 +183,19 @@ def test_other_norms_and_neurons_go_one_after_the_other() -> None:
         (COMPILED, no_statistics, x),
         (COMPILED, norm, x.half()),
     ):
-        assert not firing.joins(neuron, other, "channel", current)
+        assert not firing.can_fuse(linear, other, neuron, spikes)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not firing.joins(COMPILED, norm, "channel", x)
+        assert not firing.can_fuse(linear, norm, COMPILED, x)
 
 
 def two_steps(config: NeuronConfig) -> dict[str, Tensor]:
     """Statistics and gradients of a synapse after two steps of training, by neurons that repay a compiler."""
     torch.manual_seed(1)
     linear = AxisLinear("channel", 6, 6, bias=False)  # a bias before a batch norm has no gradient but noise
-    synapse, neuron = Synapse(linear, BatchNorm("channel", 6)).double(), LIF(config)
+    synapse = Synapse(linear, BatchNorm("channel", 6), LIF(config)).double()
     for _ in range(2):
         spikes = (torch.rand(4, 8, 16, 16, 6) < 0.5).double()
-        fired, current = synapse.fire_and_keep(neuron, spikes, shortcut=torch.rand_like(spikes))
+        fired, current = synapse(spikes, shortcut=torch.rand_like(spikes), keep_current=True)
         (fired.sum() + current.square().sum()).backward()
     gradients = {name: p.grad for name, p in synapse.named_parameters() if p.grad is not None}
     return {**synapse.state_dict(), **{f"gradient of {name}": g for name, g in gradients.items()}}
@@ -235,28 +254,30 @@ def test_no_statistics_learn_where_the_backend_asked_for_is_missing(monkeypatch:
     monkeypatch.setattr(compiled, "_graphs", {})
     monkeypatch.setattr(torch, "compile", refuse("forward_scan"))
     for way in ("configuration", "environment"):
-        norm, x = BatchNorm("channel", 6), torch.randn(4, 8, 16, 16, 6)
+        linear, norm, x = AxisLinear("channel", 6, 6), BatchNorm("channel", 6), torch.randn(4, 8, 16, 16, 6)
         before = copy.deepcopy(norm.state_dict())
         if way == "environment":
             monkeypatch.setenv("SNNMLP_LIF_BACKEND", "compiled")
         neuron = LIF(NeuronConfig(backend="compiled" if way == "configuration" else "auto"))
         with pytest.raises(InputError, match="'compiled' is not possible"):
-            fire(neuron, norm, "channel", x)
+            fire(linear, norm, neuron, (x,))
         torch.testing.assert_close(norm.state_dict(), before, rtol=0, atol=0)
 
 
 PROGRAM = """
 import torch
 from snnmlp_edu import LIF, NeuronConfig
+from snnmlp_edu.model.linear import AxisLinear
 from snnmlp_edu.model.normalisation import BatchNorm
-from snnmlp_edu.model.synapses import AxisLinear, Synapse
+from snnmlp_edu.model.synapses import Synapse
 found = []
 for backend in ("auto", "eager"):
     torch.manual_seed(0)
-    synapse = Synapse(AxisLinear("channel", 6, 6, bias=False), BatchNorm("channel", 6)).double()
+    neuron = LIF(NeuronConfig(backend=backend))
+    synapse = Synapse(AxisLinear("channel", 6, 6, bias=False), BatchNorm("channel", 6), neuron).double()
     for _ in range(2):
         spikes = torch.rand(4, 8, 16, 16, 6).double()
-        synapse.fire(LIF(NeuronConfig(backend=backend)), spikes).sum().backward()
+        synapse(spikes)[0].sum().backward()
     found.append({**synapse.state_dict(), "gradient": synapse.linear.weight.grad})
 torch.testing.assert_close(*found)
 """
@@ -278,19 +299,20 @@ def test_all_layers_and_shapes_share_few_graphs(monkeypatch: pytest.MonkeyPatch)
     for batch, side, channels in ((2, 4, 6), (3, 8, 12), (5, 2, 24)):
         x = torch.randn(2, batch, side, side, channels, requires_grad=True)
         for axis in ("channel", "width", "height", "token"):
-            norm = BatchNorm(axis, features_along(axis, x.shape[2:]))
-            fire(COMPILED, norm, axis, x).sum().backward()
-        norm = BatchNorm("channel", channels)
+            features = features_along(axis, x.shape[2:])
+            fire(AxisLinear(axis, features, features), BatchNorm(axis, features), COMPILED, (x,))[
+                0
+            ].sum().backward()
+        linear, norm = AxisLinear("channel", channels, channels), BatchNorm("channel", channels)
         for training in (True, False):
-            spikes, current = fire_and_keep(
-                COMPILED, norm.train(training), "channel", x, None, torch.zeros_like(x)
-            )
+            shortcut = torch.zeros_like(x)
+            spikes, current = fire(linear, norm.train(training), COMPILED, (x,), shortcut, keep_current=True)
+            assert current is not None
             (spikes + current).sum().backward()
-            fire(COMPILED, norm, "channel", x, None, x).sum().backward()
+            fire(linear, norm, COMPILED, (x,), x)[0].sum().backward()
             with torch.no_grad():
-                bias = nn.Parameter(torch.randn(channels))
-                fire(COMPILED, nn.Identity(), "channel", x, bias)
-                fire_and_keep(COMPILED, nn.Identity(), "channel", x, bias, x)
+                fire(linear, nn.Identity(), COMPILED, (x,))
+                fire(linear, nn.Identity(), COMPILED, (x,), x, keep_current=True)
     # channel, positions, channel with shortcut, the same with its current kept: forward and backward each;
     # and two kinds of folded layers, forward
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 10
@@ -298,10 +320,10 @@ def test_all_layers_and_shapes_share_few_graphs(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_hook_on_all_modules_watches_too() -> None:
     layer = nn.Identity()
-    assert not firing.watched(layer)
+    assert not firing.has_hooks(layer)
     handle = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: None)
     try:
-        assert firing.watched(layer)
+        assert firing.has_hooks(layer)
     finally:
         handle.remove()
-    assert not firing.watched(layer)
+    assert not firing.has_hooks(layer)

@@ -34,7 +34,7 @@ def test_what_the_released_channel_block_needs(tiny: NetworkConfig) -> None:
     assert folded.not_folded == error.value.not_folded
     assert_same(network, folded, images)
     for block in map(folded.get_submodule, blocks):
-        assert isinstance(block.channel.neuron, AxisLIF)
+        assert isinstance(block.channel.up.neuron, AxisLIF)
         assert isinstance(block.channel.up.norm, nn.Identity)
         assert isinstance(block.channel.down.norm, BatchNorm)
     norms = [path for path, module in folded.named_modules() if isinstance(module, BatchNorm)]

@@ -10,11 +10,12 @@ from torch.nn.utils import parametrize
 from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig
 from snnmlp_edu.mfi import NotFoldableError, fold_batch_norm
 from snnmlp_edu.mfi.folding.layers import AxisLIF, FoldedHead, SteppedLinear
+from snnmlp_edu.model.linear import AxisLinear
 from snnmlp_edu.model.mixing import MixerBlock
 from snnmlp_edu.model.network import Head
 from snnmlp_edu.model.normalisation import BatchNorm, TemporalBatchNorm, ThresholdBatchNorm
 from snnmlp_edu.model.patches import ConvNorm
-from snnmlp_edu.model.synapses import AxisLinear, Synapse
+from snnmlp_edu.model.synapses import Synapse
 
 
 def set_norm(
@@ -201,7 +202,7 @@ def test_a_parametrised_map_is_not_folded_behind_its_back() -> None:
 def test_a_shared_neuron_keeps_its_gain_nowhere(tiny: NetworkConfig) -> None:
     config = tiny.replace(channel_norm="none", token_norm="none")
     block = MixerBlock((4, 4, 6), config)
-    block.channel.neuron = block.token_neuron
+    block.channel.up.neuron = block.token.fuse.neuron
     folded = fold_batch_norm(block.eval())
     gains = {neuron.config.input_gain for neuron in folded.modules() if isinstance(neuron, LIF)}
     assert gains == {1.0}

@@ -33,13 +33,14 @@ from snnmlp_edu.mfi.folding.fold import NotFoldableError
 from snnmlp_edu.mfi.folding.layers import AxisLIF, ChannelAffine
 from snnmlp_edu.model import mixing
 from snnmlp_edu.model.layout import Axis, features_along
+from snnmlp_edu.model.linear import AxisLinear
 from snnmlp_edu.model.mixing import MixerBlock, NormalisedSpikeSkipBlock, Wiring
 from snnmlp_edu.model.network import Head, count_parameters, make_embedding
 from snnmlp_edu.model.neurons import _BACKENDS, make_activation
 from snnmlp_edu.model.normalisation import BatchNorm, make_norm
 from snnmlp_edu.model.patches import ConvNorm, ConvPatchEmbedding
 from snnmlp_edu.model.surrogates import SURROGATES
-from snnmlp_edu.model.synapses import AxisLinear, Synapse
+from snnmlp_edu.model.synapses import Synapse
 from snnmlp_edu.training import Recipe, processes
 from snnmlp_edu.training.losses import make_loss
 from snnmlp_edu.training.recipe import SNNTORCH_LOSSES, Loss, Precision
@@ -54,8 +55,8 @@ class TokenBlock(MixerBlock):
     wiring = Wiring(token_currents=2, channel_currents=1, additions=1)
 
     def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        spikes = self.token.fire(self.token_neuron, spikes, residual)
-        return self.channel.fire(self.channel_neuron, spikes), residual
+        spikes, _ = self.token(spikes, residual)
+        return self.channel(spikes)[0], residual
 
 
 class TokenReference(Reference):
@@ -126,7 +127,7 @@ def test_a_registered_block_is_refused_where_its_wiring_must_be_known(tiny: Netw
 def test_a_block_that_states_nothing_is_refused(tiny: NetworkConfig) -> None:
     class Unstated(MixerBlock):
         def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-            return self.token.fire(self.token_neuron, spikes, residual), residual
+            return self.token(spikes, residual)[0], residual
 
     with pytest.raises(InputError, match="Unstated does not state its wiring"):
         Unstated((4, 4, 6), tiny)
@@ -143,8 +144,8 @@ def test_what_enters_a_foreign_shortcut_need_not_be_a_spike(tiny: NetworkConfig)
         wiring = Wiring(token_currents=2, channel_currents=2, additions=2)
 
         def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-            spikes = self.token.fire(self.token_neuron, spikes, self.token_skip_norm(residual))
-            return self.channel.fire(self.channel_neuron, spikes, self.channel_skip_norm(residual)), residual
+            spikes, _ = self.token(spikes, self.token_skip_norm(residual))
+            return self.channel(spikes, self.channel_skip_norm(residual))[0], residual
 
     network = SpikingMLP(tiny.replace(skip="spike_bn")).double()
     network.stages[0].get_submodule("blocks.0").__class__ = CurrentNorm
@@ -160,8 +161,8 @@ class Doubles(MixerBlock):
     """Puts out twos, and does not say so."""
 
     def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        spikes = self.token.fire(self.token_neuron, spikes, residual)
-        return 2 * self.channel.fire(self.channel_neuron, spikes), residual
+        spikes, _ = self.token(spikes, residual)
+        return 2 * self.channel(spikes)[0], residual
 
 
 def test_what_a_foreign_block_puts_out_need_not_be_a_spike(tiny: NetworkConfig) -> None:
@@ -186,7 +187,7 @@ class PlainBlock(nn.Module):
         self.neuron = LIF(neuron)
 
     def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        return self.neuron(self.synapse(spikes) + residual), residual
+        return self.neuron(self.synapse.current(spikes) + residual), residual
 
 
 class TwiceNorm(BatchNorm):
@@ -202,12 +203,12 @@ class Eightfold(nn.Module):
 
 
 class NormFirst(Synapse):
-    def forward(self, *spikes: Tensor) -> Tensor:
-        return self.linear(self.norm(*spikes))
-
-    def fire(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        current = self(*spikes)
-        return neuron(current if shortcut is None else current + shortcut)
+    def forward(
+        self, *spikes: Tensor, shortcut: Tensor | None = None, keep_current: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        current = self.linear(self.norm(*spikes))
+        current = current if shortcut is None else current + shortcut
+        return self.neuron(current), current
 
 
 class Weighted(AxisLinear):
@@ -274,15 +275,15 @@ PARTS: dict[str, Callable[[NetworkConfig], tuple[str, nn.Module]]] = {
     "Eightfold": lambda c: ("stages.0.blocks.0.channel.up.norm", Eightfold()),
     "NormFirst": lambda c: (
         "stages.0.blocks.0.channel.up",
-        NormFirst(AxisLinear("channel", c.dim, 3 * c.dim), BatchNorm("channel", c.dim)),
+        NormFirst(AxisLinear("channel", c.dim, 3 * c.dim), BatchNorm("channel", c.dim), LIF(c.neuron)),
     ),
     "Weighted": lambda c: ("stages.0.blocks.0.channel.up.linear", Weighted("channel", c.dim, 3 * c.dim)),
     "DoubledEmbedding": lambda c: ("stages.1.embedding", DoubledEmbedding(c.dim, 2 * c.dim)),
     "EmbeddingOfOurs": lambda c: ("stages.1.embedding", EmbeddingOfOurs(c.dim, 2 * c.dim)),
     "MaximumHead": lambda c: ("head", MaximumHead(c)),
     "OtherHead": lambda c: ("head", OtherHead(2 * c.dim, c.num_classes)),
-    "Silences": lambda c: ("stages.0.blocks.0.token_neuron", Silences(c.neuron)),
-    "Fires": lambda c: ("stages.0.blocks.0.token_neuron", Fires(0.3)),
+    "Silences": lambda c: ("stages.0.blocks.0.token.fuse.neuron", Silences(c.neuron)),
+    "Fires": lambda c: ("stages.0.blocks.0.token.fuse.neuron", Fires(0.3)),
 }
 
 
@@ -368,7 +369,7 @@ def test_calibration_reaches_the_rate_or_says_that_it_cannot(tiny: NetworkConfig
 
 def test_calibration_sees_through_a_norm_that_doubles_shifts(tiny: NetworkConfig) -> None:
     network, images = with_part(tiny, "TwiceNorm")
-    with pytest.raises(InputError, match=r"channel\.neuron were calibrated.*TwiceNorm"):
+    with pytest.raises(InputError, match=r"channel\.up\.neuron were calibrated.*TwiceNorm"):
         calibrate(network, images, rate=0.05)
 
 

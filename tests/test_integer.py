@@ -122,7 +122,7 @@ def test_groups_that_share_a_membrane_share_a_scale(tiny: NetworkConfig) -> None
         ),
     }
     theta = network.config.neuron.threshold / network.config.neuron.input_gain
-    neuron = network.stages[0].blocks[0].token_neuron
+    neuron = network.stages[0].blocks[0].token.fuse.neuron
     assert neuron.threshold == round(theta / network.scales["stages.0"])
 
 

@@ -227,7 +227,7 @@ def reached_in_the_library(mixing: str, blocks: int, row: int, column: int) -> t
     seen = wanted
     for _ in range(blocks):
         spikes = torch.rand(1, 1, 8, 8, 3, requires_grad=True)
-        (back,) = torch.autograd.grad(layer(spikes), spikes, seen)
+        (back,) = torch.autograd.grad(layer.current(spikes), spikes, seen)
         seen = (back > 0).float()
     return seen.sum(-1)[0, 0] > 0
 

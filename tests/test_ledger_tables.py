@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from recorded import write_records
 from test_cli import assert_wrong_usage, call
+from torch import nn
 
-from snnmlp_edu import ledger
+from snnmlp_edu import LIF, NetworkConfig, SpikingMLP, ledger
+from snnmlp_edu.baselines.resnet import SpikingResNet
+from snnmlp_edu.baselines.vgg import SpikingVGG
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.ledger import tables
 
@@ -170,6 +174,17 @@ def test_every_network_of_a_shipped_plan_can_be_built(name: str) -> None:
     from snnmlp_edu.ledger.running import _check_networks
 
     _check_networks(ledger.load_plan(name))
+
+
+@pytest.mark.parametrize("name", ledger.list_plans())
+def test_the_rates_of_a_shipped_record_are_those_of_layers_that_exist(name: str) -> None:
+    """Whatever the layers were called when it was recorded."""
+    classes = {kind.__name__: kind for kind in (SpikingMLP, SpikingResNet, SpikingVGG)}
+    for record in ledger.read_records(name):
+        with torch.device("meta"):
+            network = classes[record.network](NetworkConfig.from_dict(record.config))
+        layers = [path for path, m in network.named_modules() if isinstance(m, LIF | nn.ReLU)]
+        assert record.firing_rates.keys() == set(layers)
 
 
 def test_the_plans_of_the_first_tier_have_the_variants_that_were_asked_for() -> None:

@@ -14,7 +14,7 @@ from variants import HEADS, PATCH_ENCODINGS, RESETS, SKIPS, SURROGATES, TOKEN_MI
 
 from snnmlp_edu import InputError, NetworkConfig, SpikingMLP, count_parameters, record
 from snnmlp_edu.config import ChannelNorm, TokenNorm
-from snnmlp_edu.model.synapses import AxisLinear
+from snnmlp_edu.model.linear import AxisLinear
 
 VARIANTS: list[dict[str, Any]] = [
     {},

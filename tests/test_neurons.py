@@ -412,9 +412,10 @@ def test_half_precision_currents_meet_one_membrane_everywhere(dtype: torch.dtype
 
 def test_whoever_watches_or_transforms_gets_plain_steps() -> None:
     current, config = torch.zeros(4, COMPILE_FROM), NeuronConfig()
-    assert neurons_module.compiles(current, config)
+    shape, device = current.shape, current.device
+    assert neurons_module.compiles(config, shape, device)
     with FlopCounterMode(display=False):
-        assert not neurons_module.compiles(current, config)
+        assert not neurons_module.compiles(config, shape, device)
     with neurons_module.plain_steps():
-        assert not neurons_module.compiles(current, NeuronConfig(backend="compiled"))
-    assert neurons_module.compiles(current, config)
+        assert not neurons_module.compiles(NeuronConfig(backend="compiled"), shape, device)
+    assert neurons_module.compiles(config, shape, device)

@@ -241,7 +241,7 @@ def test_gradient_through_spikes_has_the_surrogate_in_it() -> None:
 def test_gradient_equals_one_backward_pass_for_one_unit(tiny: NetworkConfig) -> None:
     model = SpikingMLP(tiny).eval()
     images = torch.randn(3, 2, 8, 8)
-    path = "stages.1.blocks.0.channel_neuron"
+    path = "stages.1.blocks.0.channel.down.neuron"
     fields = input_gradients(model, path, images, positions=[(1, 0), (0, 0)], quantity="spikes")
     assert fields.units[1].tolist() == [1, 0, 1]
     seen: list[Tensor] = []
@@ -262,7 +262,7 @@ def test_gradients_of_large_layers_are_those_of_the_plain_steps(monkeypatch: pyt
     # From 32768 currents on, neurons would run compiled, which many gradients at once cannot pass.
     model = create_model("mlp_spe_nano", time_steps=2)
     images = torch.rand(6, 1, 32, 32)
-    path = "stages.0.blocks.0.token_neuron"
+    path = "stages.0.blocks.0.token.fuse.neuron"
     by_default = input_gradients(model, path, images, positions=[(3, 4)])
     monkeypatch.setenv("SNNMLP_LIF_BACKEND", "eager")
     assert torch.equal(by_default.maps, input_gradients(model, path, images, positions=[(3, 4)]).maps)
@@ -272,7 +272,7 @@ def test_membranes_of_folded_neurons_are_their_own(tiny: NetworkConfig) -> None:
     config = tiny.replace(channel_norm="bn_token")
     images = torch.rand(4, config.in_channels, config.image_size, config.image_size, dtype=torch.float64)
     folded = fold_batch_norm(calibrate(SpikingMLP(config).double(), images, rate=0.2), strict=False)
-    path = "stages.0.blocks.0.channel.neuron"
+    path = "stages.0.blocks.0.channel.up.neuron"
     position = (1, 1)
     fields = input_gradients(folded, path, images, positions=[position])
     pixels = images.clone().requires_grad_()

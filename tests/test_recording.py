@@ -18,14 +18,14 @@ def test_every_neuron_layer_is_recorded_in_the_order_of_firing(tiny: NetworkConf
     block = "stages.0.blocks.0"
     assert list(traces)[:6] == [
         "stages.0.neuron",
-        f"{block}.token.positions.rows.neuron",
-        f"{block}.token.positions.columns.neuron",
-        f"{block}.token_neuron",
-        f"{block}.channel.neuron",
-        f"{block}.channel_neuron",
+        f"{block}.token.positions.rows.synapse.neuron",
+        f"{block}.token.positions.columns.synapse.neuron",
+        f"{block}.token.fuse.neuron",
+        f"{block}.channel.up.neuron",
+        f"{block}.channel.down.neuron",
     ]
     assert traces["stages.0.neuron"].shape == (3, 2, 4, 4, 6)
-    assert traces[f"{block}.channel.neuron"].shape == (3, 2, 4, 4, 18)
+    assert traces[f"{block}.channel.up.neuron"].shape == (3, 2, 4, 4, 18)
     assert traces["stages.1.embedding.neurons.1"].shape == (3, 2, 2, 2, 4)
     assert traces.membranes == {}
     assert traces.firing_rates()["stages.0.neuron"] == traces["stages.0.neuron"].mean().item()
@@ -72,7 +72,7 @@ def test_compiled_blocks_hide_nothing(tiny: NetworkConfig) -> None:
     model = SpikingMLP(tiny.replace(neuron={"backend": "eager"})).eval()
     images = torch.rand(2, 2, 8, 8) * 5
     expected, cost = record(model, images), count_operations(model, images)
-    path = "stages.0.blocks.0.token_neuron"
+    path = "stages.0.blocks.0.token.fuse.neuron"
     fields = input_gradients(model, path, images, [(0, 0)])
     for block in model.stages[0].blocks:
         block.compile(backend="eager")

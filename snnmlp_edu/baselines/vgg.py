@@ -110,11 +110,10 @@ class FullyConnectedStage(nn.Module):
             make_synapse(config, config.channel_norm, "channel", features, (1, 1, width), bias=False)
             for features in (in_features, width)
         )
-        self.neurons = nn.ModuleList(make_activation(config) for _ in self.synapses)
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Spikes `[T, B, 1, 1, width]` for spikes `[T, B, H, W, C]`."""
         spikes = spikes.flatten(2)[:, :, None, None]  # [T, B, 1, 1, H W C]
-        for synapse, neuron in zip(self.synapses, self.neurons, strict=True):
-            spikes = neuron(synapse(spikes))
+        for synapse in self.synapses:
+            spikes, _ = synapse(spikes)
         return spikes

@@ -25,12 +25,12 @@ from ..mfi.known import (
     STATISTICS,
     lets_only_spikes_through,
 )
+from ..model.linear import AxisLinear
 from ..model.mixing import MixerBlock, NormalisedSpikeSkipBlock, wiring_of
 from ..model.network import Head, SpikingNetwork, parts_of
 from ..model.neurons import LIF
 from ..model.normalisation import BatchNorm, LayerNorm
 from ..model.patches import ConvNorm, SpikingPatchEncoding
-from ..model.synapses import AxisLinear
 from .fan_out import Reached, reached
 from .results import Cost, LayerCost, Operations
 

@@ -114,7 +114,7 @@ def _picture_error(file: Path, error: Exception) -> InputError:
     """What a decoder's exception says of an image file: damage, or that the system did not let it be read."""
     match error:
         case InputError():  # whole, but nothing that is read here
-            return InputError(f"{name} cannot be read: {error}")
+            return InputError(f"{file} cannot be read: {error}")
         case Image.UnidentifiedImageError():
             return InputError(f"{file} is no image, or of a format that is not known; give a PNG or JPEG")
         case Image.DecompressionBombWarning() | Image.DecompressionBombError():

@@ -150,11 +150,40 @@ class Record:
                 " delete the line and run the plan again"
             )
         try:
-            return cls(**json.loads(text), sha256=found[2], place=place)
-        except (ValueError, TypeError) as error:
+            values = json.loads(text)
+            values["firing_rates"] = {
+                _neurons_today(path, len(values["config"]["depths"])): rate
+                for path, rate in values["firing_rates"].items()
+            }
+            return cls(**values, sha256=found[2], place=place)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(
                 f"{place} was written by another version of snnmlp-edu ({error}); update it"
             ) from error
+
+
+# Neurons that stood beside their synapses, and now belong to them.
+_MOVED = {
+    r"\.positions\.(rows|columns|grid)\.neuron": r".positions.\1.synapse.neuron",
+    r"\.token_neuron": ".token.fuse.neuron",
+    r"\.channel\.neuron": ".channel.up.neuron",
+    r"\.channel_neuron": ".channel.down.neuron",
+}
+
+
+def _neurons_today(path: str, stages: int) -> str:
+    """The path of a layer of neurons, whatever the version of snnmlp-edu that recorded it.
+
+    Args:
+        path: as recorded.
+        stages: of the network's configuration; behind them SpikingVGG has its fully connected stage.
+    """
+    for before, now in {
+        rf"stages\.{stages}\.neurons\.(\d+)": rf"stages.{stages}.synapses.\1.neuron",
+        **_MOVED,
+    }.items():
+        path = re.sub(f"{before}$", now, path)
+    return path
 
 
 def _sha256(text: str) -> str:

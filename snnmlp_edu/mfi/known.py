@@ -11,6 +11,7 @@ from collections.abc import Collection
 from torch import nn
 
 from ..errors import InputError
+from ..model.linear import AxisLinear
 from ..model.mixing import (
     AxialMixing,
     ChannelMixing,
@@ -29,7 +30,7 @@ from ..model.network import Head, SpikingMLP, SpikingNetwork, Stage
 from ..model.neurons import LIF
 from ..model.normalisation import BatchNorm, LayerNorm, TemporalBatchNorm, ThresholdBatchNorm
 from ..model.patches import ConvNorm, ConvPatchEmbedding, SpikingPatchEncoding, Stem
-from ..model.synapses import AxisLinear, Synapse
+from ..model.synapses import Synapse
 from .folding.layers import (
     AxisLIF,
     ChannelAffine,

@@ -34,6 +34,7 @@ from torch.nn import functional
 
 from ..data.files import write_atomically
 from ..errors import InputError
+from ..model.linear import AxisLinear
 from ..model.mixing import (
     AxialMixing,
     FullMixing,
@@ -49,7 +50,6 @@ from ..model.network import Head, SpikingMLP
 from ..model.neurons import LIF
 from ..model.normalisation import BatchNorm, LayerNorm
 from ..model.patches import ConvPatchEmbedding, SpikingPatchEncoding, Stem
-from ..model.synapses import AxisLinear
 from .folding.layers import AxisLIF, FoldedFigureHead, FoldedHead, SteppedLinear
 from .known import AFFINE, CONTAINERS, FOLDED_HEADS, WIRINGS, refuse_altered
 from .nir_graph import STEP, GraphBuilder, Signal, nir_package
@@ -247,15 +247,16 @@ def _mix(
     token = _mix_tokens(builder, f"{path}.token", block.token, spikes)
 
     def fire_tokens(current: Signal) -> Signal:
-        return builder.fire(f"{path}.token_neuron", block.token_neuron, current)
+        return builder.fire(f"{path}.token.fuse.neuron", block.token.fuse.neuron, current)
 
     def fire_channels(current: Signal) -> Signal:
-        return builder.fire(f"{path}.channel_neuron", block.channel_neuron, current)
+        return builder.fire(f"{path}.channel.down.neuron", block.channel.down.neuron, current)
 
     def mix_channels(fired: Signal) -> Signal:
-        up = builder.map(f"{path}.channel.up", block.channel.up, fired)
-        hidden = builder.fire(f"{path}.channel.neuron", block.channel.neuron, up)
-        return builder.map(f"{path}.channel.down", block.channel.down, hidden)
+        up, down = block.channel.up, block.channel.down
+        current = builder.map(f"{path}.channel.up", up.current, fired)
+        hidden = builder.fire(f"{path}.channel.up.neuron", up.neuron, current)
+        return builder.map(f"{path}.channel.down", down.current, hidden)
 
     match block:
         case NoSkipBlock():
@@ -291,10 +292,10 @@ def _mix_tokens(builder: GraphBuilder, path: str, token: TokenMixing, spikes: Si
             raise _not_here(f"{path}.positions", token.positions)
     streams = [spikes]
     for name, mixing in mixings.items():
-        place = f"{path}.positions.{name}"
-        current = builder.map(f"{place}.synapse", mixing.synapse, spikes)
-        streams.append(builder.fire(f"{place}.neuron", mixing.neuron, current))
-    return builder.map(f"{path}.fuse", token.fuse, *streams)
+        place, synapse = f"{path}.positions.{name}.synapse", mixing.synapse
+        current = builder.map(place, synapse.current, spikes)
+        streams.append(builder.fire(f"{place}.neuron", synapse.neuron, current))
+    return builder.map(f"{path}.fuse", token.fuse.current, *streams)
 
 
 def _read_out(builder: GraphBuilder, head: nn.Module, spikes: Signal) -> Signal:

@@ -149,14 +149,26 @@ def find_scan(
         if key not in _graphs:
             _graphs[key] = _compile(*key)
         found = _graphs[key]
-    return _as_it_is(scan, config, found) if isinstance(found, str) else found
+    if isinstance(found, str):
+        return _as_it_is(scan, config, found)
+    return functools.partial(_run_or_give_up, key, found)
+
+
+def _run_or_give_up(key: tuple[Any, ...], graph: Callable[..., Any], *inputs: Tensor) -> Any:
+    try:
+        return _run(graph, *inputs)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        _graphs[key] = _reason(error)  # a scan changes nothing, so it can begin again
+        return find_scan(*key)(*inputs)
 
 
 def _as_it_is(scan: Callable[..., Any], config: NeuronConfig, reason: str) -> Callable[..., Any]:
     if config.backend == "compiled":
         raise InputError(f"the LIF backend 'compiled' is not possible: {reason}; use 'auto' or 'eager'")
     _warn_once(reason)
-    return functools.partial(scan, config)
+    return functools.partial(_run, functools.partial(scan, config))
 
 
 @functools.cache
@@ -201,13 +213,13 @@ def _reason(error: Exception) -> str:
     return f"torch.compile fails on this machine ({reason})"
 
 
-def _run(compiled: Callable[..., Any], *inputs: Tensor) -> Any:
+def _run(scan: Callable[..., Any], *inputs: Tensor) -> Any:
     # torch.compile specialises on gradient, inference and autocast modes: one mode, one graph.
     plain = not (torch.is_grad_enabled() or torch.is_inference_mode_enabled())
     if plain and not torch.is_autocast_enabled(inputs[0].device.type):
-        return compiled(*inputs)
+        return scan(*inputs)
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
-        return compiled(*(torch.from_dlpack(x) if x.is_inference() else x for x in inputs))
+        return scan(*(torch.from_dlpack(x) if x.is_inference() else x for x in inputs))
 
 
 def run_scan(scan: Callable[..., Any], config: NeuronConfig, *inputs: Tensor) -> Any:
@@ -217,17 +229,8 @@ def run_scan(scan: Callable[..., Any], config: NeuronConfig, *inputs: Tensor) ->
         InputError: there is no graph, and the neuron names the backend `compiled`.
     """
     first = inputs[0]
-    key = (scan, config, first.shape[0], tuple(x.ndim for x in inputs), first.dtype, first.device)
-    found = find_scan(*key)
-    try:
-        return _run(found, *inputs)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        if isinstance(found, functools.partial):  # the scan as it is
-            raise
-        _graphs[key] = _reason(error)  # a scan changes nothing, so it can begin again
-        return _run(find_scan(*key), *inputs)
+    ranks = tuple(x.ndim for x in inputs)
+    return find_scan(scan, config, first.shape[0], ranks, first.dtype, first.device)(*inputs)
 
 
 def _flatten(tensor: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ r"""Normalise, add the shortcut and fire, in one pass over memory where that is 
 
 Batch norm (BN) is a scale and a shift for each feature once its statistics are known, so the neuron's
 compiled scan can apply them on the way. The statistics and their gradients stay PyTorch's own. What the
-scan cannot take, other norms, neurons and backends, goes one step after the other with the same result.
+scan cannot take, other norms, neurons and backends, goes one step after the other with the same result;
+`can_fuse` decides.
 """
 
 from __future__ import annotations
@@ -24,107 +25,95 @@ from .compiled import (
     forward_scan_with_current,
     run_scan,
 )
-from .layout import Axis, spread_along, view_along
+from .layout import Axis, sizes_around
+from .linear import AxisLinear, mixed_precision
 from .neurons import LIF, compiles, for_scan
 from .normalisation import BatchNorm
 
 
 def fire(
-    neuron: nn.Module,
-    norm: nn.Module,
-    axis: Axis,
-    x: Tensor,
-    bias: Tensor | None = None,
+    linear: Any,
+    norm: Any,
+    neuron: Any,
+    spikes: tuple[Tensor, ...],
     shortcut: Tensor | None = None,
-) -> Tensor:
-    """Spikes of `neuron(norm(x + bias) + shortcut)`.
+    keep_current: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Spikes, and the current they come from, of `neuron(norm(linear(*spikes)) + shortcut)`.
 
     Args:
-        neuron: any activation.
+        linear: any map.
         norm: any normalisation.
-        axis: the axis that the map before wrote.
-        x: current `[T, B, H, W, C]`.
-        bias: one value for each feature along that axis.
-        shortcut: another current `[T, B, H, W, C]`.
+        neuron: any activation.
+        spikes: what the map takes, `[T, B, H, W, C]`, from one place or from several.
+        shortcut: another current, `[T, B, H, W, C']`.
+        keep_current: whether the current is wanted; if not, it takes no memory, and None is in its place.
 
-    >>> fire(LIF(), BatchNorm("channel", 3), "channel", torch.randn(4, 2, 8, 8, 3)).shape
-    torch.Size([4, 2, 8, 8, 3])
+    >>> layers = AxisLinear("channel", 3, 6), BatchNorm("channel", 6), LIF()
+    >>> fire(*layers, (torch.ones(4, 2, 8, 8, 3),))[0].shape
+    torch.Size([4, 2, 8, 8, 6])
     """
-    return _fire(neuron, norm, axis, x, bias, shortcut, keep_current=False)[0]
+    if not can_fuse(linear, norm, neuron, spikes[0]):
+        return fire_unfused(linear, norm, neuron, spikes, shortcut, keep_current)
+    x, bias, axis, config = linear.weigh(*spikes), linear.bias, linear.axis, for_scan(neuron.config)
+    if torch.is_grad_enabled():
+        weight, shift = norm.batch_norm.weight, norm.batch_norm.bias
+        return _NormaliseAndFire.apply(x, weight, shift, bias, shortcut, norm, axis, config, keep_current)
+    return _normalise_and_scan(x, bias, shortcut, norm, axis, config, keep_current)[0]
 
 
-def fire_and_keep(
-    neuron: nn.Module, norm: nn.Module, axis: Axis, x: Tensor, bias: Tensor | None, shortcut: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Spikes, and the current `norm(x + bias) + shortcut` that they come from."""
-    return _fire(neuron, norm, axis, x, bias, shortcut, keep_current=True)
-
-
-def fire_behind(
-    module: nn.Module, neuron: nn.Module, spikes: tuple[Tensor, ...], shortcut: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Spikes and current of `neuron(module(*spikes) + shortcut)`, step by step, with every hook."""
-    current = module(*spikes)
+def fire_unfused(
+    linear: nn.Module,
+    norm: nn.Module,
+    neuron: nn.Module,
+    spikes: tuple[Tensor, ...],
+    shortcut: Tensor | None,
+    keep_current: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """The same one step after the other, with every hook."""
+    current = norm(linear(*spikes))
     current = current if shortcut is None else current + shortcut
-    return neuron(current), current
+    return neuron(current), current if keep_current else None
 
 
-def watched(*modules: nn.Module) -> bool:
-    """Whether hooks want to see what passes through these modules, so that nothing may be left out."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    of_all = torch.nn.modules.module._has_any_global_hook()
-    return of_all or any(getattr(module, kind) for module in modules for kind in kinds)
-
-
-def mixed_precision(x: Tensor) -> bool:
-    """Whether autocast is on for the device of x; the meta device has none."""
-    device = x.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-
-
-def joins(neuron: nn.Module, norm: nn.Module, axis: Axis, x: Tensor) -> bool:
-    """Whether the scan of this neuron can take this norm for such an x, and nobody looks in between."""
-    precise = x.dtype in (torch.float32, torch.float64) and not mixed_precision(x)
-    if type(neuron) is not LIF or not precise or not compiles(x, neuron.config) or watched(neuron, norm):
+def can_fuse(linear: Any, norm: Any, neuron: Any, spikes: Tensor) -> bool:
+    """Whether one scan can take map's bias, norm, shortcut and neuron, and nobody looks in between."""
+    if type(linear) is not AxisLinear or type(neuron) is not LIF or has_hooks(linear, norm, neuron):
+        return False
+    if spikes.dtype not in (torch.float32, torch.float64) or mixed_precision(spikes):
+        return False
+    shape = linear.shape_of_current(spikes)
+    if not compiles(neuron.config, shape, spikes.device):
+        return False
+    before, features, after = sizes_around(linear.axis, shape)
+    # torch.compile would make one more graph for a size of 1.
+    if before == shape[0] or features == 1 or (after == 1 and linear.axis != "channel"):
         return False
     if type(norm) is nn.Identity:  # folded, and so for inference
         return not torch.is_grad_enabled()
-    if type(norm) is not BatchNorm or type(norm.batch_norm) is not nn.BatchNorm1d or norm.axis != axis:
+    if type(norm) is not BatchNorm or norm.axis != linear.axis:
         return False
     batch_norm = norm.batch_norm
+    if type(batch_norm) is not nn.BatchNorm1d or has_hooks(batch_norm):
+        return False
     usual = batch_norm.affine and batch_norm.track_running_stats and batch_norm.momentum is not None
-    return usual and x.dtype == batch_norm.weight.dtype and not watched(batch_norm)
+    return usual and spikes.dtype == batch_norm.weight.dtype
 
 
-def _fire(
-    neuron: nn.Module,
-    norm: nn.Module,
-    axis: Axis,
-    x: Tensor,
-    bias: Tensor | None,
-    shortcut: Tensor | None,
-    keep_current: bool,
-) -> tuple[Tensor, Tensor]:
-    # torch.compile would make one more graph for a size of 1.
-    if joins(neuron, norm, axis, x) and 1 not in _places(x, axis).shape[1:]:
-        config = for_scan(neuron.config)  # type: ignore[arg-type]  # joins: it is a LIF
-        if not isinstance(norm, BatchNorm):
-            return _scan(x, axis, [] if bias is None else [bias], shortcut, config, keep_current)[0]
-        if not torch.is_grad_enabled():  # autograd's own work shows where layers are small
-            return _normalise_and_scan(x, norm, bias, shortcut, config, keep_current)[0]
-        weight, shift = norm.batch_norm.weight, norm.batch_norm.bias
-        return _NormaliseAndFire.apply(x, weight, shift, bias, shortcut, norm, config, keep_current)
-    if bias is not None:
-        x = x + spread_along(bias, axis, x)
-    current = norm(x) if shortcut is None else norm(x) + shortcut
-    return neuron(current), current
+def has_hooks(*modules: nn.Module) -> bool:
+    """Whether hooks want to see what passes through these modules, so that nothing may be left out."""
+    return torch.nn.modules.module._has_any_global_hook() or any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+        for m in modules
+    )
 
 
 def _places(x: Tensor, axis: Axis) -> Tensor:
     """View `[T, B, H, W, C]` as `[T, before, features, after]`, or `[T, before, features]` along channels."""
-    flat = view_along(x, axis)
-    seen = flat.view(x.shape[0], -1, *flat.shape[1:])
-    return seen.squeeze(3) if axis == "channel" else seen
+    steps = x.shape[0]
+    before, features, after = sizes_around(axis, x.shape)
+    places = (steps, before // steps, features)
+    return x.reshape(places if axis == "channel" else (*places, after))
 
 
 def _bare(tensor: Tensor) -> Tensor:
@@ -141,11 +130,12 @@ class _NormaliseAndFire(torch.autograd.Function):
         bias: Tensor | None,
         shortcut: Tensor | None,
         norm: BatchNorm,
+        axis: Axis,
         config: NeuronConfig,
         keep_current: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        results, saved = _normalise_and_scan(x, norm, bias, shortcut, config, keep_current)
-        ctx.save_for_backward(weight, *saved)
+        results, statistics, inputs = _normalise_and_scan(x, bias, shortcut, norm, axis, config, keep_current)
+        ctx.save_for_backward(weight, *statistics, *inputs)
         ctx.norm, ctx.config, ctx.shape, ctx.training = norm, config, x.shape, norm.batch_norm.training
         ctx.set_materialize_grads(False)
         return results
@@ -171,47 +161,43 @@ class _NormaliseAndFire(torch.autograd.Function):
         )
         # The mean of the batch takes a constant away again, whatever it is.
         to_bias = torch.zeros_like(to_shift) if ctx.training else to_shift * weight * inverse_deviation
-        found = (to_x.view(ctx.shape), to_weight, to_shift, to_bias, to_current, None, None, None)
+        found = (to_x.view(ctx.shape), to_weight, to_shift, to_bias, to_current, None, None, None, None)
         return tuple(g if needed else None for g, needed in zip(found, ctx.needs_input_grad, strict=True))
 
 
 def _normalise_and_scan(
     x: Tensor,
-    norm: BatchNorm,
     bias: Tensor | None,
     shortcut: Tensor | None,
-    config: NeuronConfig,
-    keep_current: bool,
-) -> tuple[tuple[Tensor, Any], list[Tensor]]:
-    """Spikes and current, and what backward needs: mean, inverse standard deviation, inputs of the scan."""
-    batch_norm, rank = norm.batch_norm, 3 if norm.axis == "channel" else 4
-    ranks = (rank, 1, 1) if shortcut is None else (rank, 1, 1, rank)
-    scan = forward_scan_with_current if keep_current else forward_scan
-    find_scan(scan, config, x.shape[0], ranks, x.dtype, x.device)  # before the statistics learn
-    mean, inverse_deviation = _statistics(norm, x, bias)
-    scale = batch_norm.weight * inverse_deviation
-    shift = torch.addcmul(batch_norm.bias, mean, scale, value=-1)
-    results, inputs = _scan(x, norm.axis, [scale, shift], shortcut, config, keep_current)
-    return results, [mean, inverse_deviation, *inputs]
-
-
-def _scan(
-    x: Tensor,
+    norm: Any,
     axis: Axis,
-    constants: list[Tensor],
-    shortcut: Tensor | None,
     config: NeuronConfig,
     keep_current: bool,
-) -> tuple[tuple[Tensor, Any], list[Tensor]]:
-    """Spikes and current of `x a + b + h`, with the scale a, the shift b, and the inputs of the scan."""
+) -> tuple[tuple[Tensor, Tensor | None], list[Tensor], list[Tensor]]:
+    """Spikes and current of `norm(x + bias) + shortcut`, and what backward needs.
+
+    That are the mean and the inverse standard deviation, and the inputs of the scan.
+    """
+    normalises = isinstance(norm, BatchNorm)
+    vectors = 2 if normalises else int(bias is not None)
+    rank = 3 if axis == "channel" else 4
+    ranks = (rank, *[1] * vectors, *[rank] * (shortcut is not None))
+    kind = forward_scan_with_current if keep_current else forward_scan
+    scan = find_scan(kind, config, x.shape[0], ranks, x.dtype, x.device)  # before the statistics learn
+    statistics: list[Tensor] = []
+    constants = [] if bias is None else [bias]
+    if normalises:
+        statistics = [*_statistics(norm, x, bias)]
+        scale = norm.batch_norm.weight * statistics[1]
+        constants = [scale, torch.addcmul(norm.batch_norm.bias, statistics[0], scale, value=-1)]
     # Bare also because torch.compile makes a graph for each parameter that it is given as one.
     inputs = [_bare(_places(x, axis)), *map(_bare, constants)]
     if shortcut is not None:
         inputs.append(_bare(_places(shortcut, axis)))
-    if keep_current:
-        spikes, current = run_scan(forward_scan_with_current, config, *inputs)
-        return (spikes.view(x.shape), current.view(x.shape)), inputs
-    return (run_scan(forward_scan, config, *inputs).view(x.shape), None), inputs
+    found = scan(*inputs)
+    spikes, current = found if keep_current else (found, None)
+    kept = None if current is None else current.view(x.shape)
+    return (spikes.view(x.shape), kept), statistics, inputs
 
 
 def _statistics(norm: BatchNorm, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:

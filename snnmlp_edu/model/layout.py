@@ -13,6 +13,7 @@ is three-dimensional, `[before, features, after]`, and no data has to move to se
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Literal
 
@@ -38,6 +39,17 @@ def features_along(axis: Axis, shape: tuple[int, int, int]) -> int:
     return {"channel": channels, "width": width, "height": height, "token": height * width}[axis]
 
 
+def sizes_around(axis: Axis, shape: Sequence[int]) -> tuple[int, int, int]:
+    """Sizes before, along and after a named axis of a shape `(T, B, H, W, C)`.
+
+    >>> sizes_around("height", (4, 2, 8, 8, 3))
+    (8, 8, 24)
+    """
+    first, last = _FIRST_AND_LAST[axis]
+    # math.prod, not Size.numel, which would tie what torch.export records to the sizes of its example.
+    return prod(shape[:first]), prod(shape[first : last + 1]), prod(shape[last + 1 :])
+
+
 def view_along(tensor: Tensor, axis: Axis) -> Tensor:
     """View `[T, B, H, W, C]` as `[before, features, after]` around a named axis.
 
@@ -45,11 +57,7 @@ def view_along(tensor: Tensor, axis: Axis) -> Tensor:
     >>> view_along(torch.zeros(4, 2, 8, 8, 3), "height").shape
     torch.Size([8, 8, 24])
     """
-    first, last = _FIRST_AND_LAST[axis]
-    # math.prod, not Size.numel, which would tie what torch.export records to the sizes of its example.
-    shape = tensor.shape
-    before, features, after = prod(shape[:first]), prod(shape[first : last + 1]), prod(shape[last + 1 :])
-    return tensor.reshape(before, features, after)
+    return tensor.reshape(sizes_around(axis, tensor.shape))
 
 
 def spread_along(values: Tensor, axis: Axis, like: Tensor) -> Tensor:

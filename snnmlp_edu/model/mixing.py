@@ -8,11 +8,9 @@ from torch import Tensor, nn
 
 from ..config import NetworkConfig
 from ..errors import InputError
-from .firing import fire_behind, watched
 from .layout import Axis, features_along
-from .neurons import make_activation
 from .normalisation import BatchNorm
-from .synapses import Synapse, make_synapse
+from .synapses import make_synapse
 
 
 class PositionMixing(nn.Module):
@@ -29,11 +27,11 @@ class PositionMixing(nn.Module):
     def __init__(self, axis: Axis, shape: tuple[int, int, int], config: NetworkConfig) -> None:
         super().__init__()
         self.synapse = make_synapse(config, config.token_norm, axis, features_along(axis, shape), shape)
-        self.neuron = make_activation(config)
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Spikes `[T, B, H, W, C]` for spikes of the same shape."""
-        return self.synapse.fire(self.neuron, spikes)
+        fired: Tensor = self.synapse(spikes)[0]
+        return fired
 
 
 class AxialMixing(nn.Module):
@@ -91,36 +89,8 @@ _POSITIONS: dict[str, type[AxialMixing] | type[FullMixing] | type[NoMixing]] = {
 }
 
 
-class Mixing(nn.Module):
-    """Spikes in, a current out; or straight on to the spikes of the neuron behind, in fewer passes."""
-
-    def incoming(self, spikes: Tensor) -> tuple[Tensor, ...]:
-        """The spikes that reach the last synapse, from one place or from several."""
-        raise NotImplementedError
-
-    def last(self) -> Synapse:
-        """The synapse that writes the current."""
-        raise NotImplementedError
-
-    def forward(self, spikes: Tensor) -> Tensor:
-        """Current `[T, B, H, W, C]` for spikes of the same shape."""
-        return self.last()(*self.incoming(spikes))
-
-    def fire(self, neuron: nn.Module, spikes: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """Spikes `neuron(self(spikes) + shortcut)`."""
-        if watched(self):
-            return fire_behind(self, neuron, (spikes,), shortcut)[0]
-        return self.last().fire(neuron, *self.incoming(spikes), shortcut=shortcut)
-
-    def fire_and_keep(self, neuron: nn.Module, spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
-        """Spikes `neuron(self(spikes) + shortcut)`, and that current."""
-        if watched(self):
-            return fire_behind(self, neuron, (spikes,), shortcut)
-        return self.last().fire_and_keep(neuron, *self.incoming(spikes), shortcut=shortcut)
-
-
-class TokenMixing(Mixing):
-    """Token block: mixes positions, and fuses the result with what came in to one current.
+class TokenMixing(nn.Module):
+    """Token block: mixes positions, fuses the result with what came in to one current, and fires.
 
     `fuse` is a 1 x 1 convolution of all that side by side, that is a linear map along the channels, and
     its normalisation.
@@ -128,7 +98,7 @@ class TokenMixing(Mixing):
     Args:
         shape: `(H, W, C)` of the stage.
         config: the network; `token_mixing` selects which positions are mixed.
-        currents_summed: currents that add up at the neuron behind it.
+        currents_summed: currents that add up at its neuron.
 
     Source: arXiv 2306.12465, section III-B.
     """
@@ -150,21 +120,24 @@ class TokenMixing(Mixing):
             currents_summed=currents_summed,
         )
 
-    def incoming(self, spikes: Tensor) -> tuple[Tensor, ...]:
-        """The spikes, and what their rows and columns, or the grid, make of them."""
-        return self.positions(spikes)
+    def forward(
+        self, spikes: Tensor, shortcut: Tensor | None = None, keep_current: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Spikes `LIF(t + shortcut)`, and that current where it is kept; `[T, B, H, W, C]` each."""
+        return self.fuse(*self.positions(spikes), shortcut=shortcut, keep_current=keep_current)
 
-    def last(self) -> Synapse:
-        """The fuse."""
-        return self.fuse
+    def current(self, spikes: Tensor) -> Tensor:
+        """The current t alone."""
+        return self.fuse.current(*self.positions(spikes))
 
 
-class ChannelMixing(Mixing):
-    """Channel block: up to `expansion` times the channels, fire, down again; every token by itself.
+class ChannelMixing(nn.Module):
+    """Channel block: up to `expansion` times the channels, fire, down again, fire; each token by itself.
 
     Args:
         shape: `(H, W, C)` of the stage.
         config: the network.
+        currents_summed: currents that add up at its last neuron.
 
     Source: arXiv 2306.12465, section III-B.
     """
@@ -177,16 +150,18 @@ class ChannelMixing(Mixing):
         hidden = config.expansion * channels
         norm = config.channel_norm
         self.up = make_synapse(config, norm, "channel", channels, (height, width, hidden))
-        self.neuron = make_activation(config)
         self.down = make_synapse(config, norm, "channel", hidden, shape, currents_summed=currents_summed)
 
-    def incoming(self, spikes: Tensor) -> tuple[Tensor, ...]:
-        """Spikes `[T, B, H, W, expansion C]` of the neurons between the two maps."""
-        return (self.up.fire(self.neuron, spikes),)
+    def forward(
+        self, spikes: Tensor, shortcut: Tensor | None = None, keep_current: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Spikes `LIF(c + shortcut)`, and that current where it is kept; `[T, B, H, W, C]` each."""
+        hidden, _ = self.up(spikes)  # [T, B, H, W, expansion C]
+        return self.down(hidden, shortcut=shortcut, keep_current=keep_current)
 
-    def last(self) -> Synapse:
-        """The map down to C channels."""
-        return self.down
+    def current(self, spikes: Tensor) -> Tensor:
+        """The current c alone."""
+        return self.down.current(self.up(spikes)[0])
 
 
 class Wiring(NamedTuple):
@@ -214,7 +189,8 @@ def wiring_of(block: type[nn.Module]) -> Wiring | None:
 class MixerBlock(nn.Module):
     r"""A block: token mixing, fire, channel mixing, fire; the shortcut is the stage's embedding.
 
-    With the input spikes s, the stage's embedding h, `t = token(s)` and `c = channel(s')`:
+    With the input spikes s, the stage's embedding h, and the currents t of the token mixing and c of the
+    channel mixing:
 
     .. math::
         s' = \mathrm{LIF}(h + t), \qquad s'' = \mathrm{LIF}(h + t + c)
@@ -243,14 +219,13 @@ class MixerBlock(nn.Module):
                 " it; give the class `wiring = Wiring(...)` (snnmlp_edu.model.mixing)"
             )
         self.token = TokenMixing(shape, config, currents_summed=wiring.token_currents)
-        self.token_neuron = make_activation(config)
         self.channel = ChannelMixing(shape, config, currents_summed=wiring.channel_currents)
-        self.channel_neuron = make_activation(config)
 
     def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Output spikes, and the current that the next block's shortcut carries; `[T, B, H, W, C]` each."""
-        spikes, current = self.token.fire_and_keep(self.token_neuron, spikes, residual)
-        return self.channel.fire(self.channel_neuron, spikes, current), residual
+        spikes, current = self.token(spikes, residual, keep_current=True)  # s' = LIF(h + t)
+        spikes, _ = self.channel(spikes, current)  # s'' = LIF(h + t + c)
+        return spikes, residual
 
 
 class MembraneSkipBlock(MixerBlock):
@@ -260,8 +235,8 @@ class MembraneSkipBlock(MixerBlock):
 
     def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Output spikes, and the sum of currents for the next block."""
-        spikes, current = self.token.fire_and_keep(self.token_neuron, spikes, residual)
-        return self.channel.fire_and_keep(self.channel_neuron, spikes, current)
+        spikes, current = self.token(spikes, residual, keep_current=True)  # s' = LIF(m + t)
+        return self.channel(spikes, current, keep_current=True)  # s'' = LIF(m + t + c)
 
 
 class NormalisedSpikeSkipBlock(MixerBlock):
@@ -276,8 +251,9 @@ class NormalisedSpikeSkipBlock(MixerBlock):
 
     def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Output spikes; the embedding is passed on unused."""
-        spikes = self.token.fire(self.token_neuron, spikes, self.token_skip_norm(spikes))
-        return self.channel.fire(self.channel_neuron, spikes, self.channel_skip_norm(spikes)), residual
+        spikes, _ = self.token(spikes, self.token_skip_norm(spikes))  # s' = LIF(BN(s) + t)
+        spikes, _ = self.channel(spikes, self.channel_skip_norm(spikes))  # s'' = LIF(BN(s') + c)
+        return spikes, residual
 
 
 class SpikeSkipBlock(MixerBlock):
@@ -287,8 +263,9 @@ class SpikeSkipBlock(MixerBlock):
 
     def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Integers that grow by up to 2 a block; the embedding is passed on unused."""
-        spikes = self.token.fire(self.token_neuron, spikes) + spikes
-        return self.channel.fire(self.channel_neuron, spikes) + spikes, residual
+        spikes = self.token(spikes)[0] + spikes  # s' = LIF(t) + s
+        spikes = self.channel(spikes)[0] + spikes  # s'' = LIF(c) + s'
+        return spikes, residual
 
 
 class NoSkipBlock(MixerBlock):
@@ -298,8 +275,9 @@ class NoSkipBlock(MixerBlock):
 
     def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Output spikes; the embedding is passed on unused."""
-        spikes = self.token.fire(self.token_neuron, spikes)
-        return self.channel.fire(self.channel_neuron, spikes), residual
+        spikes, _ = self.token(spikes)  # s' = LIF(t)
+        spikes, _ = self.channel(spikes)  # s'' = LIF(c)
+        return spikes, residual
 
 
 BLOCKS: dict[str, type[MixerBlock]] = {

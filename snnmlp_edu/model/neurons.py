@@ -12,8 +12,9 @@ potential before the reset :math:`u` and after it :math:`v`. The reset is not di
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple, assert_never
@@ -172,16 +173,16 @@ COMPILE_FROM = 2**15
 COMPILE_STEPS = 32
 
 
-def _repays(current: Tensor) -> bool:
-    large = current.numel() >= COMPILE_FROM and current.shape[0] <= COMPILE_STEPS
+def _repays(shape: Sequence[int], device: torch.device) -> bool:
+    large = math.prod(shape) >= COMPILE_FROM and shape[0] <= COMPILE_STEPS
     watched = torch._C._len_torch_dispatch_stack() > 0  # whoever watches cannot see into a compiled loop
-    return large and current.device.type != "meta" and not watched
+    return large and device.type != "meta" and not watched
 
 
-def compiles(current: Tensor, config: NeuronConfig) -> bool:
-    """Whether a layer would run this current `[T, ...]` by its compiled scan, if a compiler works here."""
+def compiles(config: NeuronConfig, shape: Sequence[int], device: torch.device) -> bool:
+    """Whether a layer would run such a current `[T, ...]` by its compiled scan, if a compiler works here."""
     name = backend_name(config)
-    return name == "compiled" or (name == "auto" and _repays(current))
+    return name == "compiled" or (name == "auto" and _repays(shape, device))
 
 
 def _compiled(current: Tensor, config: NeuronConfig) -> Tensor:
@@ -189,7 +190,8 @@ def _compiled(current: Tensor, config: NeuronConfig) -> Tensor:
 
 
 def _auto(current: Tensor, config: NeuronConfig) -> Tensor:
-    return compiled_lif(current, config) if _repays(current) else _eager(current, config)
+    repays = _repays(current.shape, current.device)
+    return compiled_lif(current, config) if repays else _eager(current, config)
 
 
 _BACKENDS = {"auto": _auto, "compiled": _compiled, "eager": _eager, "snntorch": _snntorch}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..config import NetworkConfig
 from ..errors import InputError
-from .firing import mixed_precision
+from .linear import mixed_precision
 from .neurons import make_activation
 from .normalisation import BatchNorm
 

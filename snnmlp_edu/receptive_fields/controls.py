@@ -11,9 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InputError
 from ..inputs import check_finite
+from ..model.linear import AxisLinear
 from ..model.mixing import PositionMixing
 from ..model.network import SpikingMLP
-from ..model.synapses import AxisLinear
 from ..transfer import shuffle
 from .gabors import SHORTEST_LINE
 

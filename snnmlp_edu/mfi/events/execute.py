@@ -8,6 +8,8 @@ spikes, not the size of the map.
 from __future__ import annotations
 
 import copy
+import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -31,6 +33,7 @@ Weights = Literal["float", "int8"]
 # A map runs on events where that was faster by at least this much, since no timing is exact.
 MARGIN = 0.9
 REPETITIONS = 5
+_choosing = threading.RLock()  # two threads that chose each for itself might leave no form
 
 
 class Choice(NamedTuple):
@@ -105,41 +108,42 @@ class Faster(Synapse):
 
     def __init__(self, dense: nn.Module, events: EventMap | EventSynapse, choices: dict[str, Choice]) -> None:
         nn.Module.__init__(self)
+        if isinstance(dense, Synapse):
+            self.neuron = dense.neuron  # both forms' own; named here first, so that its path stays
         self.dense: Any = dense
         self.events: Any = events
         self.choices = choices
         self.eval()
 
-    def forward(self, *spikes: Tensor) -> Tensor:
-        """The current, from the form that is faster for such spikes."""
-        return self._run("forward", spikes)
+    def forward(self, *spikes: Tensor, **more: Any) -> Any:
+        """What the form returns that is faster for such spikes."""
+        return self._run(lambda form: form(*spikes, **more), spikes)
 
-    def fire(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """Spikes of the neuron behind a synapse, likewise."""
-        return self._run("fire", spikes, neuron, shortcut=shortcut)
+    def current(self, *spikes: Tensor) -> Tensor:
+        """The current alone, likewise."""
+        current: Tensor = self._run(lambda form: form.current(*spikes), spikes)
+        return current
 
-    def fire_and_keep(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
-        """Spikes of the neuron behind a synapse and its current, likewise."""
-        return self._run("fire_and_keep", spikes, neuron, shortcut=shortcut)
+    def _run(self, run: Callable[[Any], Any], spikes: tuple[Tensor, ...]) -> Any:
+        if self.dense is not None and self.events is not None and not is_watched():
+            with _choosing:
+                self._choose(run, spikes)
+        return run(self.events or self.dense)
 
-    def _run(self, method: str, spikes: tuple[Tensor, ...], *neuron: nn.Module, **more: Any) -> Any:
-        def run(form: nn.Module) -> Any:
-            return (form if method == "forward" else getattr(form, method))(*neuron, *spikes, **more)
-
-        dense, events = self.dense, self.events  # another thread may choose meanwhile
-        if dense is not None and events is not None and not is_watched():
-            forms = {"events": partial(run, events), "dense": partial(run, dense)}
-            times = race("both forms", forms, REPETITIONS, warm_up=1, settle=False).milliseconds
-            events_ms, dense_ms = times["events"], times["dense"]
-            rate = sum(float(part.mean()) for part in spikes) / len(spikes)
-            map_ = events.linear if isinstance(events, EventSynapse) else events
-            if events_ms < MARGIN * dense_ms:
-                self.dense, dense, mode = None, None, "events"
-            else:
-                self.events, events, mode = None, None, "dense"
-                map_.operations.pop(map_.path, None)
-            self.choices[map_.path] = Choice(mode, rate, events_ms, dense_ms)
-        return run(events or dense)
+    def _choose(self, run: Callable[[Any], Any], spikes: tuple[Tensor, ...]) -> None:
+        if self.dense is None or self.events is None:
+            return  # another thread has chosen meanwhile
+        forms = {"events": partial(run, self.events), "dense": partial(run, self.dense)}
+        times = race("both forms", forms, REPETITIONS, warm_up=1, settle=False).milliseconds
+        rate = sum(float(part.mean()) for part in spikes) / len(spikes)
+        map_ = self.events.linear if isinstance(self.events, EventSynapse) else self.events
+        mode = "events" if times["events"] < MARGIN * times["dense"] else "dense"
+        self.choices[map_.path] = Choice(mode, rate, times["events"], times["dense"])
+        if mode == "events":
+            self.dense = None
+        else:
+            self.events = None
+            map_.operations.pop(map_.path, None)
 
 
 def _maps(network: nn.Module) -> list[tuple[str, nn.Module]]:

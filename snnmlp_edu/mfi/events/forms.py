@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ...model.firing import watched
+from ...model.firing import has_hooks
+from ...model.linear import AxisLinear
 from ...model.neurons import LIF
-from ...model.synapses import AxisLinear, Synapse
+from ...model.synapses import Synapse
 from ..folding.layers import SteppedLinear
 from .layers import EventConv2d, EventLinear, EventMap
 
@@ -26,31 +27,29 @@ class EventSynapse(Synapse):
 
     Args:
         linear: the event-driven map.
+        neuron: the neuron of the synapse.
     """
 
     linear: EventLinear  # type: ignore[assignment]
 
-    def __init__(self, linear: EventLinear) -> None:
+    def __init__(self, linear: EventLinear, neuron: nn.Module) -> None:
         nn.Module.__init__(self)
         self.linear = linear
         self.norm = nn.Identity()
+        self.neuron = neuron
 
-    def fire(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """Spikes of the neuron behind, `neuron(self(*spikes) + shortcut)`."""
-        fired = self._fire(neuron, spikes, shortcut, keep=False)
-        return fired.spikes if fired else super().fire(neuron, *spikes, shortcut=shortcut)
-
-    def fire_and_keep(self, neuron: nn.Module, *spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
-        """Spikes of the neuron behind, and the current `self(*spikes) + shortcut` that they come from."""
-        fired = self._fire(neuron, spikes, shortcut, keep=True)
-        if fired is None or fired.current is None:
-            return super().fire_and_keep(neuron, *spikes, shortcut=shortcut)
+    def forward(
+        self, *spikes: Tensor, shortcut: Tensor | None = None, keep_current: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Spikes of the neuron, and the current that it fires on, as `Synapse` has them."""
+        fired = self._fire(spikes, shortcut, keep_current)
+        if fired is None:
+            return super().forward(*spikes, shortcut=shortcut, keep_current=keep_current)
         return fired.spikes, fired.current
 
-    def _fire(
-        self, neuron: nn.Module, spikes: tuple[Tensor, ...], shortcut: Tensor | None, keep: bool
-    ) -> Fired | None:
-        if type(neuron) is not LIF or watched(self, self.linear, neuron):
+    def _fire(self, spikes: tuple[Tensor, ...], shortcut: Tensor | None, keep: bool) -> Fired | None:
+        neuron = self.neuron
+        if type(neuron) is not LIF or has_hooks(self.linear, neuron):
             return None
         usual = neuron.config.input_gain == 1 and neuron.config.backend == "auto"
         return self.linear.fire(neuron.config, spikes, shortcut, keep) if usual else None
@@ -78,7 +77,7 @@ def event_form(layer: nn.Module, path: str, operations: dict[str, int]) -> Event
         linear = event_form(layer.linear, f"{path}.linear", operations)
         if not isinstance(linear, EventLinear):
             raise _without_events(f"{path}.linear", layer.linear)
-        return EventSynapse(linear).eval()
+        return EventSynapse(linear, layer.neuron).eval()
     form = _event_map(path, layer).eval()
     form.path, form.operations = path, operations
     return form

@@ -210,9 +210,9 @@ def _groups(network: SpikingMLP) -> dict[str, list[str]]:
     sole: dict[str, str] = {"head.affine": "head.neuron", "head.neuron": "head.neuron"}
     for path, module in network.named_modules():
         if isinstance(module, PositionMixing):
-            sole |= {f"{path}.{name}": path for name in ("synapse", "neuron")}
+            sole[f"{path}.synapse"] = path
         if isinstance(module, ChannelMixing):
-            sole |= {f"{path}.{name}": f"{path}.up" for name in ("up", "neuron")}
+            sole[f"{path}.up"] = f"{path}.up"
     groups: dict[str, list[str]] = {}
     for path, module in network.named_modules():
         if isinstance(module, EventMap | LIF | SelectedAffine | Stem):

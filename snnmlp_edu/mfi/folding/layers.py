@@ -22,9 +22,9 @@ from ...config import NeuronConfig
 from ...errors import InputError
 from ...model.compiled import leaky_sum
 from ...model.layout import Axis, spread_along
+from ...model.linear import AxisLinear
 from ...model.neurons import LIF, LIFTrace
 from ...model.surrogates import spike
-from ...model.synapses import AxisLinear
 
 
 def constant(values: Tensor) -> nn.Parameter:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from ...config import NetworkConfig
 from ...errors import InputError
+from ...model.linear import AxisLinear
 from ...model.mixing import (
     ChannelMixing,
     MixerBlock,
@@ -37,7 +38,7 @@ from ...model.network import Head, SpikingNetwork
 from ...model.neurons import LIF
 from ...model.normalisation import BatchNorm, LayerNorm, TemporalBatchNorm, ThresholdBatchNorm
 from ...model.patches import ConvNorm
-from ...model.synapses import AxisLinear, Synapse
+from ...model.synapses import Synapse
 from ..known import FOLDED_HEADS, STATISTICS, WIRINGS, lets_only_spikes_through
 from .layers import (
     AxisLIF,
@@ -53,12 +54,12 @@ from .layers import (
 
 Replacements = dict[str, nn.Module]  # by module path
 
-# The blocks in which a synapse's current is all that a neuron gets: that synapse, that neuron.
-_SOLE_CURRENTS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
-    PositionMixing: (("synapse", "neuron"),),
-    ChannelMixing: (("up", "neuron"),),
-    SpikeSkipBlock: (("token.fuse", "token_neuron"), ("channel.down", "channel_neuron")),
-    NoSkipBlock: (("token.fuse", "token_neuron"), ("channel.down", "channel_neuron")),
+# Synapses whose current is all that their neuron gets, by the class that they stand in.
+_SOLE_CURRENTS: dict[type[nn.Module], tuple[str, ...]] = {
+    PositionMixing: ("synapse",),
+    ChannelMixing: ("up",),
+    SpikeSkipBlock: ("token.fuse", "channel.down"),
+    NoSkipBlock: ("token.fuse", "channel.down"),
 }
 
 _STATIC = (BatchNorm, ThresholdBatchNorm)  # the same constants at every step
@@ -95,11 +96,11 @@ def outcomes(network: nn.Module) -> Iterator[Replacements | NotFolded]:
             yield {path: _neuron_without_gain(module)}
     # A block that is not known may add to any current within it.
     others = [p for p, m in paths.items() if isinstance(m, MixerBlock) and type(m) not in WIRINGS]
-    sole_neuron = {
-        _below(path, synapse): _below(path, neuron)
+    sole_currents = {
+        _below(path, synapse)
         for path, module in paths.items()
         if not any(f"{path}.".startswith(f"{other}.") for other in others)
-        for synapse, neuron in _SOLE_CURRENTS.get(type(module), ())
+        for synapse in _SOLE_CURRENTS.get(type(module), ())
     }
     config = getattr(network, "config", None)
     steps = config.time_steps if isinstance(config, NetworkConfig) else None
@@ -113,8 +114,7 @@ def outcomes(network: nn.Module) -> Iterator[Replacements | NotFolded]:
                 if isinstance(norm, nn.Module) and type(norm) is not nn.Identity:
                     yield _unknown(path, norm, module)
             case Synapse():
-                driven = sole_neuron.get(path, "")
-                yield _fold_synapse(path, module, driven, paths.get(driven))
+                yield _fold_synapse(path, module, path in sole_currents)
             case ConvNorm():
                 yield _fold_convolution(path, module)
             case NormalisedSpikeSkipBlock() if type(module) is NormalisedSpikeSkipBlock:
@@ -183,10 +183,8 @@ def _off_axis(path: str, norm: BatchNorm) -> NotFolded:
     )
 
 
-def _fold_synapse(
-    path: str, synapse: Synapse, neuron_path: str, neuron: nn.Module | None
-) -> Replacements | NotFolded:
-    linear, norm = synapse.linear, synapse.norm
+def _fold_synapse(path: str, synapse: Synapse, sole_current: bool) -> Replacements | NotFolded:
+    linear, norm, neuron = synapse.linear, synapse.norm, synapse.neuron
     without_norm: Replacements = {_below(path, "norm"): nn.Identity()}
     if type(norm) is nn.Identity:
         return {}
@@ -204,9 +202,9 @@ def _fold_synapse(
             weights, biases = factors.view(-1, 1, 1) * weight, factors.view(-1, 1) * bias
             folded = SteppedLinear(linear.axis, weights.to(dtype), biases.to(dtype))
         return {_below(path, "linear"): folded} | without_norm
-    if type(neuron) is LIF and type(norm) in _STATIC:
+    if sole_current and type(neuron) is LIF and type(norm) in _STATIC:
         absorbing = AxisLIF(neuron.config, norm.axis, scale.to(dtype), shift.to(dtype))
-        return {neuron_path: absorbing} | without_norm
+        return {_below(path, "neuron"): absorbing} | without_norm
     return _off_axis(path, norm)
 
 
