@@ -56,7 +56,7 @@ def configurations(draw: st.DrawFn) -> NetworkConfig:
 
 
 @given(config=configurations(), seed=st.integers(0, 2**16), timed=st.booleans())
-@settings(deadline=None, max_examples=150, derandomize=True)
+@settings(deadline=None, max_examples=60, derandomize=True)
 def test_any_network_that_folds_is_the_same_network(config: NetworkConfig, seed: int, timed: bool) -> None:
     torch.manual_seed(seed)
     images = images_for(config, timed=timed)
