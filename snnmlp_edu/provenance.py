@@ -12,7 +12,7 @@ import torch
 
 # What a run depends on: a change elsewhere, such as the record that it adds, is none of the code.
 _CODE = ("snnmlp_edu", "data/plans", "data/fashion_mnist", "pyproject.toml", "constraints.txt")
-_PACKAGES = ("torch", "lightning", "numpy", "snntorch")
+_PACKAGES = ("torch", "lightning-fabric", "numpy", "snntorch")
 
 
 def commit(checkout: Path | None = None) -> str:

@@ -18,6 +18,9 @@ from .reading import read_records
 from .record import Record
 from .running import check_places, chosen_runs, train
 
+# Records of the time when Lightning's trainer ran the loop: only their spread can be expected again.
+EARLIER_LOOP = "an earlier training loop drew the order and the augmentation of the images otherwise"
+
 
 @dataclass(frozen=True)
 class Repeated:
@@ -94,7 +97,12 @@ def run_again(
         record=record,
         correct=checkpoint.metrics["test_correct"],
         same_weights=hash_tensors(checkpoint.model.state_dict()) == record.tensors_sha256,
-        otherwise=tuple(
-            f"{name} was {then.get(name)} and is {now[name]}" for name in now if now[name] != then.get(name)
+        otherwise=(
+            *(
+                f"{name} was {then[name]} and is {now[name]}"
+                for name in now
+                if now[name] != then.get(name, now[name])
+            ),
+            *((EARLIER_LOOP,) if "lightning-fabric" not in then else ()),
         ),
     )
