@@ -20,7 +20,7 @@ from snnmlp_edu.data import path
 from snnmlp_edu.model.mixing import TokenMixing
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 CHAPTERS = Path(__file__).parents[1] / "book" / "chapters"
 PATIENCE = 60_000  # milliseconds: machines that test are busy
@@ -56,11 +56,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A phone. It keeps the scripts that all explorers share; each test has a page of its own."""
+    opened = browser.new_context(viewport={"width": 390, "height": 844})
+    opened.set_default_timeout(PATIENCE)
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
-def show(browser: Browser, pages: str) -> Iterator[Any]:
+def show(context: BrowserContext, pages: str) -> Iterator[Any]:
     """Open the page of an explorer; whatever goes wrong in it fails the test."""
-    context = browser.new_context(viewport={"width": 390, "height": 844})
-    context.set_default_timeout(PATIENCE)
     trouble: list[str] = []
 
     def open_page(name: str) -> Page:
@@ -75,7 +82,8 @@ def show(browser: Browser, pages: str) -> Iterator[Any]:
         return page
 
     yield open_page
-    context.close()
+    for page in context.pages:
+        page.close()
     assert trouble == []
 
 
