@@ -42,6 +42,11 @@ window.siteChecks = {
     }
   },
 
+  // The page has answered a change of the reader's taste by the time of its next frame but one.
+  nextFrame() {
+    return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+  },
+
   // Every rule but contrast. `preload` would fetch style sheets a second time, from a wrong address.
   rules() {
     return this.violations(document, {rules: {"color-contrast": {enabled: false}}});

@@ -17,7 +17,7 @@ from axe_playwright_python.base import AXE_SCRIPT
 from PIL import Image
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Request, Response
+    from playwright.sync_api import Browser, Page, Request, Response, ViewportSize
 
 TESTS = Path(__file__).parent
 TOC = yaml.safe_load((TESTS.parent / "book" / "_toc.yml").read_text(encoding="utf-8"))
@@ -25,7 +25,8 @@ CHAPTERS = [entry["file"] for entry in TOC["chapters"] if entry["file"].startswi
 OTHERS = [entry["file"] for entry in TOC["chapters"] if entry["file"] not in CHAPTERS]
 PAGES = [TOC["root"], *CHAPTERS, *OTHERS, "execution_times", "downloads", "genindex", "search"]
 
-DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+DESK: ViewportSize = {"width": 1280, "height": 900}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 CHECKS = (TESTS / "site_checks.js").read_text(encoding="utf-8")
 STILL = "*, *::before, *::after { transition: none !important; animation: none !important; }"
 PATIENCE = 300_000  # milliseconds: machines that test are busy
@@ -66,9 +67,10 @@ class Reader:
         if answer.status >= 400:
             self.requests.append(f"{answer.status}: {answer.url}")
 
-    def open(self, name: str) -> Page:
+    def open(self, name: str, size: ViewportSize = DESK) -> Page:
         """Load a page; failed and foreign requests and errors are those since then."""
         self.requests, self.errors = [], []
+        self.tab.set_viewport_size(size)
         self.tab.goto(f"{self.site}/{name}.html", wait_until="load")
         self.tab.evaluate(CHECKS)
         return self.tab
@@ -102,14 +104,13 @@ def look_at(reader: Reader) -> Callable[[str], Look]:
 
     @cache
     def look(name: str) -> Look:
-        page = reader.open(name)
+        page = reader.open(name, PHONE)
         page.add_style_tag(content=STILL)
         mathematics = page.evaluate("siteChecks.mathematics()")
         page.evaluate("siteChecks.unfold()")
-        page.set_viewport_size(PHONE)
         sideways = page.evaluate("siteChecks.sideways()")
-        page.set_viewport_size(DESK)
         page.evaluate("siteChecks.thin()")
+        page.set_viewport_size(DESK)
         page.evaluate(AXE_SCRIPT)
         light = brightness(page)
         found = {
@@ -117,7 +118,7 @@ def look_at(reader: Reader) -> Callable[[str], Look]:
             "light": page.evaluate("siteChecks.contrast()"),
         }
         page.emulate_media(color_scheme="dark")
-        page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+        page.evaluate("siteChecks.nextFrame()")
         found["dark"] = page.evaluate("siteChecks.contrast()")
         dark = brightness(page)
         page.emulate_media(color_scheme="light")
