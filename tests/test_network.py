@@ -275,7 +275,7 @@ def test_hundreds_of_forward_calls_leave_nothing_behind(tiny: NetworkConfig, bac
         tensors, peak = live_tensors(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for _ in range(250):
             model(images)
-        assert live_tensors() == tensors
+        assert live_tensors() <= tensors  # what earlier tests left may go meanwhile
         # One neuron layer's state here is 96 KiB: 250 of them kept alive would show as 24 MiB.
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 8 * 1024
 
