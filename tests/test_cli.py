@@ -227,8 +227,8 @@ def test_checkpoint_of_other_classes(tmp_path: Path, tiny: NetworkConfig) -> Non
 
 def test_training_without_its_extra() -> None:
     program = (
-        "import sys; sys.modules['lightning_fabric'] = None; sys.argv[1:] = ['train', '--recipe', 'fashion_smoke'];"
-        " from snnmlp_edu.cli import main; main()"
+        "import sys; sys.modules['lightning_fabric'] = None; from snnmlp_edu.cli import main;"
+        " sys.argv[1:] = ['train', '--recipe', 'fashion_smoke']; main()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert_wrong_usage(
