@@ -191,7 +191,7 @@ def test_inference_mode_inside() -> None:
 
     report = audit(nn.Sequential(Applies(infer)).eval(), IMAGES)
     # The weights were in a closure, and no part of the model that was handed over.
-    assert all("no parameter, buffer, input or result" in str(row) for row in report.violations)
+    assert all("neither parameter, buffer, input nor result" in str(row) for row in report.violations)
     wrapper = nn.Sequential(Applies(infer), model).eval()
     report = audit(nn.Sequential(wrapper[0], nn.Identity()).eval(), IMAGES)
     assert report.violations

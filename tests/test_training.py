@@ -130,7 +130,7 @@ def test_bad_recipe_field(recipe: Recipe, overrides: dict[str, Any], message: st
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epochs: [1", "is no YAML: .* line 1"),
+        ("epochs: [1", "is not valid YAML: .* line 1"),
         ("- 1\n- 2\n", "holds no recipe"),
         ("", "holds no recipe"),
         ("epochs: 1\n", "lacks source, learning_rate; every recipe needs"),
@@ -142,8 +142,8 @@ def test_bad_recipe_field(recipe: Recipe, overrides: dict[str, Any], message: st
         ("source: a\nepochs: 1\nlearning_rate: 1\nmodel: {neuron: {on: 1}}\n", "has the field True, which"),
         ("source: ours\nepochs: 1\nlearning_rate: 1" + 400 * "0", "must be a finite number above 0"),
         ("!!python/object/apply:os.getcwd []\n", "is no YAML"),
-        ("source: ours\nepochs: 1\nepochs: 2\nlearning_rate: 1\n", "epochs stands there twice"),
-        ("source: ours\nmodel: &m\n  neuron: *m\n", "is no YAML: Circular reference|nested too deeply"),
+        ("source: ours\nepochs: 1\nepochs: 2\nlearning_rate: 1\n", "epochs is given twice"),
+        ("source: ours\nmodel: &m\n  neuron: *m\n", "YAML: Circular reference|nested too deeply"),
         ("source: " + 3000 * "[" + 3000 * "]", "nested too deeply"),
         ("name: ../a\nsource: ours\nepochs: 1\nlearning_rate: 1\n", r"name is '\.\./a'"),
         ("name: ''\nsource: ours\nepochs: 1\nlearning_rate: 1\n", "name is ''"),

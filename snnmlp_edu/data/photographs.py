@@ -97,7 +97,7 @@ def _load(split: Split) -> LabelledImages:
 
 
 def _standardised(patch: Tensor) -> Tensor:
-    """The patch with mean and contrast of all others, so that brightness gives nothing away."""
+    """The patch with mean and contrast of all others, so that brightness reveals nothing."""
     pixels = patch.double()
     scaled = (pixels - pixels.mean()) / pixels.std() * CONTRAST + MEAN
     return scaled.round().clamp(0, 255).to(torch.uint8)

@@ -24,13 +24,13 @@ EARLIER_LOOP = "an earlier training loop drew the order and the augmentation of 
 
 @dataclass(frozen=True)
 class Repeated:
-    """A run that was done again, beside its record.
+    """A repeated run, next to its record.
 
     Args:
-        record: as it stands in the ledger.
+        record: from the ledger.
         correct: test images that the network of now classifies correctly.
         same_weights: whether all its weights are those of then, bit by bit.
-        otherwise: what is not as it was then, such as the kind of processor.
+        otherwise: what differs from then, such as the kind of processor.
     """
 
     record: Record
@@ -40,7 +40,7 @@ class Repeated:
 
     @property
     def agrees(self) -> bool:
-        """Whether the accuracy is the same, to the image."""
+        """Whether exactly as many test images are classified correctly."""
         return self.correct == self.record.test_correct
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ class Repeated:
             for correct in (self.correct, self.record.test_correct)
         )
         weights = "the same weights, bit by bit" if self.same_weights else "other weights"
-        return "; ".join([f"{now} now and {then} in {self.record.place}", weights, *self.otherwise])
+        return "; ".join([f"{now} now and {then} in {self.record.location}", weights, *self.otherwise])
 
 
 def run_again(
@@ -61,7 +61,7 @@ def run_again(
     progress: bool = False,
     **places: Any,
 ) -> Repeated:
-    """Train one recorded run anew, with as many threads as then, and compare; nothing is recorded.
+    """Train one recorded run again, with as many threads as then, and compare; nothing is recorded.
 
     Args:
         plan: the plan, its name, or the path of a YAML file.

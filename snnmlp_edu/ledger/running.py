@@ -1,4 +1,4 @@
-"""Running a plan: train what is missing, measure it, and add its record, one run after another."""
+"""Running a plan: train the missing runs, measure each, and add its record, one after another."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def run_plan(
     progress: bool = False,
     **places: Any,
 ) -> Iterator[Record]:
-    """Train what is missing of a plan, and yield each new record once it is written.
+    """Train the missing runs of a plan, and yield each new record once it is written.
 
-    A run that another plan shares is not trained again. A run that was cut goes on where it stopped.
+    A run that another plan shares is not trained again. An interrupted run is resumed where it stopped.
 
     Args:
         plan: the plan, its name, or the path of a YAML file.
@@ -44,7 +44,7 @@ def run_plan(
         seed: run this one alone.
         results: folder of the records.
         output: folder in which each run has a folder, `<plan>/<variant>-<seed>`.
-        announce: takes one line for each run.
+        announce: called with one line per run.
         progress: show a progress bar, and a line for each epoch.
         places: where the data are: `data_dir`, `data_md5`; or how they are loaded and saved.
 
@@ -125,7 +125,7 @@ def _check_data(recipe: Recipe) -> None:
 
 
 def check_places(places: dict[str, Any]) -> None:
-    """Refuse what would make another run than the plan says.
+    """Refuse overrides that would change the plan's runs.
 
     Raises:
         InputError: a field that decides the outcome.
@@ -140,7 +140,7 @@ def check_places(places: dict[str, Any]) -> None:
 
 
 def train(recipe: Recipe, folder: Path, *, progress: bool) -> Path:
-    """The checkpoint of a run in this folder: a finished one, one that goes on, or a new one.
+    """The checkpoint of a run in this folder: finished, resumed, or new.
 
     Raises:
         InputError: as `fit`.

@@ -58,7 +58,7 @@ def input_gradients(
         if quantity == "membrane" and isinstance(module, LIF):
             output = module.trace(inputs[0]).membrane
         seen[:] = [output]
-        raise _Reached  # what lies behind the layer has no part in its gradient
+        raise _Reached  # layers after it have no part in its gradient
 
     with evaluating(model), uncompiled(model), plain_steps():  # gradients of many units are taken at once
         hook = layer.register_forward_hook(in_this_thread(keep))

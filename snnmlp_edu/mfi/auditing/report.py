@@ -96,7 +96,7 @@ class AuditReport:
 
     @property
     def not_exercised(self) -> list[AuditedOperation]:
-        """The rows whose spikes did not occur: what is said of them rests on structure alone."""
+        """The rows whose spikes did not occur: their verdict rests on structure alone."""
         return [row for row in self.layers if not row.exercised]
 
     def verdict(self) -> str:
@@ -138,7 +138,7 @@ class AuditReport:
         }
 
     def widths(self, limit: int | None = None) -> list[int]:
-        """Characters for each of the `COLUMNS`, so that all sections stand below one another.
+        """Characters for each of the `COLUMNS`, so that all sections line up.
 
         Args:
             limit: characters for all of them; the input values are what may break into lines.

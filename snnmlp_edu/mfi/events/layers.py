@@ -36,7 +36,7 @@ class EventMap(nn.Module):
         rows: `[rows, out]`; row 0 is the bias, then one row for each input.
 
     `forward` writes into `operations[path]` how many weights it added, columns of the table times spikes
-    visited: what hardware counts as synaptic operations. Biases are not among them. Where somebody watches
+    visited: what hardware counts as synaptic operations. Biases are not among them. Where a mode watches
     by a dispatch mode it writes nothing: a number that depends on the data would leave PyTorch.
     """
 
@@ -176,9 +176,7 @@ class EventConv2d(EventMap):
 
     def __init__(self, conv: nn.Conv2d) -> None:
         if conv.groups != 1 or conv.dilation != (1, 1) or isinstance(conv.padding, str):
-            raise InputError(
-                "only convolutions in one group, without dilation and padded by a number run here"
-            )
+            raise InputError("only convolutions with groups=1, dilation=1 and numeric padding run here")
         if conv.padding_mode != "zeros":
             raise InputError(f"padding_mode is {conv.padding_mode!r}; only zeros can be left out")
         rows = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # [taps * in, out]
