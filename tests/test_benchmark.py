@@ -82,13 +82,14 @@ def test_a_second_process_finds_the_neurons_compiled(monkeypatch: pytest.MonkeyP
     compiled: list[set[Path]] = []
     measure_in_child = compile_costs.measure_in_child
 
-    def watched(measure: Any, preset: str, batch: int, backend: str, cache: str) -> float:
-        milliseconds = measure_in_child(measure, preset, batch, backend, cache)
+    def watched(measure: Any, *arguments: Any) -> float:
+        milliseconds = measure_in_child(measure, *arguments)
+        cache = arguments[-1]
         compiled.append(set(Path(cache).rglob("*.so")))
         return milliseconds
 
     monkeypatch.setattr(compile_costs, "measure_in_child", watched)
-    started = compile_costs.measure_start("mlp_spe_nano", batch=16)
+    started = compile_costs.measure_start("mlp_spe_nano", batch=4, depths=(1,), time_steps=1)
     assert set(started.ratios) == {"ours, nothing compiled yet", "ours, eager"}
     assert compiled[0], "the first process had to compile"
     assert compiled[1] == compiled[2] == compiled[0], "those that followed had not"

@@ -28,11 +28,13 @@ from book.engine.browser import MISSING, find_browser
 from book.engine.cache import Run, cache_key, notebook_text, run_chapter, write_if_changed
 from book.engine.convert import convert
 from book.engine.execute import ChapterError, execute
-from book.engine.render import PDF, RenderError, lay_out, render, with_buttons
+from book.engine.render import PDF, RenderError, render, with_buttons
+from snnmlp_edu.data.settings import cores
 from snnmlp_edu.errors import InputError
 
 BOOK = Path(__file__).parents[1] / "book"
 EXAMPLE = "https://github.com/example/a-book"
+PREFACE = Path("book/chapters/00_preface.md")
 COLAB = "https://colab.research.google.com/github/example/a-book/blob/main/book/chapters/00_preface.ipynb"
 
 HEADER = """---
@@ -78,23 +80,44 @@ _ = plt.plot([0, 1])
 """
 )
 
+DRAWING = "import matplotlib.pyplot as plt\n\n_ = plt.plot([0, 1])"
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
+
+def make_project(root: Path) -> None:
     """A checkout with one small chapter, and a library and data of one file each."""
-    chapters = tmp_path / "book" / "chapters"
+    chapters = root / "book" / "chapters"
     chapters.mkdir(parents=True)
     (chapters / "00_preface.md").write_text(CHAPTER, encoding="utf-8")
     for name in ("snnmlp_edu/library.py", "data/images.gz"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("1", encoding="utf-8")
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("1", encoding="utf-8")
     for name in ("_config.yml", "references.bib"):
-        shutil.copy(BOOK / name, tmp_path / "book")
+        shutil.copy(BOOK / name, root / "book")
     for name in ("_ext", "_static"):
-        shutil.copytree(BOOK / name, tmp_path / "book" / name)
+        shutil.copytree(BOOK / name, root / "book" / name)
     toc = {"format": "jb-book", "root": "chapters/00_preface", "chapters": []}
-    (tmp_path / "book" / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
+    (root / "book" / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    make_project(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose book was executed and rendered; tests that change it copy it."""
+    root = tmp_path_factory.mktemp("finished")
+    make_project(root)
+    rewrite(root / "book" / "_config.yml", 'repository: ""', f"repository: {EXAMPLE}")
+    assert main(["book"], root=root) == 0
+    return root
+
+
+@pytest.fixture
+def built(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished, tmp_path / "built")
 
 
 @pytest.fixture
@@ -208,18 +231,19 @@ def test_cells_run_in_an_empty_scratch_directory(source: Path, monkeypatch: pyte
     assert [path.name for path in source.parent.iterdir()] == ["00_preface.md"]
 
 
-def test_failing_cell_is_named_with_its_chapter(source: Path) -> None:
-    rewrite(source, "_ = plt.plot([0, 1])", "1 / 0")
+def test_failing_cell_is_named_with_its_chapter_and_its_run_is_not_kept(project: Path, source: Path) -> None:
+    rewrite(source, DRAWING, "1 / 0")
     with pytest.raises(
         ChapterError, match=r"(?s)^chapter 00_preface, code cell 3 of 3: ZeroDivisionError"
     ) as caught:
-        execute(convert(source), "00_preface")
+        run_chapter(project, "00_preface", convert(source), "smoke", project / "kept")
     assert "1 / 0" in str(caught.value)
     assert "\x1b" not in str(caught.value), "no colour codes"
+    assert not (project / "kept").exists()
 
 
 def test_cell_that_ends_its_kernel_is_named(source: Path) -> None:
-    rewrite(source, "_ = plt.plot([0, 1])", "import os; os._exit(1)")
+    rewrite(source, DRAWING, "import os; os._exit(1)")
     with pytest.raises(ChapterError, match=r"^chapter 00_preface, code cell 3 of 3: the kernel died"):
         execute(convert(source), "00_preface")
 
@@ -269,6 +293,7 @@ def test_only_what_changed_runs_again(project: Path, source: Path) -> None:
     def run() -> Run:
         return run_chapter(project, "00_preface", convert(source), "smoke", project / "kept")
 
+    rewrite(source, DRAWING, "print(1)")
     first = run()
     assert first.fresh
     assert first.seconds > 0
@@ -280,16 +305,11 @@ def test_only_what_changed_runs_again(project: Path, source: Path) -> None:
     assert [cell.outputs for cell in code(reworded.notebook)] == [
         cell.outputs for cell in code(first.notebook)
     ]
+    (project / "kept" / "00_preface.ipynb").write_text("<<<<<<<")
+    assert run().fresh, "what was kept is torn"
     (project / "snnmlp_edu" / "library.py").write_text("2", encoding="utf-8")
     assert run().fresh
-
-
-def test_a_failed_run_is_not_kept(project: Path, source: Path) -> None:
-    rewrite(source, "_ = plt.plot([0, 1])", "1 / 0")
-    for _ in range(2):
-        with pytest.raises(ChapterError):
-            run_chapter(project, "00_preface", convert(source), "smoke", project / "kept")
-    assert not (project / "kept").exists()
+    assert not run().fresh
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,19 +329,17 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
 # The commands
 
 
-def test_notebooks_are_written_once(project: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_notebooks_and_the_picture_of_the_readme_are_written_once(
+    project: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert refresh_notebooks(project) == ["00_preface"]
-    written = source.with_suffix(".ipynb").stat().st_mtime_ns
-    assert refresh_notebooks(project) == []
-    assert source.with_suffix(".ipynb").stat().st_mtime_ns == written
-    assert "nothing" in capsys.readouterr().out.splitlines()[-1]
-
-
-def test_picture_of_the_readme_is_the_figure_that_the_preface_shows(project: Path, source: Path) -> None:
-    refresh_notebooks(project)
-    stored = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
-    shown = code(stored)[2].outputs[0].data["image/png"]
+    path = source.with_suffix(".ipynb")
+    written = path.stat().st_mtime_ns
+    shown = code(nbformat.read(path, as_version=4))[2].outputs[0].data["image/png"]
     assert (project / "book" / "_static" / "spikes.png").read_bytes() == base64.b64decode(shown)
+    assert refresh_notebooks(project) == []
+    assert path.stat().st_mtime_ns == written
+    assert "nothing" in capsys.readouterr().out.splitlines()[-1]
     rewrite(source, "name: fig-preface-spikes", "name: fig-other")
     with pytest.raises(InputError, match="no cell shows a figure named fig-preface-spikes"):
         refresh_notebooks(project)
@@ -345,51 +363,44 @@ def add_two_chapters(project: Path, source: Path) -> None:
 
 
 def test_chapters_run_at_once_and_in_order(
-    project: Path, source: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rewrite(source, "plt.plot([0, 1])", "plt.plot([0, int(__import__('os').environ['OMP_NUM_THREADS'])])")
+    monkeypatch.setenv("OMP_NUM_THREADS", "77")
+    share = max(1, cores() // 3)
+    rewrite(source, DRAWING, f"import os\n\nassert os.environ['OMP_NUM_THREADS'] == '{share}'")
     add_two_chapters(project, source)
-    assert refresh_notebooks(project, jobs=3) == ["00_preface", "01_more", "02_more"]
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:3]] == [
-        *("00_preface", "01_more", "02_more")
-    ]
+    everything = ["00_preface", "01_more", "02_more"]
+    assert list(program.run_chapters(project, "smoke", jobs=3)) == everything
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == everything
     rewrite(source.with_name("01_more.md"), "profile\n```", "1 / 0\n```")
-    assert main(["notebooks", "--jobs", "2"], root=project) == 1
-    assert "chapter 01_more, code cell 2 of 3: ZeroDivisionError" in capsys.readouterr().err
+    assert main(["book", "--jobs", "2"], root=project) == 1
+    first, *_ = capsys.readouterr().err.splitlines()
+    reason = "chapter 01_more, code cell 2 of 3: ZeroDivisionError: division by zero"
+    assert first == f"The book was not built: {reason}"
 
 
 def test_a_chapter_that_measures_time_runs_alone_and_with_all_cores(
     project: Path, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    rewrite(source, DRAWING, "1")
     add_two_chapters(project, source)
     timed = source.with_name("01_more.md")
     cell = ":tags: [measures-time]\n\nprint(__import__('os').environ.get('OMP_NUM_THREADS'))"
     timed.write_text(
         timed.read_text(encoding="utf-8") + f"\n```{{code-cell}} ipython3\n{cell}\n```\n", encoding="utf-8"
     )
-    assert refresh_notebooks(project, jobs=2) == ["00_preface", "01_more", "02_more"]
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:3]] == [
+    runs = program.run_chapters(project, "smoke", jobs=2)
+    assert list(runs) == ["00_preface", "01_more", "02_more"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
         *("00_preface", "02_more", "01_more")
     ]
-    notebook = nbformat.read(timed.with_suffix(".ipynb"), as_version=4)
-    assert notebook.cells[-1].outputs[0].text == f"{os.environ.get('OMP_NUM_THREADS')}\n"
+    shown = runs["01_more"].notebook.cells[-1].outputs[0].text
+    assert shown == f"{os.environ.get('OMP_NUM_THREADS')}\n"
 
 
 def test_no_chapters_at_once_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["book", "--jobs", "0"], root=project) == 2
     assert capsys.readouterr().err == "--jobs is 0: at least one chapter has to run at a time\n"
-
-
-def test_failing_chapter_fails_the_build(
-    project: Path, source: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rewrite(source, "_ = plt.plot([0, 1])", "1 / 0")
-    assert main(["book"], root=project) == 1
-    first, *_ = capsys.readouterr().err.splitlines()
-    assert (
-        first
-        == "The book was not built: chapter 00_preface, code cell 3 of 3: ZeroDivisionError: division by zero"
-    )
 
 
 @pytest.fixture
@@ -523,35 +534,25 @@ def test_times_are_those_of_chapters_that_were_executed_here() -> None:
     assert "2 of the 2 chapters" in none
 
 
-def test_a_kept_notebook_that_is_torn_is_executed_again(project: Path, source: Path) -> None:
-    source.write_text(HEADER + "\n```{code-cell}\n1\n```\n", encoding="utf-8")
-    kept = project / "kept"
-    kept.mkdir()
-    (kept / "00_preface.ipynb").write_text("<<<<<<<")
-    assert run_chapter(project, "00_preface", convert(source), "smoke", kept).fresh
-    assert not run_chapter(project, "00_preface", convert(source), "smoke", kept).fresh
-
-
 def test_pdf_is_printed_once_and_linked_to_where_it_was_printed(
-    project: Path, source: Path, capsys: pytest.CaptureFixture[str]
+    built: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if find_browser() is None:
         pytest.skip(MISSING)
-    html = project / "book" / "_build" / "html"
+    html = built / "book" / "_build" / "html"
     downloads = html / "downloads.html"
-    assert main(["book"], root=project) == 0
     assert not (html / PDF).exists()
     assert PDF not in downloads.read_text(encoding="utf-8")
-    assert main(["pdf"], root=project) == 0
+    assert main(["pdf"], root=built) == 0
     said = capsys.readouterr().out
     assert re.search(r"first page loads in \d+\.\d s\.$", said, re.MULTILINE), said
     printed = (html / PDF).stat().st_mtime_ns
     for command in ("pdf", "book"):
-        assert main([command], root=project) == 0
+        assert main([command], root=built) == 0
         assert (html / PDF).stat().st_mtime_ns == printed
         assert downloads.read_text(encoding="utf-8").count(f'href="{PDF}"') == 1
-    rewrite(source, "Words", "Other words")
-    assert main(["book"], root=project) == 0
+    rewrite(built / PREFACE, "Words", "Other words")
+    assert main(["book"], root=built) == 0
     assert not (html / PDF).exists(), "it would show the old words"
     assert PDF not in downloads.read_text(encoding="utf-8")
 
@@ -592,45 +593,44 @@ def test_a_browser_that_is_closed_early_is_no_error(
 
 
 def test_book_ends_with_its_first_page_and_renders_only_what_changed(
-    project: Path, source: Path, capsys: pytest.CaptureFixture[str]
+    built: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["book"], root=project) == 0
-    said = capsys.readouterr().out
-    index = Path(said.splitlines()[-1])
-    assert re.search(r"^The site has \d+\.\d MB\.$", said, re.MULTILINE), said
-    assert index == project / "book" / "_build" / "html" / "index.html"
+    index = built / "book" / "_build" / "html" / "index.html"
     assert "chapters/00_preface.html" in index.read_text(encoding="utf-8")
-    assert main(["book"], root=project) == 0
-    assert "nothing changed" in capsys.readouterr().out
+    assert main(["book"], root=built) == 0
+    said = capsys.readouterr().out
+    assert "nothing changed" in said
+    assert re.search(r"^The site has \d+\.\d MB\.$", said, re.MULTILINE), said
+    assert said.splitlines()[-1] == str(index)
 
     page = index.parent / "chapters" / "00_preface.html"
     before = page.read_bytes()
-    rewrite(source, "Words, and", "See [nowhere](nowhere.md), and")
-    assert main(["book"], root=project) == 1
-    assert "nowhere" in capsys.readouterr().err
-    assert page.read_bytes() == before, "the pages of the last good build stay"
-    assert main(["book"], root=project) == 1, "a second try does not hide the warning"
+    rewrite(built / PREFACE, "Words, and", "See [nowhere](nowhere.md), {cite:t}`nobody1900` and")
+    for _ in range(2):  # a second try does not hide the warnings
+        assert main(["book"], root=built) == 1
+        said = capsys.readouterr().err
+        assert "nowhere" in said
+        assert "nobody1900" in said
+        assert page.read_bytes() == before, "the pages of the last good build stay"
 
 
-def test_buttons_are_made_from_the_address_and_left_out_without_one(project: Path, source: Path) -> None:
-    config = yaml.safe_load((project / "book" / "_config.yml").read_text(encoding="utf-8"))
-    assert config["repository"] == "", "not decided yet"
-    without = with_buttons(config)
-    assert not {"repository", "launch_buttons"} & without.keys()
-
-    rewrite(project / "book" / "_config.yml", 'repository: ""', f"repository: {EXAMPLE}")
-    notebooks = {"00_preface": convert(source, EXAMPLE)}
-    lay_out(project / "book", notebooks, "# Execution times\n", project / "source")
-    render(project / "source", project / "html")
-    page = (project / "html" / "chapters" / "00_preface.html").read_text(encoding="utf-8")
+def test_buttons_are_made_from_the_address(finished: Path) -> None:
+    html = finished / "book" / "_build" / "html"
+    page = (html / "chapters" / "00_preface.html").read_text(encoding="utf-8")
     assert page.count(f'href="{COLAB}"') == 2, "the badge and the launch button"
     assert f'href="{EXAMPLE}/edit/main/book/chapters/00_preface.md"' in page, "people edit the source"
     assert f'href="{EXAMPLE}/issues/new' in page
 
 
-def test_broken_citation_fails_the_rendering(project: Path, source: Path) -> None:
-    rewrite(source, "Words", "{cite:t}`nobody1900`")
-    lay_out(project / "book", {"00_preface": convert(source)}, "# Execution times\n", project / "source")
-    with pytest.raises(RenderError, match="nobody1900"):
-        render(project / "source", project / "html")
+def test_without_an_address_there_are_no_buttons() -> None:
+    config = yaml.safe_load((BOOK / "_config.yml").read_text(encoding="utf-8"))
+    assert config["repository"] == "", "not decided yet"
+    without = with_buttons(config)
+    assert not {"repository", "launch_buttons"} & without.keys()
+
+
+def test_a_first_build_that_fails_leaves_no_pages(project: Path) -> None:
+    (project / "empty").mkdir()
+    with pytest.raises(RenderError, match="Table of Contents"):
+        render(project / "empty", project / "html")
     assert not (project / "html").exists()

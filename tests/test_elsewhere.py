@@ -82,11 +82,12 @@ def installed(python: Path, folder: Path) -> set[str]:
     return set(run(python, "-c", code, folder=folder).stdout.split())
 
 
-def test_notebook_alone_installs_the_package_and_nothing_else(
+def test_notebook_alone_installs_the_package_and_nothing_else_and_runs(
     colab: Path, wheel: Path, tmp_path: Path
 ) -> None:
     before = installed(colab, tmp_path)
-    done = papermill(colab, "00_preface", tmp_path, SNNMLP_SOURCE=str(wheel), PIP_NO_INDEX="1")
+    parameters = ("-p", "profile", "cpu")
+    done = papermill(colab, "00_preface", tmp_path, *parameters, SNNMLP_SOURCE=str(wheel), PIP_NO_INDEX="1")
     assert done.returncode == 0, done.stderr[-3000:]
     new = {name.split("-")[0] for name in installed(colab, tmp_path) - before}
     assert new == {"snnmlp_edu"}, "torch and numpy are left alone"
@@ -96,6 +97,8 @@ def test_notebook_alone_installs_the_package_and_nothing_else(
     said = "".join(output.get("text", "") for cell in out.cells for output in cell.get("outputs", []))
     assert "test accuracy:" in said, "images and weights came with the package"
     assert {path.name for path in tmp_path.iterdir()} == {"00_preface.ipynb", "out.ipynb"}
+    (injected,) = [cell for cell in out.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    assert 'profile = "cpu"' in injected.source
 
 
 def setup_cell(name: str) -> str:
@@ -119,14 +122,6 @@ def test_without_a_source_the_first_cell_says_what_to_do(tmp_path: Path) -> None
     )
     said = done.stdout + done.stderr
     assert "install snnmlp-edu, or set SNNMLP_SOURCE to where it is" in said
-
-
-def test_papermill_runs_a_chapter_from_any_folder(tmp_path: Path) -> None:
-    done = papermill(sys.executable, "00_preface", tmp_path, "-p", "profile", "cpu", PYTHONPATH=str(ROOT))
-    assert done.returncode == 0, done.stderr[-3000:]
-    out = nbformat.read(tmp_path / "out.ipynb", as_version=4)
-    (injected,) = [cell for cell in out.cells if "injected-parameters" in cell.metadata.get("tags", [])]
-    assert 'profile = "cpu"' in injected.source
 
 
 def test_papermill_stops_at_an_unknown_profile_and_names_the_choices(tmp_path: Path) -> None:

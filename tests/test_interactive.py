@@ -20,7 +20,7 @@ from snnmlp_edu.data import path
 from snnmlp_edu.model.mixing import TokenMixing
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 CHAPTERS = Path(__file__).parents[1] / "book" / "chapters"
 PATIENCE = 60_000  # milliseconds: machines that test are busy
@@ -56,27 +56,41 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture
-def show(browser: Browser, pages: str) -> Iterator[Any]:
-    """Open the page of an explorer; whatever goes wrong in it fails the test."""
+@pytest.fixture(scope="module")
+def phone(browser: Browser) -> Iterator[tuple[BrowserContext, list[str]]]:
+    """A phone that keeps the scripts that all explorers share, and what went wrong on its pages."""
     context = browser.new_context(viewport={"width": 390, "height": 844})
     context.set_default_timeout(PATIENCE)
     trouble: list[str] = []
+    context.on("weberror", lambda error: trouble.append(str(error.error)))
+    context.on("console", lambda said: trouble.append(said.text) if said.type == "error" else None)
+    context.on("request", lambda request: trouble.append(request.url))
+    yield context, trouble
+    context.close()
 
-    def open_page(name: str) -> Page:
+
+@pytest.fixture
+def show(phone: tuple[BrowserContext, list[str]], pages: str) -> Iterator[Any]:
+    """Open the page of an explorer; whatever goes wrong in it fails the test.
+
+    A test that sets all controls takes a page that an earlier one left open, if it asks for it.
+    """
+    context, trouble = phone
+    trouble.clear()
+
+    def open_page(name: str, kept: bool = False) -> Page:
+        address = f"{pages}/chapters/{name}.html"
+        if kept:
+            for page in context.pages:
+                if page.url == address:
+                    return page
         page = context.new_page()
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.on("console", lambda said: trouble.append(said.text) if said.type == "error" else None)
-        page.on(
-            "request", lambda r: trouble.append(r.url) if not r.url.startswith((pages, "data:")) else None
-        )
-        page.goto(f"{pages}/chapters/{name}.html")
+        page.goto(address)
         page.locator(".explorer[data-ready]").wait_for()
         return page
 
     yield open_page
-    context.close()
-    assert trouble == []
+    assert [each for each in trouble if not each.startswith((pages, "data:"))] == []
 
 
 def says(page: Page, words: str) -> bool:
@@ -111,7 +125,7 @@ INPUTS = [("constant", 1.5, 3), ("constant", 3.95, 3), ("train", 2.85, 3), ("tra
 @pytest.mark.parametrize("fields", NEURONS)
 def test_playground_and_library_agree_bit_for_bit(fields: dict[str, Any], show: Any) -> None:
     config = NeuronConfig(**fields)
-    page = show("lif_playground")
+    page = show("lif_playground", kept=True)
     for kind, strength, every in INPUTS:
         settings = {
             "leak": config.beta,
@@ -168,7 +182,7 @@ def test_every_step_of_the_folding_gives_the_same_currents(
 ) -> None:
     from book.interactive.folding_stepper import CONSTANTS
 
-    page = show("folding_stepper")
+    page = show("folding_stepper", kept=True)
     first, second = CONSTANTS["norm"]
     norms = [{**first, "gamma": gamma, "variance": variance}, second]
     x = torch.zeros(3, dtype=torch.float64)
@@ -234,7 +248,7 @@ def reached_in_the_library(mixing: str, blocks: int, row: int, column: int) -> t
 
 @pytest.mark.parametrize("mixing", ["axial", "full", "none"])
 def test_reach_is_that_of_the_library(mixing: str, show: Any) -> None:
-    page = show("reach_explorer")
+    page = show("reach_explorer", kept=True)
     for blocks in range(4):
         settings = {"token mixing": mixing, "blocks": blocks, "row": 2, "column": 7}
         shown = page.evaluate(SET_AND_READ, [settings, "tokens"])
@@ -252,7 +266,7 @@ def test_reach_is_that_of_the_library(mixing: str, show: Any) -> None:
 def test_bill_is_that_of_the_counted_networks(name: str, show: Any) -> None:
     row = json.loads((path() / "cost_at_224.json").read_text(encoding="utf-8"))[name]
     number, run = 3, row["runs"][3]
-    page = show("energy_explorer")
+    page = show("energy_explorer", kept=True)
     settings = {"network": name, "steps": row["time_steps"], "mac": 4.6, "add": 0.9, "neuron": 0}
     dots = page.evaluate(SET_AND_READ, [settings, "dots"])
     additions = run["synaptic_operations"] + run["head_accumulates"] + row["skip_additions"]

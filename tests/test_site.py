@@ -6,8 +6,9 @@ Without a Chromium these tests are skipped by name; `.ci/run` installs one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from axe_playwright_python.base import AXE_SCRIPT
 from PIL import Image
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page, Response, Route
+    from playwright.sync_api import Browser, Page, Request, Response, ViewportSize
 
 TESTS = Path(__file__).parent
 TOC = yaml.safe_load((TESTS.parent / "book" / "_toc.yml").read_text(encoding="utf-8"))
@@ -24,7 +25,8 @@ CHAPTERS = [entry["file"] for entry in TOC["chapters"] if entry["file"].startswi
 OTHERS = [entry["file"] for entry in TOC["chapters"] if entry["file"] not in CHAPTERS]
 PAGES = [TOC["root"], *CHAPTERS, *OTHERS, "execution_times", "downloads", "genindex", "search"]
 
-DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+DESK: ViewportSize = {"width": 1280, "height": 900}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 CHECKS = (TESTS / "site_checks.js").read_text(encoding="utf-8")
 STILL = "*, *::before, *::after { transition: none !important; animation: none !important; }"
 PATIENCE = 300_000  # milliseconds: machines that test are busy
@@ -40,45 +42,48 @@ class Look(NamedTuple):
     violations: list[str]
     brightness: dict[str, float]
 
-    @classmethod
-    def empty(cls) -> Look:
-        return cls([], [], [], {}, [], {})
+
+class Reader:
+    """One tab, in which a reader with a taste for light or dark opens page after page."""
+
+    def __init__(self, browser: Browser, site: str, scheme: Literal["light", "dark"] = "light") -> None:
+        # One context keeps what the pages share: scripts are fetched and compiled once.
+        self.tab = browser.new_context(color_scheme=scheme, viewport=DESK).new_page()
+        self.tab.set_default_timeout(PATIENCE)
+        self.site = site
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.tab.on("request", self._note_request)
+        self.tab.on("response", self._note_response)
+        self.tab.on("requestfailed", lambda request: self.requests.append(f"failed: {request.url}"))
+        self.tab.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def _note_request(self, request: Request) -> None:
+        if not request.url.startswith((f"{self.site}/", "data:", "blob:")):
+            self.requests.append(f"foreign: {request.url}")
+
+    def _note_response(self, answer: Response) -> None:
+        if answer.status >= 400:
+            self.requests.append(f"{answer.status}: {answer.url}")
+
+    def open(self, name: str, size: ViewportSize = DESK) -> Page:
+        """Load a page; failed and foreign requests and errors are those since then."""
+        self.requests, self.errors = [], []
+        self.tab.set_viewport_size(size)
+        self.tab.goto(f"{self.site}/{name}.html", wait_until="load")
+        self.tab.evaluate(CHECKS)
+        return self.tab
+
+    def close(self) -> None:
+        self.tab.context.close()
 
 
 @pytest.fixture(scope="module")
-def contexts(browser: Browser) -> Iterator[dict[str, BrowserContext]]:
-    """A reader who likes it light and a reader who likes it dark."""
-    made = {scheme: browser.new_context(color_scheme=scheme, viewport=DESK) for scheme in ("light", "dark")}
-    for context in made.values():
-        context.set_default_timeout(PATIENCE)
-    yield made
-    for context in made.values():
-        context.close()
-
-
-def open_page(context: BrowserContext, site: str, name: str, look: Look) -> Page:
-    """Load a page, cut off from all but the book; failed and foreign requests and errors go into `look`."""
-    page = context.new_page()
-
-    def keep_inside(route: Route) -> None:
-        if route.request.url.startswith((f"{site}/", "data:", "blob:")):
-            route.continue_()
-        else:
-            look.requests.append(f"foreign: {route.request.url}")
-            route.abort()
-
-    def note_status(answer: Response) -> None:
-        if answer.status >= 400:
-            look.requests.append(f"{answer.status}: {answer.url}")
-
-    page.route("**/*", keep_inside)
-    page.on("response", note_status)
-    page.on("requestfailed", lambda request: look.requests.append(f"failed: {request.url}"))
-    page.on("console", lambda said: look.errors.append(said.text) if said.type == "error" else None)
-    page.on("pageerror", lambda error: look.errors.append(str(error)))
-    page.goto(f"{site}/{name}.html", wait_until="load")
-    page.evaluate(CHECKS)
-    return page
+def reader(browser: Browser, site: str) -> Iterator[Reader]:
+    opened = Reader(browser, site)
+    yield opened
+    opened.close()
 
 
 def brightness(page: Page) -> float:
@@ -94,39 +99,39 @@ def describe(violation: dict[str, Any]) -> str:
 
 
 @pytest.fixture(scope="module")
-def look_at(contexts: dict[str, BrowserContext], site: str) -> Callable[[str], Look]:
-    """Open a page once in each scheme, and keep all there is to see."""
-    looks: dict[str, Look] = {}
+def look_at(reader: Reader) -> Callable[[str], Look]:
+    """Open a page once, and keep all there is to see: on a phone, at a desk, by light and by dark."""
 
-    def open_once(name: str) -> Look:
-        if name in looks:
-            return looks[name]
-        look = Look.empty()
-        opened = {scheme: open_page(context, site, name, look) for scheme, context in contexts.items()}
-        for scheme, page in opened.items():
-            mathematics = page.evaluate("siteChecks.mathematics()")
-            page.evaluate("siteChecks.unfold()")
-            if scheme == "light":
-                look.mathematics.update(mathematics)
-                page.set_viewport_size(PHONE)
-                look.sideways.extend(page.evaluate("siteChecks.sideways()"))
-                page.set_viewport_size(DESK)
-            page.add_style_tag(content=STILL)
-            look.brightness[scheme] = brightness(page)
-            page.evaluate("siteChecks.thin()")
-            page.evaluate(AXE_SCRIPT)
-            # All rules once: the dark page differs in its colours only. Both run at the same time.
-            rules = {} if scheme == "light" else {"runOnly": ["color-contrast"]}
-            page.evaluate("rules => siteChecks.startAxe(rules)", rules)
-        for scheme, page in opened.items():
-            for found in page.evaluate("siteChecks.violations"):
-                if found["impact"] in ("serious", "critical"):
-                    look.violations.append(f"{scheme}: {describe(found)}")
-            page.close()
-        looks[name] = look
-        return look
+    @cache
+    def look(name: str) -> Look:
+        page = reader.open(name, PHONE)
+        page.add_style_tag(content=STILL)
+        mathematics = page.evaluate("siteChecks.mathematics()")
+        page.evaluate("siteChecks.unfold()")
+        sideways = page.evaluate("siteChecks.sideways()")
+        page.evaluate("siteChecks.thin()")
+        page.set_viewport_size(DESK)
+        page.evaluate(AXE_SCRIPT)
+        light = brightness(page)
+        found = {
+            "either": page.evaluate("siteChecks.rules()"),
+            "light": page.evaluate("siteChecks.contrast()"),
+        }
+        page.emulate_media(color_scheme="dark")
+        page.evaluate("siteChecks.nextFrame()")
+        found["dark"] = page.evaluate("siteChecks.contrast()")
+        dark = brightness(page)
+        page.emulate_media(color_scheme="light")
+        violations = [
+            f"{scheme}: {describe(each)}"
+            for scheme, several in found.items()
+            for each in several
+            if each["impact"] in ("serious", "critical")
+        ]
+        brightnesses = {"light": light, "dark": dark}
+        return Look(reader.requests, reader.errors, sideways, mathematics, violations, brightnesses)
 
-    return open_once
+    return look
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -174,9 +179,8 @@ def test_pictures_are_opaque(html: Path) -> None:
             assert picture.convert("RGBA").getchannel("A").getextrema() == (255, 255), path.name
 
 
-def test_search_finds_a_word_and_leads_to_it(contexts: dict[str, BrowserContext], site: str) -> None:
-    look = Look.empty()
-    page = open_page(contexts["light"], site, "search", look)
+def test_search_finds_a_word_and_leads_to_it(reader: Reader) -> None:
+    page = reader.open("search")
     field = page.locator("input[name=q]").locator("visible=true").first
     field.fill("rheobase")
     field.press("Enter")
@@ -186,16 +190,21 @@ def test_search_finds_a_word_and_leads_to_it(contexts: dict[str, BrowserContext]
     link.click()
     page.wait_for_url("**/chapters/01_lif.html*")
     assert page.locator("article h1").inner_text().startswith("LIF neurons")
-    assert look.requests == look.errors == []
-    page.close()
+    assert reader.requests == reader.errors == []
 
 
-def test_pages_can_be_walked_by_keyboard(contexts: dict[str, BrowserContext], site: str) -> None:
-    page = open_page(contexts["light"], site, "chapters/01_lif", Look.empty())
+def test_pages_can_be_walked_by_keyboard(reader: Reader) -> None:
+    page = reader.open("chapters/01_lif")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to main content"
     answer = page.locator("article details summary").first
     answer.focus()
     page.keyboard.press("Enter")
     assert answer.evaluate("each => each.parentElement.open")
-    page.close()
+
+
+def test_a_page_that_is_loaded_by_dark_is_dark_from_the_start(browser: Browser, site: str) -> None:
+    reader = Reader(browser, site, "dark")
+    assert brightness(reader.open("notation")) < 0.2
+    assert reader.requests == reader.errors == []
+    reader.close()

@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from functools import partial
+from typing import Any
 
 from ..config import Backend
 from ..model.regions import compile_blocks
@@ -13,16 +14,16 @@ from ..registry import create_model, get_config
 from ..timing import Action, Measurement, measure_in_child, race, random_batch, training_step
 
 
-def _first_step(preset: str, batch: int, backend: Backend, cache: str) -> float:
+def _first_step(preset: str, overrides: dict[str, Any], batch: int, backend: Backend, cache: str) -> float:
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # looked up when something is compiled, not before
-    model = create_model(preset, neuron={"backend": backend})
-    images, labels = random_batch(get_config(preset), batch)
+    model = create_model(preset, **overrides, neuron={"backend": backend})
+    images, labels = random_batch(model.config, batch)
     start = time.perf_counter()
     training_step(model, images, labels)
     return 1e3 * (time.perf_counter() - start)
 
 
-def measure_start(preset: str, batch: int = 16) -> Measurement:
+def measure_start(preset: str, batch: int = 16, **overrides: Any) -> Measurement:
     """The first training step of a process, with compiled neurons cached by an earlier one or not.
 
     Each in a process of its own, whose start and imports do not count.
@@ -34,7 +35,7 @@ def measure_start(preset: str, batch: int = 16) -> Measurement:
             "ours, eager": "eager",
         }
         found = {
-            name: measure_in_child(_first_step, preset, batch, backend, cache)
+            name: measure_in_child(_first_step, preset, overrides, batch, backend, cache)
             for name, backend in runs.items()
         }
     return Measurement(f"{preset}, batch {batch}, first training step of a process", found)

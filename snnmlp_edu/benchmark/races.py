@@ -138,7 +138,7 @@ def race_events(preset: str = "mlp_spe_micro", batch: int = 16, rounds: int = 5)
 def race_small_pictures(count: int = 2000, side: int = 32, rounds: int = 3) -> Measurement:
     """An epoch of batches from a folder of small PNG files: decoded once and kept, or read again.
 
-    The loading alone, without a network.
+    Only the loading is timed, without a network.
     """
     from ..training.batches import TrainingData  # needs the extra [train]
     from ..training.recipe import Recipe

@@ -168,7 +168,7 @@ def load_batches(
         batches: makes them.
         order: sized and iterable: the samples of each batch.
         loading: with no field left open; see `Loading.on_machine`.
-        keep_workers: they outlive an epoch.
+        keep_workers: keep them alive from epoch to epoch.
     """
     workers = loading.workers or 0
     return DataLoader(

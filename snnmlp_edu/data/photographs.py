@@ -1,7 +1,7 @@
 """Patches of natural photographs, turned by 0, 90, 180 or 270 degrees: which way up were they?
 
 Garments on black are no natural images. Which way a patch of a photograph is turned can be told from what
-photographs have in common, light from above and things that stand, so it needs no labels by hand.
+photographs have in common, light from above and upright things, so it needs no labels by hand.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def plot_fields(groups: Mapping[str, ArrayLike], columns: int = 4) -> Figure:
 
     Args:
         groups: heading -> fields `[N, H, W]`.
-        columns: fields in a row of a block.
+        columns: fields per row of a block.
     """
     arrays = {name: np.asarray(maps) for name, maps in groups.items()}
     rows = max(-(-len(maps) // columns) for maps in arrays.values())

@@ -20,7 +20,7 @@ def white_noise(
     Args:
         shape: `(channels, H, W)` of an image, as the network takes it.
         count: number of images.
-        contrast: standard deviation of a pixel. After the usual preprocessing, 1 is that of real images.
+        contrast: standard deviation per pixel. After the usual preprocessing, 1 is that of real images.
         mean: mean of a pixel.
         seed: the same seed gives the same images.
 

@@ -17,7 +17,7 @@ class EpochBatches(Sampler[list[SampleIndex]]):
 
     Args:
         count: images are numbered 0 to `count - 1`.
-        batch_size: images in a batch, over all processes.
+        batch_size: images per batch, over all processes.
         seed: of the orders.
         repeats: how often each image of an epoch occurs in it, one time after the other. The epoch keeps
             its length. With n processes, each takes every n-th image: so do timm's processes.
@@ -44,7 +44,7 @@ class EpochBatches(Sampler[list[SampleIndex]]):
         self.epoch, self.first, self.end = epoch, first, len(self) if end is None else end
 
     def __iter__(self) -> Iterator[list[SampleIndex]]:
-        # A loader may ask for an iterator more than once an epoch: nothing is counted here.
+        # A loader may ask for an iterator more than once per epoch: nothing is counted here.
         epoch, order = self.epoch, self.order(self.epoch)
         starts = range(self.first * self.batch_size, self.end * self.batch_size, self.batch_size)
         places = (range(start + self.rank, start + self.batch_size, self.world_size) for start in starts)

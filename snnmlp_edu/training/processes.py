@@ -284,8 +284,8 @@ def _check_machine(placement: Placement, found: int) -> None:
     if placement.devices > found:
         name = names[placement.accelerator]
         count = f"{found} {name}{'' if found == 1 else 's'}" if found else f"no {name}"
-        mend = f"--devices {found}, or more machines with --nodes" if found else "--accelerator cpu"
-        raise InputError(f"devices is {placement.devices} and this machine has {count}; take {mend}")
+        remedy = f"--devices {found}, or more machines with --nodes" if found else "--accelerator cpu"
+        raise InputError(f"devices is {placement.devices} and this machine has {count}; take {remedy}")
     if placement.accelerator == "mps" and placement.processes > 1:
         raise InputError("several processes cannot share an Apple GPU; take --accelerator cpu")
 

@@ -41,7 +41,7 @@ class Estimate:
     Args:
         gpus: devices.
         global_batch: images per step, on all of them.
-        compute_seconds: of a step, measured.
+        compute_seconds: per step, measured.
         communication_seconds: of its all-reduce, whether hidden or not.
         step_seconds: of both, as far as they do not overlap.
         steps_per_epoch: whole steps.

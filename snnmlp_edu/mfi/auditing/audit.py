@@ -18,7 +18,7 @@ PyTorch, as a value or as a length (`snnmlp_edu.mfi.auditing.exits`): numbers ar
 Only a yes or no may leave, to steer the run, and then the verdict holds for the inputs seen. A compiled
 function is judged as it is written, not as the compiler renders it.
 
-**What lies beyond.**
+**What is out of scope.**
 
 - *Products put together from what is allowed.* Shifts and additions, chosen by the digits of a factor,
   multiply (shift-and-add); so does a table of products from which the data pick an entry. Both pass.

@@ -118,7 +118,7 @@ class EventLinear(EventMap):
     def fire(
         self, neuron: NeuronConfig, spikes: tuple[Tensor, ...], shortcut: Tensor | None, keep: bool
     ) -> Fired | None:
-        """Spikes of the neurons behind, in one compiled pass; None where that is not possible."""
+        """Spikes of the neurons after it, in one compiled pass; None where that is not possible."""
         first, table = spikes[0], self.table
         if not isinstance(table, RowTable) or first.ndim != 5 or self.steps not in (1, len(first)):
             return None

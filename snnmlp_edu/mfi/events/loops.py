@@ -1,7 +1,7 @@
 """Compiled loops over spikes: find events, add their rows, fire. They need numba.
 
 One pass does for each place what the network does for all: the spikes of one place are found, their weight
-rows added, and the neurons behind fire, while all of it is near in memory.
+rows added, and the next neurons fire, while all of it is near in memory.
 
 The search reads floating point numbers as the integers that have the same bits, which is exact and quick
 to compare. A tally of three numbers goes along: spikes found; what was neither 0 nor 1; how a 1 is spelt.
