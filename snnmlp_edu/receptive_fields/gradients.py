@@ -18,7 +18,8 @@ from ..model.recording import evaluating, uncompiled
 from .fields import Fields, Position, choose_units, neuron_layer
 
 Quantity = Literal["membrane", "spikes"]
-TOGETHER = 32  # gradients with respect to an image that are taken in one pass: fewer wait for Python, more leave the cache
+# Gradients with respect to an image in one pass: fewer wait for Python, more leave the cache.
+TOGETHER = 32
 
 
 def input_gradients(
