@@ -145,7 +145,7 @@ def test_silence_proves_nothing_but_structure() -> None:
     report = audit(silent, IMAGES)
     assert report.multiplication_free
     assert [(row.path, row.values) for row in report.not_exercised] == [("2", "{0}")]
-    assert "no spike came in at 1 modules" in str(report)
+    assert "no spike arrived at 1 modules" in str(report)
     zeros = nn.Sequential(nn.Linear(4, 8), Applies(lambda x: (x - 99).relu()), nn.Linear(8, 2)).eval()
     (violation,) = audit(zeros, IMAGES).violations
     assert "nothing but 0 was seen" in str(violation)

@@ -170,7 +170,7 @@ def test_data_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.Monkey
     package = tmp_path / "site-packages" / "snnmlp_edu"
     (package / "shipped").mkdir(parents=True)
     monkeypatch.setattr(files, "__file__", str(package / "data" / "files.py"))
-    with pytest.raises(InputError, match="came without its data"):
+    with pytest.raises(InputError, match="lacks its data"):
         files.path()
     (package / "shipped" / "manifest.json").write_text("{}")
     assert files.path() == package / "shipped"

@@ -356,5 +356,5 @@ def test_conclusion_needs_every_control() -> None:
     assert str(conclude(few, {"untrained": many})) == "not supported: below untrained"
     with pytest.raises(InputError, match="without one, a fraction supports nothing"):
         conclude(many, {})
-    with pytest.raises(InputError, match="3 of 2 is no fraction"):
+    with pytest.raises(InputError, match="3 of 2 is not a fraction"):
         proportion(3, 2)

@@ -387,7 +387,7 @@ def test_what_is_corrupt_can_be_left_out_and_is_listed(tmp_path: Path) -> None:
         spoil(folder, how)
     code, out, err = of_folder(folder, "--skip-corrupt")
     assert code == 0, err
-    for name in ("ant 000.jpg cannot be read", "notes.txt is no image", "none.png is empty"):
+    for name in ("ant 000.jpg cannot be read", "notes.txt is not an image", "none.png is empty"):
         assert name in out
     assert "3 images left out" in out
     assert " of 12)" in out

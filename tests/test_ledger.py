@@ -436,7 +436,7 @@ def test_records_survive_their_line(done: Path) -> None:
         ),
         ({"variants": {"axial": {"skip": "stag"}}}, "variant axial: NetworkConfig.skip is 'stag'"),
         ({"variants": {"axial": {"seed": 3}}}, "variant axial sets seed, which a variant cannot"),
-        ({"variants": {"axial": {3: 1}}}, "variant axial has the field 3, which is no text"),
+        ({"variants": {"axial": {3: 1}}}, "variant axial has the field 3, which is no string"),
         ({"variants": {"axial": 3}}, "variant axial is 3; write {field: value}"),
         ({"variants": {"a b": {}}}, "'a b' cannot name a variant"),
         ({"variants": []}, "lacks variants"),

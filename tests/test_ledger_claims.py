@@ -167,7 +167,7 @@ def test_a_claim_that_is_wrong_says_how_to_mend_it(tmp_path: Path, row: Any, mes
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("a: [", "is no YAML"), ("a: b", "holds no claims")])
+@pytest.mark.parametrize(("text", "message"), [("a: [", "is not valid YAML"), ("a: b", "holds no claims")])
 def test_a_file_without_claims(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "claims.yaml").write_text(text)
     with pytest.raises(InputError, match=message):

@@ -39,7 +39,7 @@ def run(
     results: Results = None,
     output: Annotated[Path, typer.Option(help="Folder in which to make each run's folder.")] = OUTPUT,
     progress: Annotated[bool, typer.Option("--progress", help="Show each epoch.")] = False,
-    places: Annotated[
+    overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Where the data are, such as data_dir=PATH."),
     ] = None,
@@ -48,7 +48,7 @@ def run(
     from ..ledger.repeating import run_again  # these need the extra [train], and seconds to import
     from ..ledger.running import run_plan
 
-    given = parse_overrides(places or [])
+    given = parse_overrides(overrides or [])
     refuse_options(given, run_plan)
     if again:
         if variant is None or seed is None:
@@ -64,7 +64,7 @@ def run(
         options |= {"--output": output if output != OUTPUT else None}
         words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
         words += ["--progress"] if progress else []
-        command = shlex.join(["snnmlp", "ledger", "run", plan, *words, *(places or [])])
+        command = shlex.join(["snnmlp", "ledger", "run", plan, *words, *(overrides or [])])
         print(printable(f"stopped, and what was recorded is kept; resume with: {command}"))
         raise typer.Exit(stop.exit_code) from stop
     print(f"{new} new records")

@@ -32,7 +32,7 @@ def run_plan(
     output: Path = OUTPUT,
     announce: Callable[[str], None] = print,
     progress: bool = False,
-    **places: Any,
+    **overrides: Any,
 ) -> Iterator[Record]:
     """Train the missing runs of a plan, and yield each new record once it is written.
 
@@ -46,7 +46,7 @@ def run_plan(
         output: folder in which each run has a folder, `<plan>/<variant>-<seed>`.
         announce: called with one line per run.
         progress: show a progress bar, and a line for each epoch.
-        places: where the data are: `data_dir`, `data_md5`; or how they are loaded and saved.
+        overrides: where the data are: `data_dir`, `data_md5`; or how they are loaded and saved.
 
     Raises:
         InputError: another process runs this plan; or as `load_plan` and `fit`.
@@ -54,11 +54,11 @@ def run_plan(
     """
     plan = plan if isinstance(plan, Plan) else load_plan(plan)
     runs = chosen_runs(plan, variant, seed)
-    check_places(places)
+    check_overrides(overrides)
     _check_networks(plan)
     results = results_folder() if results is None else results
     recorded = latest(results) if results.is_dir() else {}
-    missing = [plan.recipe_of(*run).replace(**places) for run in runs if plan.key(*run) not in recorded]
+    missing = [plan.recipe_of(*run).replace(**overrides) for run in runs if plan.key(*run) not in recorded]
     for recipe in {(r.dataset, r.data_dir, r.data_md5): r for r in missing}.values():
         _check_data(recipe)
     results.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def run_plan(
             if known is not None:
                 announce(f"{name}: known from {known.plan} {known.variant}")
                 continue
-            recipe = plan.recipe_of(variant, seed).replace(**places)
+            recipe = plan.recipe_of(variant, seed).replace(**overrides)
             checkpoint = train(recipe, output / plan.name / f"{variant}-{seed}", progress=progress)
             record = measure(plan, variant, recipe, checkpoint)
             append(file, record)
@@ -124,14 +124,14 @@ def _check_data(recipe: Recipe) -> None:
     source.load("train"), source.load("test")
 
 
-def check_places(places: dict[str, Any]) -> None:
+def check_overrides(overrides: dict[str, Any]) -> None:
     """Refuse overrides that would change the plan's runs.
 
     Raises:
         InputError: a field that decides the outcome.
     """
     free = marked(Recipe, NOT_THE_RESULT)
-    for name in places:
+    for name in overrides:
         if name not in free:
             raise InputError(
                 f"{name} would make other runs than the plan says; write it into a plan, and give here only"

@@ -120,10 +120,10 @@ def fit(
         Preempted: the process received SIGTERM or SIGINT; the message says which state is saved.
     """
     stop = StopRequest()
-    places = (devices, nodes, accelerator)
+    requested = (devices, nodes, accelerator)
     try:
         with stop.listening(), naming_lost_workers():
-            return _fit(stop, model_or_preset, recipe, Path(output), resume, progress, places, overrides)
+            return _fit(stop, model_or_preset, recipe, Path(output), resume, progress, requested, overrides)
     except Interrupted as signalled:
         raise Preempted("stopped before the first step; nothing is saved", signalled.number) from signalled
 
@@ -135,10 +135,10 @@ def _fit(
     output: Path,
     resume: str | Path | None,
     progress: bool,
-    places: tuple[int | None, int | None, str],
+    requested: tuple[int | None, int | None, str],
     overrides: dict[str, Any],
 ) -> TrainingResult:
-    origin = provenance.origin(places[2])
+    origin = provenance.origin(requested[2])
     run = SavedRun.open(resume) if resume is not None else None
     if recipe is None:
         if run is None:
@@ -156,7 +156,7 @@ def _fit(
             )
         recipe = recipe.replace(preset=None)
         require_rebuildable(model_or_preset, None)  # not found out after the training
-    placement = resolve_devices(*places, recipe.precision)
+    placement = resolve_devices(*requested, recipe.precision)
     announce = progress and is_first_process()
     seed_shared_generators(recipe.seed)
     source = open_recipe_source(recipe)

@@ -47,8 +47,10 @@ class EpochBatches(Sampler[list[SampleIndex]]):
         # A loader may ask for an iterator more than once per epoch: nothing is counted here.
         epoch, order = self.epoch, self.order(self.epoch)
         starts = range(self.first * self.batch_size, self.end * self.batch_size, self.batch_size)
-        places = (range(start + self.rank, start + self.batch_size, self.world_size) for start in starts)
-        return ([SampleIndex(epoch, int(order[at]), at % self.repeats) for at in batch] for batch in places)
+        positions = (range(start + self.rank, start + self.batch_size, self.world_size) for start in starts)
+        return (
+            [SampleIndex(epoch, int(order[at]), at % self.repeats) for at in batch] for batch in positions
+        )
 
     def share_out(self, rank: int, world_size: int) -> None:
         """Give only what the process of this rank takes of every batch.
