@@ -102,7 +102,7 @@ def make(data: Path) -> None:
 
 
 def main() -> None:
-    """Parse the command line, and write the table beside this script."""
+    """Parse the command line, and write the table next to this script."""
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()

@@ -97,7 +97,7 @@ def make(source: Path, data: Path) -> None:
 
 
 def main() -> None:
-    """Parse the command line, and make the subset beside this script."""
+    """Parse the command line, and make the subset next to this script."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -47,7 +47,7 @@ def original(name: str) -> Path:
         raise InputError(f"{name} comes with {package}, which is not installed; run pip install {package}")
     file = Path(found.origin).parent / folder / file_name
     if not file.is_file():
-        raise InputError(f"{package} came without {file}; install its wheel again")
+        raise InputError(f"{package} was installed without {file}; reinstall its wheel")
     return file
 
 
@@ -71,7 +71,7 @@ def make(data: Path) -> None:
 
 
 def main() -> None:
-    """Parse the command line, and make the photographs beside this script."""
+    """Parse the command line, and make the photographs next to this script."""
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()

@@ -116,7 +116,7 @@ The weights are under the licence of this repository, the photographs under thos
 def describe_network(config: NetworkConfig) -> tuple[str, str]:
     """What to call a network, and what to add where it differs from the one that the package is about."""
     if config.activation == "relu":
-        return "ReLU MLP", " It is the twin without spikes: a ReLU stands in the place of each neuron."
+        return "ReLU MLP", " It is the twin without spikes: a ReLU replaces each neuron."
     if config.channel_norm == "bn_token":
         return "spiking MLP", (
             " Its channel blocks normalise over tokens, as the released code does. That norm cannot be merged"
@@ -126,9 +126,9 @@ def describe_network(config: NetworkConfig) -> tuple[str, str]:
 
 
 def overrides(recipe: Recipe) -> str:
-    """What to write behind the name of a shipped recipe on the command line, to train by this one."""
+    """What to write after the name of a shipped recipe on the command line, to train by this one."""
     if recipe.name not in list_recipes():
-        return ""  # a file of one's own says everything itself
+        return ""  # a recipe file of the user's is complete
     shipped = load_recipe(recipe.name)
     changed = {name: getattr(recipe, name) for name in ("preset", "seed", "data_dir")}
     changed = {name: value for name, value in changed.items() if value != getattr(shipped, name)}

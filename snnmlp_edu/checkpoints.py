@@ -36,7 +36,7 @@ CHECKPOINT = "checkpoint.safetensors"  # its name in the folder of a run
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network with what belongs to it.
+    """A trained network with its metadata.
 
     Args:
         model: the network in evaluation mode; its configuration is `model.config`.
@@ -75,7 +75,7 @@ def save_checkpoint(
     metrics: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint, whole or not at all.
+    """Write a checkpoint, completely or not at all.
 
     Args:
         path: the file; an older one is replaced at the last moment.
@@ -104,7 +104,7 @@ def save_checkpoint(
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON document as one safetensors file, whole or not at all.
+    """Write tensors and a JSON document as one safetensors file, completely or not at all.
 
     Raises:
         OSError: the folder cannot be written.
@@ -122,7 +122,7 @@ def read_tensors(content: bytes, source: str) -> tuple[dict[str, Tensor], dict[s
         source: what error messages call it.
 
     Raises:
-        InputError: the file is truncated, changed, of another format or none of ours.
+        InputError: the file is truncated, changed, of another format or not one of snnmlp-edu.
     """
     no_checkpoint = (
         f"{source} is no checkpoint of snnmlp-edu; give a .safetensors file that `snnmlp train` wrote"
@@ -238,7 +238,7 @@ def load_pretrained(name: str, /, **overrides: Any) -> SpikingNetwork:
 
 
 def _read_document(content: bytes) -> dict[str, Any] | None:
-    """The JSON document in the metadata of a sound safetensors file; None where there is none of ours."""
+    """The JSON document in the metadata of an intact safetensors file; None where there is none."""
     # safetensors reads metadata from a path alone, where by now other bytes may be than were verified.
     length = int.from_bytes(content[:8], "little")
     try:
@@ -285,7 +285,7 @@ def _on_meta(preset: str | None, config: NetworkConfig) -> SpikingNetwork:
 
 
 def _shared_tensors(tensors: Mapping[str, Tensor]) -> tuple[str, str] | None:
-    """The first two names whose values lie in the same memory, which loading would tear apart."""
+    """The first two names whose values share memory, which loading would separate."""
     seen: dict[tuple[torch.device, int], str] = {}
     for name, tensor in tensors.items():
         memory = tensor.device, tensor.untyped_storage().data_ptr()

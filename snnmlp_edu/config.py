@@ -51,7 +51,7 @@ class NeuronConfig:
     :math:`v[t] = u[t] - \theta\, s[t]`. The defaults are the neuron of the paper's released code.
 
     Args:
-        beta: leak factor of the membrane a step, in [0, 1]; a power of two is a bit shift.
+        beta: leak factor of the membrane per step, in [0, 1]; a power of two is a bit shift.
         threshold: membrane potential at which the neuron fires, above 0.
         input_gain: factor g on the input current, above 0.
         reset: `hard` (to zero) or `soft` (subtract the threshold).
@@ -116,7 +116,7 @@ class NetworkConfig:
         channel_norm: normalisation in the channel block (`bn_token` is the released code's).
         token_norm: normalisation in the token block.
         skip: where the shortcut enters and leaves a block.
-        patch_encoding: what stands between stages: a `spiking` graph of convolutions, or one `conv`.
+        patch_encoding: what is between stages: a `spiking` graph of convolutions, or one `conv`.
         token_mixing: `axial` (rows and columns), `full` (all positions), or `none`.
         head: `released` (BN, mean, linear) or `figure` (BN, mean, LIF, linear).
 
@@ -164,7 +164,7 @@ class NetworkConfig:
         if self._fewest_weights() > MOST_WEIGHTS:
             raise InputError(
                 f"{owner}.dim is {self.dim}, and with depths {self.depths}, expansion {self.expansion},"
-                f" num_classes {self.num_classes} and {self.grids[0][0]} tokens a side the network has more"
+                f" num_classes {self.num_classes} and {self.grids[0][0]} tokens per side the network has more"
                 f" than {MOST_WEIGHTS:,} weights, which no machine holds; take smaller ones"
             )
 
@@ -201,7 +201,7 @@ class NetworkConfig:
         return dataclasses.replace(self, **overrides)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they stand in a checkpoint's JSON."""
+        """Plain values, as written in a checkpoint's JSON."""
         return dataclasses.asdict(self) | {"depths": list(self.depths)}
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The exceptions that are no defects: a mistake that the person calling can mend, and a run told to stop."""
+"""The exceptions that are not bugs: a mistake that the caller can fix, and a run that was told to stop."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class InputError(ValueError):
 
 
 class AccessError(InputError):
-    """A file cannot be opened or read just now, which says nothing of what is in it.
+    """A file cannot be opened or read at the moment, which says nothing about its content.
 
-    It may be whole: it is never taken for damaged, nor left out.
+    It may be whole: it is never counted as damaged, nor left out.
     """
 
     @classmethod
     def of(cls, path: str | Path, error: OSError) -> AccessError:
         """The error for a path, with the system's reason."""
-        return cls(f"{path} cannot be read: {error.strerror or error}; mend that, and try again")
+        return cls(f"{path} cannot be read: {error.strerror or error}; fix that, and try again")
 
 
 class Preempted(Exception):

@@ -40,15 +40,15 @@ class Rule:
     choices: tuple[str, ...] = ()
     convert: Callable[[Any], Any] = lambda value: value
 
-    def check(self, place: str, value: Any) -> Any:
+    def check(self, location: str, value: Any) -> Any:
         """The value as it is stored.
 
         Raises:
-            InputError: it is not as it must be; the message names the place, the value, and what it must be.
+            InputError: the value is not allowed; names the location, the value, and what it must be.
         """
         if not self.holds(value):
             hint = nearest(str(value), self.choices)
-            raise InputError(f"{place} is {value!r}; it must be {self.expected}{hint}")
+            raise InputError(f"{location} is {value!r}; it must be {self.expected}{hint}")
         return self.convert(value)
 
 
@@ -157,7 +157,7 @@ def _narrowed(rule: Rule, others: list[Rule]) -> Rule:
 
 
 def _tuple_of(arguments: tuple[Any, ...]) -> Rule:
-    """As many values as the annotation has, or one or more; a list will do, and becomes a tuple."""
+    """As many values as the annotation has, or one or more; a list is accepted, and becomes a tuple."""
     rule = rule_of(arguments[0])
     convert = float if arguments[0] is float else rule.convert
     if arguments[-1] is Ellipsis:
@@ -171,11 +171,11 @@ def _tuple_of(arguments: tuple[Any, ...]) -> Rule:
     )
 
 
-def checked(place: str, value: Any, kind: Any) -> Any:
-    """A value that is as an annotation says: as it is, but for lists and mappings that stand for more.
+def checked(location: str, value: Any, kind: Any) -> Any:
+    """A value checked against an annotation, unchanged but for lists and mappings that become objects.
 
     Args:
-        place: what messages call it: an argument, or `Class.field`.
+        location: what messages call it: an argument, or `Class.field`.
         value: to be checked.
         kind: the annotation, such as `Annotated[int, whole(1)] | None`.
 
@@ -183,12 +183,12 @@ def checked(place: str, value: Any, kind: Any) -> Any:
         A tuple for a list where the annotation is a tuple, an instance for a mapping where it is a dataclass.
 
     Raises:
-        InputError: names the place, the value, what it must be, and the nearest choice.
+        InputError: names the location, the value, what it must be, and the nearest choice.
 
     >>> checked("epochs", 3, Annotated[int, whole(1)])
     3
     """
-    return rule_of(kind).check(place, value)
+    return rule_of(kind).check(location, value)
 
 
 def check_fields(instance: Any) -> None:

@@ -1,4 +1,4 @@
-"""What functions that run a network may be handed: checked where it comes in, not in every forward pass."""
+"""Checks of the arguments of functions that run a network: once at the entry, not in every forward pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .errors import InputError
 
 
 def check_tensor(name: str, value: Any) -> None:
-    """Raise for what is no tensor, such as a NumPy array.
+    """Raise for anything but a tensor, such as a NumPy array.
 
     Raises:
         InputError: names the argument and the type.
@@ -37,7 +37,7 @@ def check_finite(images: Tensor) -> None:
 
 
 def check_network_input(images: Tensor, model: nn.Module) -> None:
-    """Raise for what a network does not take; the shape is left to the network itself.
+    """Raise for input that a network does not take; the network itself checks the shape.
 
     Args:
         images: to be checked.
@@ -67,7 +67,7 @@ def check_network_input(images: Tensor, model: nn.Module) -> None:
 
 
 def check_pixels(images: Tensor) -> None:
-    """Raise for what are no stored images `[N, C, H, W]`: uint8, or floating point in 0 to 1.
+    """Raise for anything but stored images `[N, C, H, W]`: uint8, or floating point in 0 to 1.
 
     Raises:
         InputError: the images are of another shape or type, NaN or infinite, or leave that range.

@@ -1,6 +1,6 @@
 """Figures in one style: plain results in, a matplotlib `Figure` out; no model code.
 
-One colour for each thing, in the whole book: spikes are vermilion, membranes blue, currents green, and
+The same colours in the whole book: spikes are vermilion, membranes blue, currents green, and
 what is compared with them grey. The palette is Okabe and Ito's, which colour-blind readers can tell apart.
 """
 
@@ -73,7 +73,7 @@ def use_book_style() -> None:
 
 
 def plot_raster(spikes: ArrayLike, ax: Axes, title: str = "") -> None:
-    """Spikes `[T, neurons]` as a raster: one row a time step, one column a neuron.
+    """Spikes `[T, neurons]` as a raster: one row per time step, one column per neuron.
 
     Args:
         spikes: 0 or 1, `[T, neurons]`.
@@ -125,12 +125,12 @@ def plot_stages(
     widths: Sequence[int],
     columns: Mapping[str, Sequence[tuple[float, str]]],
 ) -> Figure:
-    """The stages of a network as boxes, drawn to scale, with bars beside them.
+    """The stages of a network as boxes, drawn to scale, with bars next to them.
 
     The front of a box is as tall as the grid and as long as the stage is wide, each on its own scale.
 
     Args:
-        names: what stands beside each stage.
+        names: labels next to each stage.
         grids: tokens `(H, W)` of each stage.
         widths: channels of each stage.
         columns: heading -> for each stage the length of its bar and the text at its end.
@@ -192,13 +192,13 @@ def plot_comparison(
     intervals: Mapping[str, tuple[float, float]] | None = None,
     reference: float | None = None,
 ) -> Figure:
-    """Variants below one another: a dot a seed, a line at the mean, and where given an interval.
+    """Variants as rows: a dot per seed, a line at the mean, and an interval if given.
 
     Args:
         values: variant -> one value for each seed.
         xlabel: what the values are.
         intervals: variant -> lower and upper end; an infinite one is left out.
-        reference: where a dashed line stands, such as the mean of the base.
+        reference: position of a dashed line, such as the mean of the base.
     """
     height = 0.55 if len(values) <= 8 else 0.3
     figure = Figure(figsize=(7, height * len(values) + 1.1), layout="constrained")

@@ -1,4 +1,4 @@
-"""What a trained network sees in pictures of your own."""
+"""Predictions of a trained network for your own pictures."""
 
 from __future__ import annotations
 

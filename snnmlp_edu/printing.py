@@ -1,4 +1,4 @@
-"""Text from outside, such as the name of a file, shown as it is: on one line, and never as markup."""
+"""Text from outside, such as the name of a file, printed on one line, and never as markup."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _escaped(character: str) -> str:
 
 
 def plain_console() -> Console:
-    """A console whose tables show what stands between square brackets or colons, and do not obey it."""
+    """A console whose tables print square brackets and colons literally, not as markup."""
     return Console(markup=False, emoji=False, highlight=False)
 
 

@@ -1,4 +1,4 @@
-"""Where a run comes from: the code, the machine, the versions, the data."""
+"""Provenance of a run: the code, the machine, the versions, the data."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Measurement:
 
 
 def wait_for_devices() -> None:
-    """Wait until a GPU has done what it was told; a clock would see no more than the telling."""
+    """Wait until a GPU has finished its queue; a clock would only measure the launch."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

@@ -1,7 +1,7 @@
 r"""Weights of a trained network for a network of other classes, image size or number of steps.
 
 Axial mixing is tied to the grid: its map is n x n for lines of n positions. On another grid the map is
-read as samples of a smooth kernel, and sampled anew. With the matrix R that interpolates n values
+read as samples of a smooth kernel, and resampled. With the matrix R that interpolates n values
 linearly to n' values (averaging where n' < n, so that nothing is skipped) and the diagonal matrix D of
 its column sums:
 
@@ -9,9 +9,9 @@ its column sums:
     W' = R\, W\, D^{-1} R^\top, \qquad b' = R\, b
 
 On the output side, values are interpolated. On the input side, each weight is *shared out* among the new
-positions that stand in the place of the old one: the shares sum to the weight, so that every row keeps
+positions that replace the old one: the shares sum to the weight, so that every row keeps
 its sum, and twice as many inputs do not mean twice the current. Nothing has to be scaled afterwards, and
-a row whose sum is near 0 is not blown up. The statistics of the batch norm behind fit because the current
+a row whose sum is near 0 is not blown up. The statistics of the batch norm after it fit because the current
 does; they, its scale and its shift are interpolated like the bias. A map over the whole grid is treated
 in the same way along both of its directions.
 """
@@ -88,7 +88,7 @@ def transfer_weights(source: SpikingNetwork, target: SpikingNetwork, keep_head: 
         source: the trained network.
         target: the network to come; it may differ in `num_classes`, `image_size`, `time_steps` (but for
             `tebn`) and in the neuron.
-        keep_head: take over the linear map to the classes if its shape fits; False starts it anew, for
+        keep_head: take over the linear map to the classes if its shape fits; False initialises it, for
             classes that are others though as many.
 
     Returns:
@@ -156,7 +156,7 @@ def _check(source: NetworkConfig, target: NetworkConfig) -> None:
 
 
 def _text(value: object) -> str:
-    """A value as it stands on the command line."""
+    """A value as written on the command line."""
     return str(list(value)).replace(" ", "") if isinstance(value, tuple) else str(value)
 
 

@@ -24,7 +24,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if key.tag != "tag:yaml.org,2002:merge" and str(key.value) in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the field {key.value} stands there twice; leave one", key.start_mark
+                    None, None, f"the field {key.value} is given twice; keep one", key.start_mark
                 )
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
@@ -51,7 +51,7 @@ def read_yaml(file: Path) -> Any:
     except RecursionError as error:
         raise InputError(f"{file} is nested too deeply; write plain fields") from error
     except (yaml.YAMLError, ValueError, OSError) as error:
-        raise InputError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def to_yaml(values: Any) -> str:
@@ -63,7 +63,7 @@ def to_yaml(values: Any) -> str:
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
 
 
-def require_text_keys(values: Any, place: str) -> None:
+def require_text_keys(values: Any, location: str) -> None:
     """Make sure that text names every field of nested mappings; YAML reads 3, null and on as other things.
 
     Raises:
@@ -73,5 +73,5 @@ def require_text_keys(values: Any, place: str) -> None:
     """
     for key, value in values.items() if isinstance(values, dict) else ():
         if not isinstance(key, str):
-            raise InputError(f"{place} has the field {key!r}, which is no text; give the name of a field")
-        require_text_keys(value, place)
+            raise InputError(f"{location} has the field {key!r}, which is no string; give a field's name")
+        require_text_keys(value, location)

@@ -145,7 +145,7 @@ def test_silence_proves_nothing_but_structure() -> None:
     report = audit(silent, IMAGES)
     assert report.multiplication_free
     assert [(row.path, row.values) for row in report.not_exercised] == [("2", "{0}")]
-    assert "no spike came in at 1 modules" in str(report)
+    assert "no spike arrived at 1 modules" in str(report)
     zeros = nn.Sequential(nn.Linear(4, 8), Applies(lambda x: (x - 99).relu()), nn.Linear(8, 2)).eval()
     (violation,) = audit(zeros, IMAGES).violations
     assert "nothing but 0 was seen" in str(violation)
@@ -191,7 +191,7 @@ def test_inference_mode_inside() -> None:
 
     report = audit(nn.Sequential(Applies(infer)).eval(), IMAGES)
     # The weights were in a closure, and no part of the model that was handed over.
-    assert all("no parameter, buffer, input or result" in str(row) for row in report.violations)
+    assert all("neither parameter, buffer, input nor result" in str(row) for row in report.violations)
     wrapper = nn.Sequential(Applies(infer), model).eval()
     report = audit(nn.Sequential(wrapper[0], nn.Identity()).eval(), IMAGES)
     assert report.violations

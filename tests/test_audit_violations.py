@@ -115,7 +115,7 @@ BETWEEN: dict[str, tuple[Callable[[Tensor], Tensor], list[tuple[str, str]]]] = {
         lambda s: torch.from_numpy(np.where(s.numpy() > 0, 0.7, 0.0).astype(np.float32)),
         [
             ("Tensor.numpy", "data leave PyTorch by numpy"),
-            ("aten.lift_fresh", "no parameter, buffer, input or result"),
+            ("aten.lift_fresh", "neither parameter, buffer, input nor result"),
             ("aten.addmm", "meets"),
         ],
     ),
@@ -222,7 +222,7 @@ def test_a_stem_may_run_step_by_step() -> None:
 
 def test_tensor_of_unknown_origin() -> None:
     hidden = torch.rand(8)
-    reason = "meets a tensor that is no parameter, buffer, input or result"
+    reason = "neither parameter, buffer, input nor result"
     found = violations(small(Applies(lambda s: torch.where(s > 0, hidden, 0.0))))
     assert found[0][:2] == ("2", "aten.where")
     assert reason in found[0][2]
@@ -234,7 +234,7 @@ def test_custom_operation() -> None:
         return 3 * x
 
     found = violations(small(Applies(lambda s: scale(s) >= 1.0), Applies(lambda s: s.float())))
-    assert_one(found, "2", "snnmlp_test.scale", "no operation of PyTorch's own")
+    assert_one(found, "2", "snnmlp_test.scale", "not one of PyTorch's own operations")
 
 
 def test_values_are_taken_at_the_moment_of_use() -> None:

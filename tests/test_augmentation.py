@@ -17,8 +17,8 @@ from torch.utils.data import TensorDataset
 
 from snnmlp_edu.data import LabelledImages, Preprocessing, flip_and_shift
 from snnmlp_edu.data.augmenting import training_transform
-from snnmlp_edu.data.batches import Draw, PictureBatches, load_batches, mixed_seed, seeded
-from snnmlp_edu.data.picture_sets import MemoryPictures, Texts, evenly_spaced
+from snnmlp_edu.data.batches import PictureBatches, SampleIndex, derive_seed, load_batches, seeded
+from snnmlp_edu.data.picture_sets import MemoryPictures, PackedStrings, evenly_spaced
 from snnmlp_edu.data.resizing import to_picture, to_pixels
 from snnmlp_edu.data.settings import Augmentation, Loading
 from snnmlp_edu.errors import InputError
@@ -49,39 +49,45 @@ def batches(augmentation: Augmentation, seed: int = 0, channels: int = 3, side: 
 
 def test_a_picture_depends_on_seed_epoch_number_and_repetition_alone() -> None:
     made = batches(STRONG)
-    alone = {draw: made[[draw]][0][0] for draw in (Draw(0, 1), Draw(1, 1), Draw(0, 2), Draw(0, 1, 1))}
+    alone = {
+        draw: made[[draw]][0][0]
+        for draw in (SampleIndex(0, 1), SampleIndex(1, 1), SampleIndex(0, 2), SampleIndex(0, 1, 1))
+    }
     random.seed(99)
     np.random.seed(99)  # noqa: NPY002
     torch.manual_seed(99)
-    together, labels = made[[Draw(0, 2), Draw(0, 1), Draw(0, 1, 1), Draw(1, 1)]]
+    together, labels = made[[SampleIndex(0, 2), SampleIndex(0, 1), SampleIndex(0, 1, 1), SampleIndex(1, 1)]]
     assert labels.tolist() == [2, 1, 1, 1]
-    for image, draw in zip(together, (Draw(0, 2), Draw(0, 1), Draw(0, 1, 1), Draw(1, 1)), strict=True):
+    for image, draw in zip(
+        together, (SampleIndex(0, 2), SampleIndex(0, 1), SampleIndex(0, 1, 1), SampleIndex(1, 1)), strict=True
+    ):
         assert torch.equal(image, alone[draw])
     assert not any(
-        torch.equal(alone[Draw(0, 1)], alone[other]) for other in (Draw(1, 1), Draw(0, 1, 1), Draw(0, 2))
+        torch.equal(alone[SampleIndex(0, 1)], alone[other])
+        for other in (SampleIndex(1, 1), SampleIndex(0, 1, 1), SampleIndex(0, 2))
     )
-    assert not torch.equal(batches(STRONG, seed=1)[[Draw(0, 1)]][0][0], alone[Draw(0, 1)])
+    assert not torch.equal(batches(STRONG, seed=1)[[SampleIndex(0, 1)]][0][0], alone[SampleIndex(0, 1)])
 
 
 def test_shared_generators_are_left_as_they_were() -> None:
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
     made = batches(STRONG)
-    made[[Draw(0, 1), Draw(3, 2)]]
+    made[[SampleIndex(0, 1), SampleIndex(3, 2)]]
     with pytest.raises(KeyError), seeded(5):
         raise KeyError
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1] == np.random.get_state()[1].tolist()  # noqa: NPY002
     assert states[2] == random.getstate()
-    list(load_batches(made, [[Draw(0, 1)]], Loading(workers=0)))
+    list(load_batches(made, [[SampleIndex(0, 1)]], Loading(workers=0)))
     assert torch.equal(states[0], torch.get_rng_state()), "a loader draws from a generator of its own"
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(0, 2**70), min_size=1, max_size=4))
 def test_seeds_fit_every_generator(numbers: list[int]) -> None:
-    seed = mixed_seed(*numbers)
+    seed = derive_seed(*numbers)
     assert 0 <= seed < 2**63
-    assert mixed_seed(*numbers, 0) != seed
+    assert derive_seed(*numbers, 0) != seed
     torch.Generator().manual_seed(seed)
 
 
@@ -117,7 +123,7 @@ def test_every_picture_once_an_epoch_in_another_order() -> None:
     assert sorted(numbers[0]) == sorted(numbers[1]) == list(range(24))
     assert numbers[0] != numbers[1]
     order.begin(1)
-    assert [draw for batch in order for draw in batch] == [Draw(1, number) for number in numbers[1]]
+    assert [draw for batch in order for draw in batch] == [SampleIndex(1, number) for number in numbers[1]]
     assert EpochBatches(24, 8, seed=1).order(0).tolist() != numbers[0]
 
 
@@ -133,7 +139,7 @@ def test_repeated_augmentation_has_the_order_of_timms_sampler(
         list(RepeatAugSampler(dataset, processes, rank, num_repeats=repeats)) for rank in range(processes)
     ]
     # timm's permutation is that of the epoch's number; ours depends on the seed as well.
-    monkeypatch.setattr("snnmlp_edu.training.orders.mixed_seed", lambda *_: 0)
+    monkeypatch.setattr("snnmlp_edu.training.orders.derive_seed", lambda *_: 0)
     for rank in range(processes):
         ours = EpochBatches(count, batch, seed=0, repeats=repeats)
         ours.share_out(rank, processes)
@@ -171,12 +177,12 @@ def test_flips_and_shifts_are_those_of_the_whole_batch() -> None:
     images = torch.rand(6, 1, 8, 8)
     whole = flip_and_shift(images, torch.Generator().manual_seed(1), 2)
     for rank in range(2):
-        share = flip_and_shift(images[rank::2], torch.Generator().manual_seed(1), 2, share=(rank, 2))
-        assert torch.equal(share, whole[rank::2])
+        own = flip_and_shift(images[rank::2], torch.Generator().manual_seed(1), 2, rank=rank, world_size=2)
+        assert torch.equal(own, whole[rank::2])
 
 
 def test_the_order_of_an_epoch_is_a_permutation_drawn_with_its_seed() -> None:
-    expected = torch.randperm(9, generator=torch.Generator().manual_seed(mixed_seed(4, 2)))
+    expected = torch.randperm(9, generator=torch.Generator().manual_seed(derive_seed(4, 2)))
     assert torch.equal(EpochBatches(9, 3, seed=4).order(2), expected)
 
 
@@ -251,7 +257,7 @@ def test_erased_parts_have_the_mean_colour() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_everything_at_once_keeps_type_and_shape(channels: int) -> None:
-    images, _ = batches(STRONG, channels=channels)[[Draw(epoch, 0) for epoch in range(20)]]
+    images, _ = batches(STRONG, channels=channels)[[SampleIndex(epoch, 0) for epoch in range(20)]]
     assert images.shape == (20, channels, 16, 16)
     assert images.dtype == torch.uint8
     assert len(images.flatten(1).unique(dim=0)) == 20
@@ -343,7 +349,7 @@ def test_workers_of_machines(cores: int, cuda: bool, processes: int, workers: in
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))))
 def test_texts_are_kept(texts: list[str]) -> None:
-    packed = Texts(texts)
+    packed = PackedStrings(texts)
     assert list(packed) == texts
     assert len(packed) == len(texts)
     with pytest.raises(IndexError):

@@ -122,13 +122,13 @@ def spoil(folder: Path, how: str) -> str:
         case "class":
             for file in cat.iterdir():
                 file.unlink()
-            return r"train holds 0 images of cat and not 10"
+            return r"train holds 0 images of cat, expected 10"
         case "fewer":
             (cat / "3.png").unlink()
-            return r"train holds 9 images of cat and not 10"
+            return r"train holds 9 images of cat, expected 10"
         case "more":
             Image.new("RGB", (32, 32)).save(folder / "test" / "dog" / "more.png")
-            return r"test holds 3 images of dog and not 2"
+            return r"test holds 3 images of dog, expected 2"
         case "size":
             Image.new("RGB", (32, 31)).save(cat / "3.png")
             return r"cat/3\.png is PNG RGB of 32 x 31 pixels"
@@ -143,7 +143,7 @@ def spoil(folder: Path, how: str) -> str:
             return r"cat/3\.png is JPEG RGB"
         case "text":
             (cat / "3.png").write_text("no image")
-            return r"cat/3\.png is no image"
+            return r"cat/3\.png is not an image"
         case "cut":
             (cat / "3.png").write_bytes((cat / "3.png").read_bytes()[:900])
             return r"cat/3\.png cannot be read"
@@ -153,7 +153,7 @@ def spoil(folder: Path, how: str) -> str:
         case "stranger":
             (folder / "train" / "cow").mkdir()
             Image.new("RGB", (32, 32)).save(folder / "train" / "cow" / "1.png")
-            return r"cow/1\.png is of no class of cifar10"
+            return r"cow/1\.png is not of a class of cifar10"
         case "split":
             (folder / "test").rename(folder / "exam")
             return r"there is no folder .*test"

@@ -71,7 +71,7 @@ def test_checkpoint(tmp_path: Path, tiny: NetworkConfig) -> None:
         (["audit"], "(?i)missing argument .source"),
         (["audit", "mlp_spe_nan"], r"did you mean 'mlp_spe_nano'\?"),
         (["audit", "mlp_spe_t", "image_size=33"], "image_size is 33; it must be divisible"),
-        (["audit", "mlp_spe_t", "image_size"], "'image_size' is not understood"),
+        (["audit", "mlp_spe_t", "image_size"], "'image_size' is not of the form key=value"),
     ],
 )
 def test_mistakes_get_one_line(words: list[str], message: str) -> None:

@@ -82,7 +82,7 @@ def test_cifar_archive_or_its_folder(tmp_path: Path) -> None:
         assert out == f"{place} (cifar10): 120 images, all can be read\n"
     code, out, _ = call("data", "verify", path)
     assert code == 1
-    assert f"has MD5 {md5} and not c32a1d4ab5d03f1284b67883e8d87530; nothing was read" in out
+    assert f"has MD5 {md5}, expected c32a1d4ab5d03f1284b67883e8d87530" in out
 
 
 # --- damaged -----------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_both_parts_of_an_idx_folder_are_checked(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["verify", "absent"], "there is nothing at absent; give a path, or one of embedded, digits"),
-        (["describe", "notes.txt"], r"notes\.txt is no data set that is known.*cifar-10-binary\.tar\.gz"),
+        (["describe", "notes.txt"], r"notes\.txt is not a known data set.*cifar-10-binary\.tar\.gz"),
         (["verify", "hollow"], "hollow holds no folder of a class"),
         (["verify"], "(?i)missing argument .path"),
         (["clean", "x"], "No such command 'clean'"),

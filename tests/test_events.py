@@ -82,7 +82,7 @@ class TestBadInput:
         assert events.find_events(torch.tensor([[[-0.0, 1.0]]])).rows.tolist() == [0, 2]
 
     def test_convolutions_of_another_kind(self) -> None:
-        with pytest.raises(InputError, match="one group"):
+        with pytest.raises(InputError, match="groups=1"):
             EventConv2d(nn.Conv2d(4, 4, 3, groups=2))
         with pytest.raises(InputError, match="padding_mode"):
             EventConv2d(nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"))

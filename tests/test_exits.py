@@ -172,7 +172,7 @@ def test_memory_of_numpy_is_of_unknown_origin(enter: Callable[[np.ndarray], Tens
             return s * enter(self.outside)
 
     found = violations(small(Returns(), Fires(0.5)))
-    assert any("meets a tensor that is no parameter, buffer, input or result" in row[2] for row in found)
+    assert any("neither parameter, buffer, input nor result" in row[2] for row in found)
     assert {row[0] for row in found} == {"2"}
 
 
@@ -201,7 +201,7 @@ def test_custom_operation_made_of_others() -> None:
     library.define("by_length(Tensor s) -> Tensor")
     library.impl("by_length", lambda s: s * 2.0 ** len(s.nonzero()), "CompositeImplicitAutograd")
     found = violations(between(torch.ops.snnmlp_exits.by_length))
-    assert_one(found, "2", "Tensor.by_length", "snnmlp_exits.by_length is no operation of PyTorch's own")
+    assert_one(found, "2", "Tensor.by_length", "snnmlp_exits.by_length")
 
 
 def test_function_that_poses_as_one_of_pytorch() -> None:
@@ -210,4 +210,4 @@ def test_function_that_poses_as_one_of_pytorch() -> None:
             return handle_torch_function(by_length, (s,), s)
         return s * 2.0 ** len(s.nonzero())
 
-    assert_one(violations(between(by_length)), "2", "Tensor.by_length", "runs out of sight")
+    assert_one(violations(between(by_length)), "2", "Tensor.by_length", "runs unseen")

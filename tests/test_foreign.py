@@ -54,9 +54,9 @@ class TokenBlock(MixerBlock):
 
     wiring = Wiring(token_currents=2, channel_currents=1, additions=1)
 
-    def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        spikes, _ = self.token(spikes, residual)
-        return self.channel(spikes)[0], residual
+    def forward(self, spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        spikes, _ = self.token(spikes, shortcut)
+        return self.channel(spikes)[0], shortcut
 
 
 class TokenReference(Reference):
@@ -126,8 +126,8 @@ def test_a_registered_block_is_refused_where_its_wiring_must_be_known(tiny: Netw
 
 def test_a_block_that_states_nothing_is_refused(tiny: NetworkConfig) -> None:
     class Unstated(MixerBlock):
-        def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-            return self.token(spikes, residual)[0], residual
+        def forward(self, spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+            return self.token(spikes, shortcut)[0], shortcut
 
     with pytest.raises(InputError, match="Unstated does not state its wiring"):
         Unstated((4, 4, 6), tiny)
@@ -143,9 +143,9 @@ def test_what_enters_a_foreign_shortcut_need_not_be_a_spike(tiny: NetworkConfig)
 
         wiring = Wiring(token_currents=2, channel_currents=2, additions=2)
 
-        def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-            spikes, _ = self.token(spikes, self.token_skip_norm(residual))
-            return self.channel(spikes, self.channel_skip_norm(residual))[0], residual
+        def forward(self, spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+            spikes, _ = self.token(spikes, self.token_skip_norm(shortcut))
+            return self.channel(spikes, self.channel_skip_norm(shortcut))[0], shortcut
 
     network = SpikingMLP(tiny.replace(skip="spike_bn")).double()
     network.stages[0].get_submodule("blocks.0").__class__ = CurrentNorm
@@ -160,9 +160,9 @@ def test_what_enters_a_foreign_shortcut_need_not_be_a_spike(tiny: NetworkConfig)
 class Doubles(MixerBlock):
     """Puts out twos, and does not say so."""
 
-    def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        spikes, _ = self.token(spikes, residual)
-        return 2 * self.channel(spikes)[0], residual
+    def forward(self, spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        spikes, _ = self.token(spikes, shortcut)
+        return 2 * self.channel(spikes)[0], shortcut
 
 
 def test_what_a_foreign_block_puts_out_need_not_be_a_spike(tiny: NetworkConfig) -> None:
@@ -186,8 +186,8 @@ class PlainBlock(nn.Module):
         self.synapse = Synapse(AxisLinear("channel", channels, channels), BatchNorm("channel", channels))
         self.neuron = LIF(neuron)
 
-    def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        return self.neuron(self.synapse.current(spikes) + residual), residual
+    def forward(self, spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        return self.neuron(self.synapse.current(spikes) + shortcut), shortcut
 
 
 class TwiceNorm(BatchNorm):

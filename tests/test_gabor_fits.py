@@ -275,7 +275,7 @@ def test_rules_of_lines_ask_for_no_second_width() -> None:
 def test_wrong_use_of_the_rules() -> None:
     with pytest.raises(InputError, match="1 fits and 2 units"):
         judge(fits_of(), torch.tensor([True, False]))
-    with pytest.raises(InputError, match=r"max_unexplained is 0; it must lie above 0"):
+    with pytest.raises(InputError, match=r"max_unexplained is 0; it must be above 0"):
         judge(fits_of(), max_unexplained=0)
 
 
@@ -356,5 +356,5 @@ def test_conclusion_needs_every_control() -> None:
     assert str(conclude(few, {"untrained": many})) == "not supported: below untrained"
     with pytest.raises(InputError, match="without one, a fraction supports nothing"):
         conclude(many, {})
-    with pytest.raises(InputError, match="3 of 2 is no fraction"):
+    with pytest.raises(InputError, match="3 of 2 is not a fraction"):
         proportion(3, 2)

@@ -260,7 +260,7 @@ def test_imagenet_without_its_words_has_the_same_classes(tmp_path: Path) -> None
     assert call("evaluate", result.checkpoint)[0] == 0
     (folder / "train" / "n02012849").rename(folder / "train" / "n02012850")
     (folder / "val" / "n02012849").rename(folder / "val" / "n02012850")
-    assert_wrong_usage(call("evaluate", result.checkpoint), "tells n01440764 tench.* apart")
+    assert_wrong_usage(call("evaluate", result.checkpoint), "classes are n01440764 tench.* and the")
 
 
 def test_grey_network_sees_grey_pictures(photos: Path, tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def spoil(folder: Path, how: str) -> str:
             return rf"{first} cannot be read: .* \(1 of 48 images damaged: 'snnmlp data verify' lists them"
         case "text":
             (train / "bee" / "notes.txt").write_text("no image")
-            return r"notes\.txt is no image, or of a format that is not known"
+            return r"notes\.txt is not an image in a known format"
         case "empty file":
             (val / "cat" / "none.png").write_bytes(b"")
             return r"val/cat/none\.png is empty; give an image file \(1 of 13 images"
@@ -387,7 +387,7 @@ def test_what_is_corrupt_can_be_left_out_and_is_listed(tmp_path: Path) -> None:
         spoil(folder, how)
     code, out, err = of_folder(folder, "--skip-corrupt")
     assert code == 0, err
-    for name in ("ant 000.jpg cannot be read", "notes.txt is no image", "none.png is empty"):
+    for name in ("ant 000.jpg cannot be read", "notes.txt is not an image", "none.png is empty"):
         assert name in out
     assert "3 images left out" in out
     assert " of 12)" in out

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from snnmlp_edu import create_model, record
 from snnmlp_edu.cost import count_operations
 from snnmlp_edu.data import LabelledImages, Preprocessing
-from snnmlp_edu.data.batches import PictureBatches, in_order, sound
+from snnmlp_edu.data.batches import PictureBatches, in_order, unwrap
 from snnmlp_edu.data.picture_sets import MemoryPictures
 from snnmlp_edu.data.settings import Loading
 from snnmlp_edu.errors import InputError
@@ -130,7 +130,7 @@ def test_images_in_memory_and_pictures_are_tested_alike(side: int) -> None:
         torch.randint(0, 256, (20, 1, side, side), dtype=torch.uint8), torch.arange(20) % 2
     )
     pictures = PictureBatches(MemoryPictures(stored), prepare)
-    fitted, _ = sound(pictures[in_order(20, 20)[0]])
+    fitted, _ = unwrap(pictures[in_order(20, 20)[0]])
     assert torch.equal(prepare(stored.images), prepare.normalise(fitted))
     assert not torch.equal(prepare.normalise(fitted)[:, :, 1:7, 1:7], stored.images[:, :, 1:7, 1:7] / 255)
     found = evaluate(Brighter(), prepare, *stored)

@@ -208,8 +208,8 @@ def test_a_run_that_two_plans_share_is_trained_once(copied: Path) -> None:
     assert out.endswith("1 new records\n")
     plain, conv = ledger.read_records(copied / "other.yaml", copied / "results")
     assert (plain.plan, plain.variant, conv.variant) == ("other", "plain", "conv")
-    assert plain.place.endswith("tiny.jsonl, line 3")
-    assert conv.place.endswith("other.jsonl, line 1")
+    assert plain.location.endswith("tiny.jsonl, line 3")
+    assert conv.location.endswith("other.jsonl, line 1")
 
 
 def test_where_the_data_are_makes_no_other_run() -> None:
@@ -405,7 +405,7 @@ def test_a_line_that_was_edited_by_hand_is_named(copied: Path) -> None:
 def test_a_line_that_is_no_record_is_named(copied: Path, line: str) -> None:
     with open(copied / "results" / "tiny.jsonl", "a") as file:
         file.write(line + "\n")
-    with pytest.raises(InputError, match="line 5 holds no whole record"):
+    with pytest.raises(InputError, match="line 5 holds no complete record"):
         ledger.read_records(copied / "tiny.yaml", copied / "results")
 
 
@@ -436,7 +436,7 @@ def test_records_survive_their_line(done: Path) -> None:
         ),
         ({"variants": {"axial": {"skip": "stag"}}}, "variant axial: NetworkConfig.skip is 'stag'"),
         ({"variants": {"axial": {"seed": 3}}}, "variant axial sets seed, which a variant cannot"),
-        ({"variants": {"axial": {3: 1}}}, "variant axial has the field 3, which is no text"),
+        ({"variants": {"axial": {3: 1}}}, "variant axial has the field 3, which is no string"),
         ({"variants": {"axial": 3}}, "variant axial is 3; write {field: value}"),
         ({"variants": {"a b": {}}}, "'a b' cannot name a variant"),
         ({"variants": []}, "lacks variants"),

@@ -148,8 +148,8 @@ def test_a_rule_may_compare_any_number_of_a_record(tmp_path: Path) -> None:
         (PLAIN | {"verdict": "reproducd"}, "; did you mean 'reproduced'"),
         (PLAIN, "needs either rules, by which records decide, or a verdict"),
         (PLAIN | {"verdict": "reproduced", "rules": [HIGHER]}, "needs either rules"),
-        (PLAIN | {"verdict": "not run"}, "a claim that was not run says why"),
-        (PLAIN | {"verdict": "reproduced", "why": "so"}, "and no other does"),
+        (PLAIN | {"verdict": "not run"}, "a claim that was not run needs 'why'"),
+        (PLAIN | {"verdict": "reproduced", "why": "so"}, "no other claim may have it"),
         (PLAIN | {"verdict": "reproduced", "recrods": []}, "no field 'recrods'; did you mean 'records'"),
         ({"claim": "a", "how": "b", "verdict": "reproduced"}, "lacks source"),
         (PLAIN | {"verdict": "reproduced", "records": ["skp"]}, "there is no plan 'skp'"),
@@ -167,7 +167,7 @@ def test_a_claim_that_is_wrong_says_how_to_mend_it(tmp_path: Path, row: Any, mes
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("a: [", "is no YAML"), ("a: b", "holds no claims")])
+@pytest.mark.parametrize(("text", "message"), [("a: [", "is not valid YAML"), ("a: b", "holds no claims")])
 def test_a_file_without_claims(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "claims.yaml").write_text(text)
     with pytest.raises(InputError, match=message):

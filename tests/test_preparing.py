@@ -107,17 +107,17 @@ def test_an_archive_is_fetched_by_the_command(
 def test_what_cannot_be_fetched_says_what_to_do(server: tuple[Path, str], tmp_path: Path) -> None:
     monkeypatched = Download(server[1], {"absent.gz": "0" * 32})
     with pytest.raises(
-        InputError, match=r"absent\.gz cannot be fetched \(404 .*put the file into .* yourself"
+        InputError, match=r"absent\.gz cannot be downloaded \(404 .*put the file into .* yourself"
     ):
         download("mnist", tmp_path / "place", monkeypatched)
     nobody = Download("http://127.0.0.1:9/", {"absent.gz": "0" * 32})
-    with pytest.raises(InputError, match=r"absent\.gz cannot be fetched \(.*\); try again, or put the file"):
+    with pytest.raises(InputError, match=r"absent\.gz cannot be downloaded \(.*put the file"):
         download("mnist", tmp_path / "place", nobody)
 
 
 def test_a_file_of_that_name_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"mine")
-    message = "gz is there and has another MD5 than c32a1d4ab5d03f1284b67883e8d87530; remove it"
+    message = "gz exists with another MD5 than c32a1d4ab5d03f1284b67883e8d87530; remove it"
     assert_wrong_usage(call("data", "prepare", "cifar10", tmp_path), message)
     assert (tmp_path / "cifar-10-binary.tar.gz").read_bytes() == b"mine"
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from snnmlp_edu.checkpoints import hash_tensors, load_checkpoint, read_tensors
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.training import Recipe, fit, load_recipe
-from snnmlp_edu.training.processes import Placement, is_first_process, place
+from snnmlp_edu.training.processes import Placement, is_first_process, resolve_devices
 from snnmlp_edu.training.synchronise import SharedBatchNorm, shared_statistics
 
 RECIPE = Recipe(
@@ -222,7 +222,7 @@ def test_a_run_of_two_processes_does_not_go_on_with_one(two: Path) -> None:
     content = checkpoint.read_bytes()
     checkpoint.unlink()  # as if it had not come to the test
     try:
-        with pytest.raises(InputError, match="processes is 2 in the run and 1 now; leave the change out"):
+        with pytest.raises(InputError, match="processes is 2 in the run and 1 now"):
             fit(resume=two, accelerator="cpu", progress=False)
     finally:
         checkpoint.write_bytes(content)
@@ -247,15 +247,15 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_what_is_asked_for_is_taken(machine: pytest.MonkeyPatch) -> None:
-    assert place(None, None, "auto") == Placement(1, 1, "gpu")
+    assert resolve_devices(None, None, "auto") == Placement(1, 1, "gpu")
     machine.setenv("MASTER_ADDR", "first")
     machine.setenv("NODE_RANK", "2")
-    assert place(2, 3, "auto") == Placement(2, 3, "gpu")
-    assert place(2, 3, "auto").processes == 6
+    assert resolve_devices(2, 3, "auto") == Placement(2, 3, "gpu")
+    assert resolve_devices(2, 3, "auto").processes == 6
     machine.delenv("NODE_RANK")
-    assert place(4, None, "cpu") == Placement(4, 1, "cpu")
+    assert resolve_devices(4, None, "cpu") == Placement(4, 1, "cpu")
     machine.setattr(torch.cuda, "device_count", lambda: 0)
-    assert place(None, None, "auto") == Placement(1, 1, "cpu")
+    assert resolve_devices(None, None, "auto") == Placement(1, 1, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -272,23 +272,23 @@ def test_what_is_asked_for_is_taken(machine: pytest.MonkeyPatch) -> None:
 )
 def test_what_the_machine_does_not_have(machine: Any, arguments: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        place(*arguments)
+        resolve_devices(*arguments)
 
 
 def test_a_gpu_without_bf16_and_a_machine_without_gpu(machine: pytest.MonkeyPatch) -> None:
     machine.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    with pytest.raises(InputError, match="precision is bf16, which this GPU does not calculate with"):
-        place(1, 1, "gpu", "bf16")
+    with pytest.raises(InputError, match="precision is bf16, which this GPU does not support"):
+        resolve_devices(1, 1, "gpu", "bf16")
     machine.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(InputError, match="this machine has no GPU; take --accelerator cpu"):
-        place(1, 1, "gpu")
+        resolve_devices(1, 1, "gpu")
 
 
 def test_a_notebook_cannot_start_copies_of_itself(machine: pytest.MonkeyPatch) -> None:
     machine.setattr(sys, "ps1", ">>> ", raising=False)
-    assert place(1, 1, "cpu").processes == 1
+    assert resolve_devices(1, 1, "cpu").processes == 1
     with pytest.raises(InputError, match="several processes cannot be started from a notebook"):
-        place(2, 1, "cpu")
+        resolve_devices(2, 1, "cpu")
 
 
 TORCHRUN = {
@@ -315,10 +315,14 @@ def test_launchers_say_how_many_there_are(
     assert is_first_process()
     for name, value in variables.items():
         machine.setenv(name, value)
-    assert place(None, None, "auto") == Placement(2, 2, "gpu", launcher) == place(2, 2, "auto")
+    assert (
+        resolve_devices(None, None, "auto")
+        == Placement(2, 2, "gpu", launcher)
+        == resolve_devices(2, 2, "auto")
+    )
     assert not is_first_process()
     with pytest.raises(InputError, match=f"devices is 8 and {launcher} has started 2; leave --devices out"):
-        place(8, None, "auto")
+        resolve_devices(8, None, "auto")
 
 
 @pytest.mark.parametrize(
@@ -346,7 +350,7 @@ def test_an_environment_that_promises_other_processes_is_refused(
         machine.setenv(name, value)
     devices, nodes = arguments or (None, None)
     with pytest.raises(InputError, match=message):
-        place(devices, nodes, "cpu")
+        resolve_devices(devices, nodes, "cpu")
 
 
 def test_variables_of_a_torchrun_that_is_gone_are_refused(machine: pytest.MonkeyPatch) -> None:
@@ -358,7 +362,7 @@ def test_variables_of_a_torchrun_that_is_gone_are_refused(machine: pytest.Monkey
     for name, value in (TORCHRUN | agent).items():
         machine.setenv(name, value)
     with pytest.raises(InputError, match="torchrun promised 4 processes and does not answer"):
-        place(None, None, "cpu")
+        resolve_devices(None, None, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -375,7 +379,7 @@ def test_variables_that_promise_nobody_else_are_no_hindrance(
 ) -> None:
     for name, value in variables.items():
         machine.setenv(name, value)
-    assert place(None, None, "cpu") == Placement(1, 1, "cpu")
+    assert resolve_devices(None, None, "cpu") == Placement(1, 1, "cpu")
 
 
 @pytest.mark.parametrize(

@@ -143,9 +143,9 @@ def test_tensorboard_goes_on_with_a_run_and_may_be_turned_on_for_it(
         (["batch_size=6000"], "batch_size is 6000 and there are 5400 training images"),
         (["batch_size=64", "accumulate=100"], "6400 images with accumulate=100, and there are 5400 training"),
         (["learning_rate=fast"], "learning_rate is 'fast'; it must be a finite number above 0"),
-        (["mixup=0.8", "loss=ce_rate"], "loss is ce_rate, which takes one class an image"),
+        (["mixup=0.8", "loss=ce_rate"], "loss is ce_rate, which takes one class per image"),
         (["--accelerator", "cpu", "--devices", "4096"], "devices is 4096 and this machine has"),
-        (["--accelerator", "tpu"], "accelerator is 'tpu'.*auto, cpu, gpu, mps"),
+        (["--accelerator", "tpu"], "accelerator is 'tpu'; it must be one of auto, cpu, gpu, mps"),
         (["--accelerator", "cpu", "--devices", "0"], "devices is 0; it must be a whole number of at least 1"),
     ],
 )

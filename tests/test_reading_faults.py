@@ -171,7 +171,7 @@ def test_links_to_nothing_in_place_of_folders_are_reported(photos: Path) -> None
     code, out, _ = call("data", "describe", photos)
     assert code == 1
     for name in ("train/cat", "test"):
-        assert f"{photos / name} is a link to nothing" in out
+        assert f"{photos / name} is a broken link" in out
 
 
 def test_a_pipe_is_not_waited_for(photos: Path) -> None:
@@ -549,6 +549,6 @@ def test_shifts_take_images_and_a_whole_number() -> None:
     for shift in (-1, 1.5):
         with pytest.raises(InputError, match="max_shift"):
             flip_and_shift(images, torch.Generator(), shift)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="share"):
-        flip_and_shift(images, torch.Generator(), 1, share=(2, 2))
+    with pytest.raises(InputError, match="rank is 2 and world_size 2"):
+        flip_and_shift(images, torch.Generator(), 1, rank=2, world_size=2)
     check_finite(flip_and_shift(images, torch.Generator(), 0))

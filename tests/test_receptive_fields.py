@@ -210,7 +210,7 @@ def test_probes_have_the_size_and_the_moments_asked_for(count: int, contrast: fl
         (white_noise, {"count": 0}, "count is 0; ask for at least one image"),
         (white_noise, {"count": 1, "contrast": 0}, "contrast is 0; it must be above 0"),
         (sparse_noise, {"count": 1, "contrast": math.nan}, "contrast is nan; it must be above 0"),
-        (sparse_noise, {"count": 1, "density": 1.5}, r"density is 1.5; it must lie above 0"),
+        (sparse_noise, {"count": 1, "density": 1.5}, r"density is 1.5; it must be above 0"),
     ],
 )
 def test_bad_probes(draw: object, arguments: dict[str, float], message: str) -> None:

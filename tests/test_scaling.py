@@ -16,7 +16,7 @@ from snnmlp_edu.training.scaling import IMAGENET_IMAGES, estimate, ring_seconds
 def test_one_device_by_hand() -> None:
     found = estimate(0.2, 64, parameters=25_000_000, epochs=100)
     # 1,281,167 // 64 = 20,018 steps of 0.2 s
-    assert found.steps_an_epoch == 20_018
+    assert found.steps_per_epoch == 20_018
     assert found.epoch_seconds == pytest.approx(4003.6)
     assert found.total_seconds == pytest.approx(400_360)
     assert found.communication_seconds == found.communication_share == 0
@@ -32,7 +32,7 @@ def test_eight_devices_by_hand() -> None:
     assert found.step_seconds == pytest.approx(0.2175)
     assert found.communication_share == pytest.approx(0.0175 / 0.2175)
     assert found.global_batch == 512
-    assert found.steps_an_epoch == 2502  # 1,281,167 // 512
+    assert found.steps_per_epoch == 2502  # 1,281,167 // 512
     assert found.epoch_seconds == pytest.approx(2502 * 0.2175)
     assert found.gpu_hours == pytest.approx(8 * 100 * 2502 * 0.2175 / 3600)
 
@@ -81,7 +81,7 @@ def test_with_an_endless_bandwidth_n_devices_are_n_times_as_fast(power: int, sec
         ({"batch": -1}, "batch is -1"),
         ({"gpus": 0}, "gpus is 0"),
         ({"bandwidth": 0.0}, r"bandwidth is 0\.0"),
-        ({"overlap": 1.5}, r"overlap is 1\.5; it must be in 0 to 1"),
+        ({"overlap": 1.5}, r"overlap is 1\.5; it must be from 0 to 1"),
         ({"optimizer": "lion"}, "optimizer is 'lion'; choose one of sgd, adamw"),
         ({"gpus": 100_000}, f"takes 6400000 images and there are {IMAGENET_IMAGES}; take fewer gpus"),
     ],

@@ -49,7 +49,7 @@ def test_failed_write_keeps_the_last_good_state(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
         # The first write is the recipe's, then the states of steps 0, 2 and 4, then epochs.csv.
-        with pytest.raises(InputError, match=f"cannot be written \\({words}.*\\); make room") as error:
+        with pytest.raises(InputError, match=f"cannot be written \\({words}.*\\); free space") as error:
             fit(None, RECIPE, output=tmp_path, progress=False)
     run = tmp_path / "faulty-0-1"
     assert not list(run.glob(".*")), "nothing half written is left"
@@ -57,7 +57,7 @@ def test_failed_write_keeps_the_last_good_state(
         assert "no state was saved yet" in str(error.value)
         assert not (run / "last.safetensors").exists()
     else:
-        assert f"is kept: once mended, resume with: snnmlp train --resume {run}" in str(error.value)
+        assert f"is kept: once fixed, resume with: snnmlp train --resume {run}" in str(error.value)
         assert fit(resume=run, progress=False).history[-1]["step"] == 6
 
 

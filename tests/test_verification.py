@@ -14,7 +14,7 @@ from snnmlp_edu.data.files import cache_folder, remembered
 from snnmlp_edu.data.image_folder import as_pictures, list_images
 from snnmlp_edu.data.picture_sets import FilePictures
 from snnmlp_edu.data.verification import examine, find_damage, only_sound
-from snnmlp_edu.data.workers import in_workers
+from snnmlp_edu.data.workers import parallel_map
 from snnmlp_edu.errors import InputError
 
 
@@ -115,4 +115,4 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_calls_keep_their_order(workers: int) -> None:
-    assert list(in_workers(str, list(range(7)), workers)) == ["0", "1", "2", "3", "4", "5", "6"]
+    assert list(parallel_map(str, list(range(7)), workers)) == ["0", "1", "2", "3", "4", "5", "6"]

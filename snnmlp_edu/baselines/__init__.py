@@ -1,8 +1,8 @@
-"""The paper's convolutional rivals: `spiking_resnet34` and `spiking_vgg16`.
+"""The paper's convolutional baselines: `spiking_resnet34` and `spiking_vgg16`.
 
 They are built from the layers of the spiking MLP, so that whatever trains, folds, checks, runs or counts
-one network does so with the other. At their published sizes they stand here for parameters and operation
-counts; small ones are trained beside the spiking MLP.
+one network does so with the other. At their published sizes they serve for parameter and operation
+counts; small ones are trained alongside the spiking MLP.
 """
 
 from __future__ import annotations

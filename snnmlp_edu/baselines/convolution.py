@@ -1,4 +1,4 @@
-"""What both convolutional networks are made of: convolutions, pooling of spikes, and no foreign fields."""
+"""What both convolutional networks share: convolutions, pooling of spikes, and a check of their fields."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ def make_convolution(
 
 
 class SpikePool(nn.Module):
-    """Max pooling of spikes: a place fires if any in its window does, which takes comparisons alone.
+    """Max pooling of spikes: a position fires if any in its window does, which takes comparisons alone.
 
     Args:
         kernel_size: side of the window.
-        padding: places around the grid that never fire.
+        padding: positions around the grid that never fire.
 
     The window moves in steps of 2, so `forward(spikes)` halves the grid of `[T, B, H, W, C]`.
 

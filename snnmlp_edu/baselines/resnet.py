@@ -10,7 +10,7 @@ r"""The spiking ResNet-34: residual learning with spikes, 22 M parameters.
 | mean over the grid, linear map | 1 | 1,000 | |
 
 Grid, widths, depths and shortcuts are those of ResNet-34 (arXiv 1512.03385), the normalisation is tdBN
-(arXiv 2011.05280), with :math:`\alpha = 1 / \sqrt 2` where two currents add up. Both stand before the
+(arXiv 2011.05280), with :math:`\alpha = 1 / \sqrt 2` where two currents add up. Both come before the
 neuron, so that every layer but the stem gets spikes. The neuron is this package's.
 
 The stem's pooling is ResNet's maximum: of spikes that is a comparison. The mean over the grid folds into
@@ -44,7 +44,7 @@ class SpikingResNet(SpikingNetwork):
 
     Args:
         config: of `NetworkConfig`, the fields `dim`, `depths`, `image_size`, `in_channels`, `num_classes`,
-            `time_steps`, `neuron`, `activation` and `channel_norm` (`bn`, `tdbn` or `none`, behind every
+            `time_steps`, `neuron`, `activation` and `channel_norm` (`bn`, `tdbn` or `none`, after every
             convolution).
 
     Raises:

@@ -12,7 +12,7 @@
 | linear map | 1 | 1,000 | |
 
 The layers are those of VGG-16 (arXiv 1409.1556), each map with a bias and without normalisation, and a
-neuron behind every map but the last. Diet-SNN (arXiv 2008.03658) trained it with five steps; it leaves the
+neuron after every map but the last. Diet-SNN (arXiv 2008.03658) trained it with five steps; it leaves the
 biases out (13,416 parameters), learns a threshold and a leak for each layer, and pools by the mean. A mean
 of spikes is no spike, and the next layer would have to multiply it, so ours pools by the maximum, as VGG
 does: of spikes that is a comparison. `channel_norm="bn"` puts batch norm in place of the biases.
@@ -47,7 +47,7 @@ class SpikingVGG(SpikingNetwork):
 
     Args:
         config: of `NetworkConfig`, the fields `dim`, `depths`, `image_size`, `in_channels`, `num_classes`,
-            `time_steps`, `neuron`, `activation` and `channel_norm` (`bn`, `tdbn` or `none`, behind every map
+            `time_steps`, `neuron`, `activation` and `channel_norm` (`bn`, `tdbn` or `none`, after every map
             but the last).
 
     Raises:
@@ -102,7 +102,7 @@ class ConvolutionStage(nn.Module):
 
 
 class FullyConnectedStage(nn.Module):
-    """Two linear maps, each with its neurons; the first reads all channels of all places at once."""
+    """Two linear maps, each with its neurons; the first reads all channels of all positions at once."""
 
     def __init__(self, config: NetworkConfig, in_features: int, width: int) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Neurons and networks timed beside their ReLU twins and peers."""
+"""Neurons and networks timed against their ReLU twins and peers."""

@@ -24,7 +24,7 @@ def _first_step(preset: str, overrides: dict[str, Any], batch: int, backend: Bac
 
 
 def measure_start(preset: str, batch: int = 16, **overrides: Any) -> Measurement:
-    """The first training step of a process: with compiled neurons stored by an earlier one, or still without.
+    """The first training step of a process, with compiled neurons cached by an earlier one or not.
 
     Each in a process of its own, whose start and imports do not count.
     """
@@ -42,7 +42,7 @@ def measure_start(preset: str, batch: int = 16, **overrides: Any) -> Measurement
 
 
 def race_compiled_blocks(preset: str, batch: int, rounds: int = 5) -> Measurement:
-    """Training steps with each block compiled as a whole, beside the usual ones, where neurons alone are."""
+    """Training steps with each block compiled as a whole, against the usual ones, where only neurons are."""
     models = {"ours": create_model(preset), "ours, compiled blocks": create_model(preset)}
     compile_blocks(models["ours, compiled blocks"])
     images, labels = random_batch(get_config(preset), batch)

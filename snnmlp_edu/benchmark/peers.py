@@ -92,7 +92,7 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int, bias: bool) -> nn
 
 
 class _Line(nn.Module):
-    """Mixes the positions of one axis: the axis takes the place of the channels and back."""
+    """Mixes the positions of one axis: the axis is swapped with the channels and back."""
 
     def __init__(self, config: NetworkConfig, length: int, axis: int) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ from .compile_costs import measure_start, race_compiled_blocks
 from .peers import NorseLIF, SpikingJellyMLP, spikingjelly_lif
 
 NEURON_SHAPE = (4, 16, 16, 16, 96)
-EVENT_RATES = (0.02, 0.05, 0.15, 0.3)  # spikes a neuron and step
+EVENT_RATES = (0.02, 0.05, 0.15, 0.3)  # spikes per neuron and step
 CLEAR_REFS = Path("/proc/self/clear_refs")  # writing 5 to it resets the peak of resident memory
 
 
@@ -55,7 +55,7 @@ def neuron_layers() -> dict[str, nn.Module]:
 
 
 def _reset(layer: nn.Module) -> None:
-    """Forget the last call, as users of a library whose layers keep their state have to."""
+    """Reset the state, as users of a library with stateful layers have to."""
     reset = getattr(layer, "reset", None)
     if callable(reset):
         reset()
@@ -121,7 +121,7 @@ def race_networks(
 
 
 def race_events(preset: str = "mlp_spe_micro", batch: int = 16, rounds: int = 5) -> list[Measurement]:
-    """One network on its events alone, beside its dense folded form, with every layer at a firing rate."""
+    """One network on its events alone, against its dense folded form, with every layer at a firing rate."""
     config = get_config(preset)
     images, _ = random_batch(config, batch)
     timings = crossover(create_model(preset).eval(), images, EVENT_RATES, rounds, layers=False)
@@ -138,7 +138,7 @@ def race_events(preset: str = "mlp_spe_micro", batch: int = 16, rounds: int = 5)
 def race_small_pictures(count: int = 2000, side: int = 32, rounds: int = 3) -> Measurement:
     """An epoch of batches from a folder of small PNG files: decoded once and kept, or read again.
 
-    The loading alone, without a network.
+    Only the loading is timed, without a network.
     """
     from ..training.batches import TrainingData  # needs the extra [train]
     from ..training.recipe import Recipe
@@ -230,13 +230,13 @@ def current_at_rate(rate: float, shape: tuple[int, ...] = NEURON_SHAPE) -> Tenso
 
 
 def sweep_rates(rates: tuple[float, ...] = (0.01, 0.05, 0.15, 0.3, 0.5)) -> Sweep:
-    """Forward and backward of one layer over its firing rate: what runs densely should not care."""
+    """Forward and backward of one layer over its firing rate: dense computation should not depend on it."""
     races = tuple(race_neurons(current=current_at_rate(rate))[1] for rate in rates)
-    return Sweep("neuron, forward + backward", "firing rate, spikes a neuron and step", rates, races)
+    return Sweep("neuron, forward + backward", "firing rate, spikes per neuron and step", rates, races)
 
 
 def run(quick: bool = False, large: bool = False) -> tuple[list[Measurement], list[Sweep]]:
-    """All measurements; `quick` leaves out sweeps and starts, `large` takes in 224 px and compiled blocks."""
+    """All measurements; `quick` leaves out sweeps and starts, `large` adds 224 px and compiled blocks."""
     measurements = race_neurons()
     for batch in (16, 64):
         measurements += race_networks("mlp_spe_micro", batch)

@@ -81,7 +81,7 @@ def in_words(machine: dict[str, Any]) -> str:
 
 
 def markdown(measured: dict[str, Any]) -> str:
-    """The ratios as a Markdown table: one line a task, one column a contestant."""
+    """The ratios as a Markdown table: one row per task, one column per contestant."""
     tasks: dict[str, dict[str, str]] = {}
     for task, name, ratio, _ in rows(measured):
         tasks.setdefault(task, {})[name] = ratio

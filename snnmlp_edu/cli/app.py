@@ -1,7 +1,7 @@
 """The command line `snnmlp`: parse and call, nothing else.
 
 Exit code 0 means success, 1 a negative verdict, 2 that the call was wrong; then one line on standard
-error says how to mend it.
+error says how to fix it.
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ def models(as_json: Json = False) -> None:
 def evaluate(
     checkpoint: TrainedNetwork,
     dataset: Annotated[str | None, typer.Option(help="Other data to test on, with the same classes.")] = None,
-    data_dir: Annotated[str | None, typer.Option(help="Where the data's files are now.")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Where the files of the data set are now.")] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that read image files; else as the machine allows.")
+        int | None, typer.Option(help="Processes that read image files; by default chosen for the machine.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -152,9 +152,9 @@ def predict(
 def bench(
     quick: Annotated[bool, typer.Option(help="Leave out sweeps and starts, which take minutes.")] = False,
     large: Annotated[
-        bool, typer.Option(help="Take in mlp_spe_t at 224 px and compiled blocks, which takes minutes more.")
+        bool, typer.Option(help="Include mlp_spe_t at 224 px and compiled blocks, which takes minutes more.")
     ] = False,
-    profile: Annotated[bool, typer.Option(help="Only say what a training step spends its time on.")] = False,
+    profile: Annotated[bool, typer.Option(help="Only profile a training step.")] = False,
     stored: Annotated[
         Path | None, typer.Option("--from", help="Show what an earlier run printed with --json.")
     ] = None,
@@ -162,7 +162,7 @@ def bench(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Time neurons and networks beside their ReLU twins and peers: how often ours fits into each."""
+    """Time neurons and networks against their ReLU twins and peers, as multiples of ours."""
     if plot is not None and (plot.suffix not in (".png", ".svg") or not plot.parent.is_dir()):
         raise InputError(f"--plot is {plot}; give a .png or .svg file in a folder that exists")
     from ..benchmark import races as benchmark  # they compile, and look for the peers
@@ -224,7 +224,7 @@ def export_nir(
 
 @app.command(epilog="Example: snnmlp audit mlp_spe_t image_size=32")
 def audit(source: Source, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Fold what folds, then prove that no multiplication is left; exit 1 if one is, and say where."""
+    """Fold what folds, then prove that no multiplication is left; exit 1 and say where if one is."""
     from ..mfi import audit, fold_batch_norm, load_or_calibrate
     from ..mfi.auditing import report
 
@@ -252,7 +252,7 @@ def audit(source: Source, overrides: Overrides = None, as_json: Json = False) ->
 
 @app.command(epilog="Example: snnmlp cost mlp_spe_t image_size=64 time_steps=2")
 def cost(source: Source, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Count what one image takes, operation by operation, and price it beside the ReLU twin."""
+    """Count what one image takes, operation by operation, and price it against the ReLU twin."""
     from ..cost import count_operations, relu_twin, table
     from ..mfi import load_or_calibrate
 

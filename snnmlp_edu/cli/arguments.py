@@ -30,7 +30,7 @@ Overrides = Annotated[
 
 
 class OneLineErrors(TyperGroup):
-    """Turns every mistake of the person calling into one line on standard error and exit code 2."""
+    """Turns every mistake of the caller into one line on standard error and exit code 2."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line and exit."""
@@ -56,7 +56,7 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
     """`key=value` words as nested mappings; a dot reaches in, and a value is JSON or else plain text.
 
     Raises:
-        InputError: a word is not of that form, or a key stands twice.
+        InputError: a word is not of that form, or a key is given twice.
 
     >>> parse_overrides(["epochs=2", "neuron.beta=0.8", "skip=none"])
     {'epochs': 2, 'neuron': {'beta': 0.8}, 'skip': 'none'}
@@ -66,18 +66,18 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         *outer, last = key.split(".")
         if not equals or not last or not all(outer):
-            raise InputError(f"{word!r} is not understood; write key=value, such as epochs=2")
-        place = changes
+            raise InputError(f"{word!r} is not of the form key=value; write it so, such as epochs=2")
+        inner = changes
         for name in outer:
-            place = place.setdefault(name, {})
-            if not isinstance(place, dict):
+            inner = inner.setdefault(name, {})
+            if not isinstance(inner, dict):
                 raise InputError(f"{key} and {name} are both given; give one of them")
-        if last in place:
+        if last in inner:
             raise InputError(f"{key} is given twice; give it once")
         try:
-            place[last] = json.loads(text)
+            inner[last] = json.loads(text)
         except (ValueError, RecursionError):  # also a number of too many digits, or too many brackets
-            place[last] = text
+            inner[last] = text
     return changes
 
 
@@ -88,4 +88,4 @@ def refuse_options(changes: dict[str, Any], function: Callable[..., Any]) -> Non
         InputError: one has.
     """
     for name in changes.keys() & signature(function).parameters.keys():
-        raise InputError(f"{name}=... is no field that can be changed; give it as an option (see --help)")
+        raise InputError(f"{name} cannot be changed by KEY=VALUE; give it as an option (see --help)")

@@ -14,23 +14,23 @@ from ..printing import plain_console, print_json, printable
 from .arguments import Json
 from .prepare import prepare_app
 
-data_app = typer.Typer(help="Bring data sets into place, and look at them before training on them.")
+data_app = typer.Typer(help="Prepare data sets, and inspect them before training.")
 data_app.add_typer(prepare_app, name="prepare")
 
-Place = Annotated[
+DataPath = Annotated[
     str,
     typer.Argument(
         metavar="PATH",
         help=f"Folder of class folders, of idx or CIFAR files; CIFAR archive; or: {', '.join(SHIPPED)}.",
     ),
 ]
-Checksum = Annotated[str | None, typer.Option(help="MD5 of a CIFAR archive; else the published one.")]
+Checksum = Annotated[str | None, typer.Option(help="MD5 of a CIFAR archive; by default the published one.")]
 
 
 @data_app.command(epilog="Example: snnmlp data describe embedded")
-def describe(place: Place, md5: Checksum = None, as_json: Json = False) -> None:
+def describe(path: DataPath, md5: Checksum = None, as_json: Json = False) -> None:
     """Say what a data set holds; files of an image folder are counted, not opened."""
-    found = inspect(place, md5, decode=False)
+    found = inspect(path, md5, decode=False)
     if as_json:
         print_json(asdict(found) | {"images": found.images})
     else:
@@ -41,12 +41,12 @@ def describe(place: Place, md5: Checksum = None, as_json: Json = False) -> None:
 
 
 @data_app.command(epilog="Example: snnmlp data verify photos/")
-def verify(place: Place, md5: Checksum = None, as_json: Json = False) -> None:
-    """Read all of a data set and list everything that is wrong with it; exit 1 if anything is."""
-    found = inspect(place, md5)
+def verify(path: DataPath, md5: Checksum = None, as_json: Json = False) -> None:
+    """Read a whole data set and list every problem; exit 1 if there is one."""
+    found = inspect(path, md5)
     title = _title(found)
     if as_json:
-        facts = {"place": place, "kind": found.kind, "images": found.images, "problems": found.problems}
+        facts = {"path": path, "kind": found.kind, "images": found.images, "problems": found.problems}
         print_json(facts)
     elif found.problems:
         _print_problems(found)
@@ -58,7 +58,7 @@ def verify(place: Place, md5: Checksum = None, as_json: Json = False) -> None:
 
 
 def _title(found: Inspection) -> str:
-    return f"{printable(found.place)} ({found.kind})"
+    return f"{printable(found.path)} ({found.kind})"
 
 
 def _print_problems(found: Inspection) -> None:
@@ -67,7 +67,7 @@ def _print_problems(found: Inspection) -> None:
 
 
 def _print_table(found: Inspection) -> None:
-    right = (Column(name, justify="right") for name in ("images", "classes", "images a class"))
+    right = (Column(name, justify="right") for name in ("images", "classes", "images per class"))
     table = Table("part", *right, "image", title=_title(found), title_justify="left")
     for part, classes in found.counts.items():
         fewest, most = min(classes.values(), default=0), max(classes.values(), default=0)

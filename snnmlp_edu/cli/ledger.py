@@ -20,7 +20,7 @@ from ..ledger.store import OUTPUT
 from ..printing import plain_console, print_json, printable
 from .arguments import Json, parse_overrides, refuse_options
 
-ledger_app = typer.Typer(help="Plans of runs, their records, and what they say of the paper's claims.")
+ledger_app = typer.Typer(help="Plans of runs, their records, and what they say about the paper's claims.")
 
 PlanName = Annotated[str, typer.Argument(metavar="PLAN", help="Name of a plan, or path of a .yaml file.")]
 Results = Annotated[
@@ -31,24 +31,24 @@ Results = Annotated[
 @ledger_app.command(epilog="Example: snnmlp ledger run fashion_mnist_full data_dir=fashion")
 def run(
     plan: PlanName,
-    variant: Annotated[str | None, typer.Option(help="Run this variant alone.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Run this seed alone.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Run only this variant.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Run only this seed.")] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Train one recorded run anew, and compare; exit 1 if it differs.")
+        bool, typer.Option("--again", help="Train one recorded run again, and compare; exit 1 if it differs.")
     ] = False,
     results: Results = None,
-    output: Annotated[Path, typer.Option(help="Folder in which each run gets its own folder.")] = OUTPUT,
+    output: Annotated[Path, typer.Option(help="Folder in which to make each run's folder.")] = OUTPUT,
     progress: Annotated[bool, typer.Option("--progress", help="Show each epoch.")] = False,
-    places: Annotated[
+    overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Where the data are, such as data_dir=PATH."),
     ] = None,
 ) -> None:
-    """Train what is missing of a plan, and add a record after each run; a run that was cut goes on."""
+    """Train the missing runs of a plan, with a record after each; an interrupted run is resumed."""
     from ..ledger.repeating import run_again  # these need the extra [train], and seconds to import
     from ..ledger.running import run_plan
 
-    given = parse_overrides(places or [])
+    given = parse_overrides(overrides or [])
     refuse_options(given, run_plan)
     if again:
         if variant is None or seed is None:
@@ -64,7 +64,7 @@ def run(
         options |= {"--output": output if output != OUTPUT else None}
         words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
         words += ["--progress"] if progress else []
-        command = shlex.join(["snnmlp", "ledger", "run", plan, *words, *(places or [])])
+        command = shlex.join(["snnmlp", "ledger", "run", plan, *words, *(overrides or [])])
         print(printable(f"stopped, and what was recorded is kept; resume with: {command}"))
         raise typer.Exit(stop.exit_code) from stop
     print(f"{new} new records")
@@ -73,7 +73,7 @@ def run(
 @ledger_app.command(epilog="Example: snnmlp ledger table skip")
 def table(
     plan: Annotated[
-        str | None, typer.Argument(metavar="[PLAN]", help="Name or .yaml file of one plan; else all.")
+        str | None, typer.Argument(metavar="[PLAN]", help="Name or .yaml file of one plan; by default all.")
     ] = None,
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown: the plan's table, or the README's.")
@@ -89,7 +89,7 @@ def table(
         if plan is not None or as_json:
             raise InputError("--into takes the README's table; leave out PLAN and --json")
         tables.write_into(into, tables.headline_markdown(results))
-        print(printable(f"{into}: the table is as the records have it"))
+        print(printable(f"{into}: the table matches the records"))
         return
     if as_markdown and plan is None:
         print(tables.headline_markdown(results))
@@ -112,7 +112,7 @@ def table(
 
 @ledger_app.command(epilog="Example: snnmlp ledger claims --json")
 def claims(as_json: Json = False, results: Results = None) -> None:
-    """Print every claim of the paper with its verdict, and what it rests on."""
+    """Print every claim of the paper with its verdict and the evidence."""
     found = ledger.claims(results=results)
     if as_json:
         print_json([claim.to_dict() for claim in found])
@@ -127,7 +127,7 @@ def claims(as_json: Json = False, results: Results = None) -> None:
 def verify(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Shipped networks; all of them where none is named."),
+        typer.Argument(metavar="[NAME]...", help="Shipped networks; all of them by default."),
     ] = None,
     data_dir: Annotated[
         str | None, typer.Option(help="Where the full test set is, for networks that were trained on it.")
@@ -135,7 +135,7 @@ def verify(
     results: Results = None,
     as_json: Json = False,
 ) -> None:
-    """Test every shipped network again and compare with its record, to the image; exit 1 if one differs."""
+    """Test every shipped network again and compare with its record, exactly; exit 1 if one differs."""
     found = verification.verify(results, data_dir, names)
     if as_json:
         print_json([asdict(each) for each in found])

@@ -1,4 +1,4 @@
-"""The commands `snnmlp data prepare ...`: what it takes to get a data set into place."""
+"""The commands `snnmlp data prepare ...`: download or unpack a data set."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from ..errors import InputError
 from ..printing import printable
 
 prepare_app = typer.Typer(
-    help="Bring a data set into place: download it, or unpack ImageNet. A second call finds what is done.",
+    help="Download a data set, or unpack ImageNet. A repeated call skips what is done.",
     no_args_is_help=True,
 )
 
-Folder = Annotated[Path, typer.Argument(metavar="PATH", help="Folder to put it into; made if needed.")]
+Folder = Annotated[Path, typer.Argument(metavar="PATH", help="Folder to put it in; created if needed.")]
 
 
 Mirror = Annotated[str | None, typer.Option(help="Address of another copy of the files.")]
 
 
-def _say_how_to_train(dataset: str, place: Path) -> None:
-    print(printable(f"train with: snnmlp train --recipe RECIPE dataset={dataset} data_dir={place}"))
+def _say_how_to_train(dataset: str, folder: Path) -> None:
+    print(printable(f"train with: snnmlp train --recipe RECIPE dataset={dataset} data_dir={folder}"))
 
 
-def _fetch(name: str, wanted: downloading.Download, place: Path, mirror: str | None) -> None:
-    for file in downloading.download(name, place, wanted if mirror is None else wanted.at(mirror)):
+def _fetch(name: str, wanted: downloading.Download, folder: Path, mirror: str | None) -> None:
+    for file in downloading.download(name, folder, wanted if mirror is None else wanted.at(mirror)):
         print(printable(file))
-    _say_how_to_train(wanted.dataset, place)
+    _say_how_to_train(wanted.dataset, folder)
 
 
 def _add_download(name: str, wanted: downloading.Download) -> None:
-    def fetch(place: Folder, mirror: Mirror = None) -> None:
-        _fetch(name, wanted, place, mirror)
+    def fetch(folder: Folder, mirror: Mirror = None) -> None:
+        _fetch(name, wanted, folder, mirror)
 
     def fetch_or_write(
-        place: Folder,
+        folder: Folder,
         mirror: Mirror = None,
         from_images: Annotated[
             Path | None,
@@ -47,12 +47,12 @@ def _add_download(name: str, wanted: downloading.Download) -> None:
         ] = None,
     ) -> None:
         if from_images is None:
-            _fetch(name, wanted, place, mirror)
+            _fetch(name, wanted, folder, mirror)
             return
         if mirror is not None:
             raise InputError("--from-images downloads nothing; leave out --mirror")
-        print(printable(write_from_images(name, from_images, place, announce=True)))
-        _say_how_to_train(wanted.dataset, place)
+        print(printable(write_from_images(name, from_images, folder, announce=True)))
+        _say_how_to_train(wanted.dataset, folder)
 
     command = fetch_or_write if name in CIFAR else fetch
     command.__doc__ = f"Download {name.replace('_', '-')}. Source: {wanted.source}."
@@ -69,7 +69,7 @@ for _name, _wanted in downloading.DOWNLOADS.items():
     " --val ILSVRC2012_img_val.tar --devkit ILSVRC2012_devkit_t12.tar.gz",
 )
 def prepare_imagenet(
-    place: Folder,
+    folder: Folder,
     train: Annotated[Path | None, typer.Option(help="ILSVRC2012_img_train.tar.")] = None,
     val: Annotated[Path | None, typer.Option(help="ILSVRC2012_img_val.tar.")] = None,
     devkit: Annotated[
@@ -77,7 +77,7 @@ def prepare_imagenet(
     ] = None,
     synsets: Annotated[
         Path | None,
-        typer.Option(help="In its place: a text file with the synset of each val image, in their order."),
+        typer.Option(help="Instead of --devkit: a text file with the synset of each val image, in order."),
     ] = None,
 ) -> None:
     """Unpack the archives of ImageNet-1K (https://image-net.org) into train/ and val/ with class folders.
@@ -90,11 +90,11 @@ def prepare_imagenet(
     if val is not None and (devkit is None) == (synsets is None):
         raise InputError("the images in --val have no labels of their own; give --devkit or --synsets")
     if val is not None:
-        labels = imagenet.read_synsets(synsets) if synsets else imagenet.read_devkit(_given(devkit), place)
-        print(printable(imagenet.prepare_val(val, place, labels)))
+        labels = imagenet.read_synsets(synsets) if synsets else imagenet.read_devkit(_given(devkit), folder)
+        print(printable(imagenet.prepare_val(val, folder, labels)))
     if train is not None:
-        print(printable(imagenet.prepare_train(train, place)))
-    print(printable(f"train with: snnmlp train --recipe imagenet_released data_dir={place}"))
+        print(printable(imagenet.prepare_train(train, folder)))
+    print(printable(f"train with: snnmlp train --recipe imagenet_released data_dir={folder}"))
 
 
 def _given(path: Path | None) -> Path:

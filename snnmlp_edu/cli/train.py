@@ -14,24 +14,24 @@ from .arguments import parse_overrides, refuse_options
 
 def train(
     recipe: Annotated[str | None, typer.Option(help="Name of a recipe, or path of a .yaml file.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Network to train; else the recipe's.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Network to train; by default the recipe's.")] = None,
     init_from: Annotated[
         str | None,
-        typer.Option(metavar="CHECKPOINT", help="Start with its weights; else the recipe's start."),
+        typer.Option(metavar="CHECKPOINT", help="Start from its weights; by default as the recipe says."),
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder in which the run gets its own folder.")] = Path("runs"),
+    output: Annotated[Path, typer.Option(help="Folder in which to make the run's folder.")] = Path("runs"),
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Go on with the run in this folder, exactly where it stopped."),
+        typer.Option(metavar="RUN", help="Resume the run in this folder exactly where it stopped."),
     ] = None,
     devices: Annotated[
         int | None,
-        typer.Option(help="GPUs of each machine, or processes on its CPU; one if left out."),
+        typer.Option(help="GPUs per machine, or processes on its CPU; by default one."),
     ] = None,
-    nodes: Annotated[int | None, typer.Option(help="Machines, each of which starts it.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="Machines; start the command on each.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu or mps.")] = "auto",
     skip_corrupt: Annotated[
-        bool, typer.Option("--skip-corrupt", help="Leave out image files that cannot be read; list them.")
+        bool, typer.Option("--skip-corrupt", help="Leave out unreadable image files, and list them.")
     ] = False,
     overrides: Annotated[
         list[str] | None,
@@ -45,7 +45,7 @@ def train(
     neuron.beta=0.8. The run's folder keeps the recipe as it was used:
     --recipe RUN/recipe.yaml trains it again.
 
-    Batches are shared out: with --devices 8 a batch of 512 is 64 images a
+    Batches are split: with --devices 8 a batch of 512 is 64 images per
     GPU, and nothing else changes. Under torchrun and SLURM, which start the
     processes, leave --devices and --nodes out.
     """

@@ -11,7 +11,7 @@ fan-out is smaller there. Where values are not 0 or 1, each of the map's `dense_
 operation (MAC): in the stem, which gets pixels, and everywhere in a ReLU twin.
 
 The network is taken as folded (`snnmlp_edu.mfi.fold_batch_norm`), whether it is or not: its spikes are the
-same. What batch norm costs that is left unfolded stands in `Cost.before_folding`. A neuron's leak, bias,
+same. The cost of batch norm that is left unfolded is in `Cost.before_folding`. A neuron's leak, bias,
 comparison and reset are one *update* and, as usual in this field, have no price.
 """
 

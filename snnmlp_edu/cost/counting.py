@@ -1,4 +1,4 @@
-"""Counting: one run of the network, in which every layer says what arrived."""
+"""Counting: one run of the network, with a hook on every layer."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def reached(layer: nn.Module, values: Tensor) -> Reached:
 
 
 def windows(size: int, layer: nn.Conv2d, axis: int) -> Tensor:
-    """For each place along one axis, how many windows of a convolution cover it: integers `[size]`.
+    """For each position along one axis, how many windows of a convolution cover it: integers `[size]`.
 
     >>> windows(5, nn.Conv2d(1, 1, 3, stride=2, padding=1), axis=0).tolist()
     [1, 2, 1, 2, 1]

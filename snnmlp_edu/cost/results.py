@@ -12,7 +12,7 @@ Arithmetic = Literal["accumulate", "multiply-accumulate"]
 
 @dataclass(frozen=True)
 class Operations:
-    """Operations for an image.
+    """Operations per image.
 
     Args:
         macs: multiply-accumulate operations: a product, and its addition to a sum.
@@ -34,7 +34,7 @@ class LayerCost:
         path: its module path.
         part: stem, axial, fuse, channel, patch encoding, head; or convolution, shortcut, fully connected.
         arithmetic: what it does for each value that arrives: add a weight, or multiply first.
-        steps: how often it runs for an image.
+        steps: how often it runs per image.
         dense_macs_per_step: operations of one step if every value counted.
         spikes: values other than 0 that arrived, in all images and steps.
         events: their fan-outs added up, in all images and steps.
@@ -52,17 +52,17 @@ class LayerCost:
 
     @property
     def dense_macs(self) -> int:
-        """Operations for an image if every value counted, in all steps."""
+        """Operations per image if every value counted, in all steps."""
         return self.dense_macs_per_step * self.steps
 
     @property
     def synaptic_operations(self) -> float:
-        """Weights added for an image, in all steps; 0 where values are multiplied."""
+        """Weights added per image, in all steps; 0 where values are multiplied."""
         return self.events / self.images if self.arithmetic == "accumulate" else 0.0
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulate operations for an image, in all steps; 0 where weights are only added."""
+        """Multiply-accumulate operations per image, in all steps; 0 where weights are only added."""
         return self.dense_macs if self.arithmetic == "multiply-accumulate" else 0
 
     @property
@@ -87,7 +87,7 @@ class Cost:
         unfoldable_macs: operations of those among them that cannot fold.
         head_before_folding: operations of a head that is not folded, without its normalisation; else None.
         neuron_updates: updates of one neuron by one step.
-        firing_rates: module path of each layer of neurons -> spikes a neuron, at each step.
+        firing_rates: module path of each layer of neurons -> spikes per neuron, at each step.
         weight_bytes: memory of the weights and of all other constants, of the network as it was given.
         membrane_bytes: memory of the membrane potentials of all neurons.
         mac_joules: energy of a multiply-accumulate operation.
@@ -156,7 +156,7 @@ class Cost:
 
     @property
     def energy_joules(self) -> float:
-        """Energy for an image, once everything is folded that folds."""
+        """Energy per image, once everything is folded that folds."""
         return self.energy_of(self.after_folding)
 
     def energy_of(self, operations: Operations) -> float:

@@ -16,7 +16,7 @@ def cells(cost: Cost) -> list[tuple[str, ...]]:
 
 
 def summary(cost: Cost, twin: Cost) -> list[str]:
-    """Energy beside that of the ReLU twin and of the network before folding; neurons and memory."""
+    """Energy next to that of the ReLU twin and of the network before folding; neurons and memory."""
     energy, twins = cost.energy_joules, twin.energy_joules
     rates = [rate for steps in cost.firing_rates.values() for rate in steps]
     ratio = twins / energy

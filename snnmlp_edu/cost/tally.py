@@ -1,4 +1,4 @@
-"""What each kind of layer adds to the count, from the values that arrive and leave."""
+"""What each kind of layer adds to the count, from its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _SILENT = CONTAINERS | {
     FullyConnectedStage,
     SpikePool,
 }
-# Layers that are counted, each by its exact class, and beside them every block that states its wiring.
+# Layers that are counted, each by its exact class, and also every block that states its wiring.
 KNOWN = (
     _SILENT
     | MAPS
@@ -77,7 +77,7 @@ def parts_by_path(network: nn.Module) -> dict[str, str]:
 
 
 class Tally:
-    """Collects, while a network runs, what `Cost` consists of."""
+    """Collects the entries of `Cost` while a network runs."""
 
     def __init__(self, network: SpikingNetwork, images: int) -> None:
         self.network = network
@@ -92,7 +92,7 @@ class Tally:
         self.head_before: Operations | None = None
 
     def observer(self, path: str, module: nn.Module) -> Callable[..., None] | None:
-        """What shall see a module's inputs and output; the module is of a class in `KNOWN`, or a block."""
+        """The hook for a module's inputs and output; the module is of a class in `KNOWN`, or a block."""
         # The head counts its own map, and a SteppedLinear those of its steps.
         within = path.startswith("head.") or ".steps." in path
         match module:

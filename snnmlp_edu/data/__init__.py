@@ -1,4 +1,4 @@
-"""Images: where they are stored, how they are read and checked, and how they become a network's input.
+"""Images: how they are stored, read, checked and turned into a network's input.
 
 Knows nothing of models.
 """

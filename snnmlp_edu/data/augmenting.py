@@ -63,7 +63,7 @@ def training_transform(
 
 
 class Chain:
-    """One step after the other; unlike a function made on the spot it can be sent to a worker."""
+    """One step after the other; unlike a closure it can be pickled for a worker."""
 
     def __init__(self, steps: list[Callable[[Any], Any]]) -> None:
         self.steps = steps

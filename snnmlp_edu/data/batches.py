@@ -1,4 +1,4 @@
-"""What a loader worker does: numbers of pictures in, a batch of pixels and labels out."""
+"""What a loader worker does: indices of pictures in, a batch of pixels and labels out."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from .picture_sets import PictureSet
 from .resizing import to_pixels
 from .settings import Loading
 from .transforms import Preprocessing
-from .workers import as_it_is
+from .workers import identity
 
 GRACE = 30  # seconds from a signal to the end of a worker, if the training has not ended it before
 LONGEST_BATCH = 600  # seconds; a batch that takes longer was lost on its way from the worker
 SHARED_MEMORY = Path("/dev/shm")  # where workers leave their batches, on Linux
 
 
-class Draw(NamedTuple):
-    """One picture of a batch: in which epoch, its number, and which of its repetitions there."""
+class SampleIndex(NamedTuple):
+    """Which picture of a batch to read: its epoch, its number, and which of its repetitions there."""
 
     epoch: int
     number: int
     repeat: int = 0
 
 
-def mixed_seed(*numbers: int | str) -> int:
+def derive_seed(*numbers: int | str) -> int:
     """A seed of 63 bits that depends on all the numbers.
 
-    >>> mixed_seed(0, 1) == mixed_seed(0, 1), mixed_seed(0, 1) == mixed_seed(1, 0)
+    >>> derive_seed(0, 1) == derive_seed(0, 1), derive_seed(0, 1) == derive_seed(1, 0)
     (True, False)
     """
     text = " ".join(map(str, numbers)).encode()
@@ -63,7 +63,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 class PictureBatches(Dataset):
-    """Batches of fitted, and where they are trained on augmented, pictures.
+    """Batches of pictures, fitted to the network and, for training, augmented.
 
     An image's randomness comes from the seed, the epoch and its number, so that a batch does not depend on
     which process makes it, nor on what that process made before.
@@ -90,27 +90,27 @@ class PictureBatches(Dataset):
     def __len__(self) -> int:
         return len(self.pictures.labels)
 
-    def __getitem__(self, draws: Sequence[Draw]) -> tuple[Tensor, Tensor] | InputError:
+    def __getitem__(self, samples: Sequence[SampleIndex]) -> tuple[Tensor, Tensor] | InputError:
         """uint8 `[B, C, H, W]` and labels `[B]`; a damaged picture comes back as the error that names it.
 
         Raised in a worker, it would arrive with the worker's traceback in its message.
         """
         try:
-            images = torch.stack([self._pixels(draw) for draw in draws])
+            images = torch.stack([self._pixels(sample) for sample in samples])
         except InputError as error:
             return error
-        return images, self.pictures.labels[[draw.number for draw in draws]]
+        return images, self.pictures.labels[[sample.number for sample in samples]]
 
-    def _pixels(self, draw: Draw) -> Tensor:
-        picture = self.pictures.read(draw.number, self.channels)
+    def _pixels(self, sample: SampleIndex) -> Tensor:
+        picture = self.pictures.read(sample.number, self.channels)
         if self.transform is None:
             return to_pixels(self.preprocessing.fit(picture))
-        with seeded(mixed_seed(self.seed, *draw)):
+        with seeded(derive_seed(self.seed, *sample)):
             return self.transform(picture)
 
 
-def sound(batch: tuple[Tensor, Tensor] | InputError) -> tuple[Tensor, Tensor]:
-    """A batch of `PictureBatches`.
+def unwrap(batch: tuple[Tensor, Tensor] | InputError) -> tuple[Tensor, Tensor]:
+    """The images and labels of a batch of `PictureBatches`.
 
     Raises:
         InputError: it met a damaged picture.
@@ -120,10 +120,10 @@ def sound(batch: tuple[Tensor, Tensor] | InputError) -> tuple[Tensor, Tensor]:
     return batch
 
 
-def in_order(count: int, batch_size: int) -> list[list[Draw]]:
+def in_order(count: int, batch_size: int) -> list[list[SampleIndex]]:
     """All pictures once, in batches; the last one may be smaller."""
-    draws = [Draw(0, index) for index in range(count)]
-    return [draws[start : start + batch_size] for start in range(0, count, batch_size)]
+    samples = [SampleIndex(0, index) for index in range(count)]
+    return [samples[start : start + batch_size] for start in range(0, count, batch_size)]
 
 
 def _outlive_signals(_: int) -> None:
@@ -133,7 +133,7 @@ def _outlive_signals(_: int) -> None:
 
 
 def check_shared_memory(batch_bytes: int, loading: Loading, processes: int = 1) -> None:
-    """Make sure that what workers keep ready fits into shared memory: a batch that does not is never sent.
+    """Make sure that prefetched batches fit into shared memory: one that does not is never sent.
 
     Args:
         batch_bytes: of one batch of one process.
@@ -158,7 +158,7 @@ def check_shared_memory(batch_bytes: int, loading: Loading, processes: int = 1) 
 
 def load_batches(
     batches: Dataset,
-    order: Sequence[list[Draw]] | object,
+    order: Sequence[list[SampleIndex]] | object,
     loading: Loading,
     keep_workers: bool = False,
 ) -> DataLoader:
@@ -166,9 +166,9 @@ def load_batches(
 
     Args:
         batches: makes them.
-        order: sized and iterable: the draws of each batch.
+        order: sized and iterable: the samples of each batch.
         loading: with no field left open; see `Loading.on_machine`.
-        keep_workers: they outlive an epoch.
+        keep_workers: keep them alive from epoch to epoch.
     """
     workers = loading.workers or 0
     return DataLoader(
@@ -179,7 +179,7 @@ def load_batches(
         pin_memory=bool(loading.pin_memory),
         prefetch_factor=loading.prefetch if workers else None,
         persistent_workers=keep_workers and workers > 0,
-        collate_fn=as_it_is,
+        collate_fn=identity,
         worker_init_fn=_outlive_signals,
         timeout=LONGEST_BATCH if workers else 0,
         generator=Generator(),  # without one of its own a loader draws from the shared one

@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 in the binary files that their authors publish, packed or unpacked.
 
 A file is a row of records: the label in one byte, then 3 x 32 x 32 bytes of pixels, channel by channel and
-row by row. In CIFAR-100 the number of the superclass stands before the label. Nothing here can be a program,
+row by row. In CIFAR-100 the number of the superclass comes before the label. Nothing here can be a program,
 as it can in the archives for Python, which hold pickles.
 """
 
@@ -28,7 +28,7 @@ PIXELS = 3 * SIDE * SIDE
 
 @dataclass(frozen=True)
 class CifarFormat:
-    """Where things stand in one of the two data sets.
+    """The layout of one of the two data sets.
 
     Args:
         archive: its published name.
@@ -75,17 +75,17 @@ CIFAR: dict[str, CifarFormat] = {
 }
 
 
-def cifar_kinds(place: Path) -> list[str]:
-    """Which of the two are at a place: an archive by its name, a folder by what is in it."""
+def cifar_kinds(path: Path) -> list[str]:
+    """Which of the two are at a path: an archive by its name, a folder by what is in it."""
     return [
         kind
         for kind, form in CIFAR.items()
-        if place.name == form.archive or (place / form.archive).is_file() or _unpacked(form, place)
+        if path.name == form.archive or (path / form.archive).is_file() or _unpacked(form, path)
     ]
 
 
-def _unpacked(form: CifarFormat, place: Path) -> Path | None:
-    return next((each for each in (place, place / form.folder) if (each / form.names).is_file()), None)
+def _unpacked(form: CifarFormat, path: Path) -> Path | None:
+    return next((each for each in (path, path / form.folder) if (each / form.names).is_file()), None)
 
 
 class CifarFiles:
@@ -105,26 +105,24 @@ class CifarFiles:
 
     def __init__(self, kind: str, location: Path, md5: str | None = None) -> None:
         self.format = CIFAR[kind]
-        self.place = location / self.format.archive if location.is_dir() else location
+        self.path = location / self.format.archive if location.is_dir() else location
         self._content: bytes | None = None
         unpacked = _unpacked(self.format, location)
-        if self.place.is_file():
+        if self.path.is_file():
             # One read: the bytes that are checked are the bytes that are used.
-            self._content = read_bytes(self.place)
+            self._content = read_bytes(self.path)
             found = hashlib.md5(self._content, usedforsecurity=False).hexdigest()
             expected = md5 or self.format.md5
             if found != expected:
-                raise InputError(
-                    f"{self.place} has MD5 {found} and not {expected}; nothing was read; fetch it again"
-                )
+                raise InputError(f"{self.path} has MD5 {found}, expected {expected}; download it again")
         elif unpacked is None:
             raise InputError(
-                f"there is no file {self.place}; `snnmlp data prepare {kind} PATH` fetches it, packed"
+                f"there is no file {self.path}; `snnmlp data prepare {kind} PATH` downloads it, packed"
             )
         elif md5 is not None:
-            raise InputError(f"{unpacked} is no archive whose MD5 could be {md5}; leave the checksum out")
+            raise InputError(f"{unpacked} is not an archive; leave out its checksum, {md5}")
         else:
-            self.place = unpacked
+            self.path = unpacked
         self.class_names = self._class_names()
 
     def _class_names(self) -> tuple[str, ...]:
@@ -132,8 +130,8 @@ class CifarFiles:
         names = tuple(line.strip() for line in lines if line.strip())
         if len(names) != self.format.classes:
             raise InputError(
-                f"{self.format.names} in {self.place} names {len(names)} classes and not"
-                f" {self.format.classes}; fetch it again"
+                f"{self.format.names} in {self.path} names {len(names)} classes, expected"
+                f" {self.format.classes}; download it again"
             )
         return names
 
@@ -153,7 +151,7 @@ class CifarFiles:
         labels = records[:, self.format.label_bytes - 1]
         if labels.max(initial=0) >= self.format.classes:
             raise InputError(
-                f"{self.place} ({split}) has label {labels.max()}; labels must lie in 0 to"
+                f"{self.path} ({split}) has label {labels.max()}; labels must be from 0 to"
                 f" {self.format.classes - 1}"
             )
         pixels = records[:, self.format.label_bytes :].reshape(-1, 3, SIDE, SIDE).copy()
@@ -164,15 +162,15 @@ class CifarFiles:
         count, rest = divmod(len(content), size)
         if rest or (self._content is None and count != published):  # an archive has its checksum
             raise InputError(
-                f"{name} in {self.place} has {len(content):,} bytes and not {published:,} records of {size};"
-                " fetch it again"
+                f"{name} in {self.path} has {len(content):,} bytes, expected {published:,} records of {size};"
+                " download it again"
             )
         return np.frombuffer(content, np.uint8).reshape(count, size)
 
     def _read(self, names: Sequence[str]) -> list[bytes]:
         """What is in some of the files."""
         if self._content is None:
-            return [read_bytes(self.place / name) for name in names]
+            return [read_bytes(self.path / name) for name in names]
         found = []
         try:
             whole = gzip.decompress(self._content)  # to its end, where its own checksum is
@@ -180,12 +178,12 @@ class CifarFiles:
                 for name in names:
                     member = archive.extractfile(f"{self.format.folder}/{name}")
                     if member is None:
-                        raise InputError(f"{name} in {self.place} is no file; fetch it again")
+                        raise InputError(f"{name} in {self.path} is not a file; download it again")
                     found.append(member.read())
         except KeyError as error:
-            raise InputError(f"{self.place} lacks a file: {error.args[0]}; fetch it again") from error
+            raise InputError(f"{self.path} lacks a file: {error.args[0]}; download it again") from error
         except InputError:
             raise
         except Exception as error:  # bytes that are damaged can fail in any way
-            raise InputError(f"{self.place} is a damaged archive ({error}); fetch it again") from error
+            raise InputError(f"{self.path} is a damaged archive ({error}); download it again") from error
         return found

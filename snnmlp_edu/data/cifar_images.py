@@ -1,4 +1,4 @@
-"""CIFAR's binary files from a folder of PNGs, as others hand out the same images."""
+"""CIFAR's binary files from a folder of PNGs, as others distribute the same images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .cifar import CIFAR, PIXELS, SIDE, CifarFormat
 from .datasets import Split
 from .files import is_hidden
 from .pictures import open_picture
-from .workers import shown
+from .workers import progress
 
 CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 # CIFAR-100's classes by their superclasses. Both are numbered in alphabetical order.
@@ -48,10 +48,10 @@ WITH_DUPLICATES = ("cifar100",)
 NUMBERED = re.compile(r"(?:\d+[ _-])?(.+?)(?:[ _-]\d+)?")
 
 
-def write_from_images(kind: str, folder: Path, place: Path, announce: bool = False) -> Path:
+def write_from_images(kind: str, folder: Path, output: Path, announce: bool = False) -> Path:
     """Write the published binary files from PNGs in `folder/train` and `folder/test`.
 
-    An image's class is the name of the folder that it lies in, at any depth, such as `train/frog/7.png`; or
+    An image's class is the name of its folder, at any depth, such as `train/frog/7.png`; or
     its own name without a number, such as `train/7_frog.png`. The records are sorted by the number of their
     class, and within it by their paths, with numbers in these compared as numbers. So they have another order
     than the published ones, and `dataset_sha256(..., ordered=False)` is the same. All is written under a
@@ -60,7 +60,7 @@ def write_from_images(kind: str, folder: Path, place: Path, announce: bool = Fal
     Args:
         kind: `cifar10` or `cifar100`.
         folder: holds `train/` and `test/`.
-        place: gets the folder of the files, under its published name.
+        output: folder in which the folder of the files is made, under its published name.
         announce: show how far it is.
 
     Returns:
@@ -71,7 +71,7 @@ def write_from_images(kind: str, folder: Path, place: Path, announce: bool = Fal
             file is no PNG of 32 x 32 pixels in RGB, or of no class; or, in CIFAR-10, an image is there twice.
     """
     form = CIFAR[kind]
-    target, partial = place / form.folder, place / f".{form.folder}.partial"
+    target, partial = output / form.folder, output / f".{form.folder}.partial"
     if target.exists():
         raise InputError(f"{target} is already there; remove it, or choose another folder")
     files = {split: _listed(kind, form, folder / split, split) for split in form.parts}
@@ -80,7 +80,7 @@ def write_from_images(kind: str, folder: Path, place: Path, announce: bool = Fal
         partial.mkdir(parents=True)
         seen: dict[bytes, Path] | None = None if kind in WITH_DUPLICATES else {}
         for split, names in form.parts.items():
-            every = shown(files[split], f"reading {split} images", len(files[split]), announce)
+            every = progress(files[split], f"reading {split} images", len(files[split]), announce)
             records = np.stack([_record(kind, number, file, seen) for number, file in every])
             for name, part in zip(names, np.split(records, len(names)), strict=True):
                 (partial / name).write_bytes(part.tobytes())
@@ -106,12 +106,14 @@ def _listed(kind: str, form: CifarFormat, folder: Path, split: Split) -> list[tu
         named = NUMBERED.fullmatch(file.stem)
         name = file.parent.name if file.parent.name in classes or named is None else named[1]
         if name not in classes:
-            raise InputError(f"{file} is of no class of {kind}; put it into {split}/CLASS/, or remove it")
+            raise InputError(f"{file} is not of a class of {kind}; put it into {split}/CLASS/, or remove it")
         classes[name].append(file)
     each = form.images[split] // form.classes
     for name, files in classes.items():
         if len(files) != each:
-            raise InputError(f"{folder} holds {len(files):,} images of {name} and not {each:,}; mend that")
+            raise InputError(
+                f"{folder} holds {len(files):,} images of {name}, expected {each:,}; add or remove images"
+            )
     return [
         (number, file)
         for number, files in enumerate(classes.values())
@@ -120,7 +122,7 @@ def _listed(kind: str, form: CifarFormat, folder: Path, split: Split) -> list[tu
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """What paths are sorted by, so that `a/10` stands after `a/9`; equal numbers by how they are written."""
+    """Sort key of paths, such that `a/10` comes after `a/9`; equal numbers by how they are written."""
     parts = re.split(r"(\d+)", path.as_posix())
     return [(int(part), part) if part.isdecimal() else (-1, part) for part in parts]
 

@@ -50,7 +50,7 @@ def parse_idx(content: bytes, name: str) -> np.ndarray:
     >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 9]), "two")
     array([7, 9], dtype=uint8)
     """
-    again = "fetch it again"
+    again = "download it again"
     if content[:2] == GZIP_MAGIC:
         try:
             content = gzip.decompress(content)
@@ -99,13 +99,14 @@ def labelled_images(images: np.ndarray, labels: np.ndarray, classes: int, name: 
             " give images [N, H, W] and labels [N]"
         )
     if 0 in images.shape[1:]:
-        raise InputError(f"{name} has images of {images.shape[1]} x {images.shape[2]} pixels; fetch it again")
+        size = f"{images.shape[1]} x {images.shape[2]}"
+        raise InputError(f"{name} has images of {size} pixels; download it again")
     if len(images) != len(labels):
         raise InputError(
             f"{name} has {len(images)} images and {len(labels)} labels; use a pair made together"
         )
     if len(labels) and labels.max() >= classes:
-        raise InputError(f"{name} has label {labels.max()}; labels must lie in 0 to {classes - 1}")
+        raise InputError(f"{name} has label {labels.max()}; labels must be from 0 to {classes - 1}")
     pixels = torch.from_numpy(images.copy()).unsqueeze(1)
     return LabelledImages(pixels, torch.from_numpy(labels.astype(np.int64)))
 

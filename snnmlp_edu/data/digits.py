@@ -21,7 +21,7 @@ HIGHEST = 16  # the stored ink runs from 0 to 16
 def load_digits(split: Split) -> LabelledImages:
     """1,797 handwritten digits, white on black: 1,198 to train on and 599 to test on.
 
-    The set has no split of its own. Ours takes a third of each class as test images, chosen by the
+    The set has no split of its own. This one takes a third of each class as test images, chosen by the
     generator seed 0, so it is the same everywhere. The stored images are 8 x 8 with ink 0 to 16; they are
     enlarged to 32 x 32 by bilinear interpolation between pixel centres, and their ink is scaled to 0 to
     255 and rounded.

@@ -1,4 +1,4 @@
-"""Published data sets, fetched from their publishers and compared with the checksums that these state."""
+"""Published data sets, downloaded from their publishers and verified by the published checksums."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Download:
     source: str = ""
 
     def at(self, address: str) -> Download:
-        """The same files, with the same checksums, somewhere else."""
+        """The same files, with the same checksums, at another address."""
         return replace(self, address=address if address.endswith("/") else f"{address}/")
 
 
@@ -76,9 +76,9 @@ DOWNLOADS = {
 
 
 def download(name: str, folder: Path, wanted: Download | None = None) -> list[Path]:
-    """Bring a data set into a folder; files that are there and whole are left as they are.
+    """Bring a data set into a folder; files that are already there and intact are kept.
 
-    Each file is fetched under a temporary name and compared with its checksum before it gets its own.
+    Each file is downloaded under a temporary name and compared with its checksum before it gets its own.
 
     Args:
         name: a key of `DOWNLOADS`.
@@ -89,7 +89,7 @@ def download(name: str, folder: Path, wanted: Download | None = None) -> list[Pa
         The files.
 
     Raises:
-        InputError: a file cannot be fetched, or is another than was published, or one of its name is there
+        InputError: a file cannot be downloaded, or is another than was published, or one of its name is there
             and is.
     """
     wanted = wanted or DOWNLOADS[name]
@@ -103,14 +103,14 @@ def download(name: str, folder: Path, wanted: Download | None = None) -> list[Pa
     hashes = {folder / file: f"md5:{md5}" for file, md5 in wanted.md5.items()}
     for file, known in hashes.items():
         if file.is_file() and not pooch.hashes.hash_matches(file, known):  # which pooch would replace
-            raise InputError(f"{file} is there and has another MD5 than {known[4:]}; remove it and try again")
+            raise InputError(f"{file} exists with another MD5 than {known[4:]}; remove it and try again")
     for file, known in hashes.items():
         address = f"{wanted.address}{file.name}"
         try:
             pooch.retrieve(address, known, file.name, folder, progressbar=sys.stderr.isatty())
         except OSError as error:  # of the network, or of the disk
             raise InputError(
-                f"{address} cannot be fetched ({' '.join(str(error).split())}); try again, or put the file"
+                f"{address} cannot be downloaded ({' '.join(str(error).split())}); try again, or put the file"
                 f" into {folder} yourself"
             ) from error
         except ValueError as error:  # its checksum

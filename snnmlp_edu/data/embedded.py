@@ -1,4 +1,4 @@
-"""The embedded data set: a class-balanced part of Fashion-MNIST that travels with the package."""
+"""The embedded data set: a class-balanced part of Fashion-MNIST shipped with the package."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class FileSource:
         return self._sound[split]
 
 
-def open_folder(place: Path, verify: Verification, skip_corrupt: bool) -> FileSource:
+def open_folder(folder: Path, verify: Verification, skip_corrupt: bool) -> FileSource:
     """A folder with `train/`, and with `test/` or `val/`, each of which holds a folder for every class.
 
     The test images are those in `test/`, or in `val/` where there is no `test/`, as in ImageNet, whose test
@@ -65,19 +65,19 @@ def open_folder(place: Path, verify: Verification, skip_corrupt: bool) -> FileSo
     Raises:
         InputError: the folders are not so.
     """
-    splits, problems = list_images(place)
+    splits, problems = list_images(folder)
     test = "test" if "test" in splits else "val"
     if not {"train", test} <= set(splits):
         missing = "train" if "train" not in splits else "val"
         raise InputError(
-            f"{place} holds no folder {missing}; put training images into train/CLASS/ and test images into"
+            f"{folder} holds no folder {missing}; put training images into train/CLASS/ and test images into"
             " val/CLASS/"
         )
     if problems:
         more = f" ({len(problems)} such problems: 'snnmlp data describe' lists them)"
         raise InputError(problems[0] + (more if len(problems) > 1 else ""))
     parts: dict[Split, FilePictures] = {
-        "train": as_pictures(place, splits["train"]),
-        "test": as_pictures(place, splits[test]),
+        "train": as_pictures(folder, splits["train"]),
+        "test": as_pictures(folder, splits[test]),
     }
     return FileSource(parts, tuple(splits["train"]), verify, skip_corrupt)

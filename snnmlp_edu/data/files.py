@@ -1,4 +1,4 @@
-"""Where the shipped data stand, how a file is checked before use, and how one is written whole.
+"""Where the shipped data are, how a file is verified before use, and how one is written atomically.
 
 `data/manifest.json` holds the SHA-256 and the length of every data file. Nothing is read from `data/`
 unless its bytes are the ones that the manifest names.
@@ -31,11 +31,11 @@ def path() -> Path:
     for folder in (package / "shipped", package.parent / "data"):
         if (folder / MANIFEST).is_file():
             return folder
-    raise InputError(f"{package} came without its data; install snnmlp-edu again, or clone the repository")
+    raise InputError(f"{package} lacks its data; reinstall snnmlp-edu, or clone the repository")
 
 
 def cache_folder() -> Path | None:
-    """Where things are kept that can be found out again: `SNNMLP_CACHE`, else the user's cache.
+    """Where results are kept that can be recomputed: `SNNMLP_CACHE`, else the user's cache.
 
     Returns:
         The folder; None where the user has no home.
@@ -72,7 +72,7 @@ def remembered(key: str) -> Iterator[Path | None]:
 
 
 def write_atomically(target: Path, content: bytes) -> None:
-    """Write a file whole or not at all: a temporary name in the same folder, then a rename.
+    """Write a file completely or not at all: a temporary name in the same folder, then a rename.
 
     Raises:
         InputError: what has that name is a device or a pipe, which a rename would replace.
@@ -87,7 +87,7 @@ def write_atomically(target: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except OSError as error:  # it names the temporary file, which nobody asked for
+    except OSError as error:  # it names the temporary file, which the user did not name
         raise type(error)(error.errno, error.strerror, str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -109,7 +109,7 @@ def read_manifest() -> dict[str, dict[str, Any]]:
 
 
 def read_verified(name: str) -> bytes:
-    """The bytes of one data file, after they were compared with the manifest.
+    """The bytes of one data file, verified against the manifest.
 
     Args:
         name: path relative to `path()`, with forward slashes, as the manifest has it.
@@ -127,7 +127,7 @@ def read_verified(name: str) -> bytes:
     found = hashlib.sha256(content).hexdigest()
     wanted = str(expected.get("sha256"))
     if found != wanted:
-        raise InputError(f"{file} has SHA-256 {found[:12]}... and not {wanted[:12]}...; {_restore(name)}")
+        raise InputError(f"{file} has SHA-256 {found[:12]}..., expected {wanted[:12]}...; {_restore(name)}")
     return content
 
 

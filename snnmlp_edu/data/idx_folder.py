@@ -22,7 +22,7 @@ def idx_files(folder: Path, split: Split) -> tuple[Path, Path]:
 
     Their names are those of MNIST and its successors: `train-images-idx3-ubyte` and
     `train-labels-idx1-ubyte`, with `t10k` or `test` in place of `train` for the test images; a dot may
-    stand before `idx`, a prefix before all, `.gz` after all. Of a file and its `.gz`, the first is read.
+    come before `idx`, a prefix before all, `.gz` after all. Of a file and its `.gz`, the first is read.
 
     Raises:
         InputError: the folder is missing, or a file is missing or there twice.
@@ -57,7 +57,7 @@ def idx_class_names(folder: Path) -> tuple[str, ...]:
         return read_lines(listed)
     labels = read_idx(idx_files(folder, "train")[1])
     if labels.size == 0:
-        raise InputError(f"{folder} has no training images; fetch the files again")
+        raise InputError(f"{folder} has no training images; download the files again")
     return tuple(map(str, range(int(labels.max()) + 1)))
 
 
@@ -71,10 +71,10 @@ def read_lines(file: Path) -> tuple[str, ...]:
     try:
         lines = read_bytes(file).decode("utf-8-sig").splitlines()  # editors may put a mark before the text
     except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not in UTF-8 ({error.reason}); save it so") from error
+        raise InputError(f"{file} is not UTF-8 ({error.reason}); save it as UTF-8") from error
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
-        raise InputError(f"{file} names no class; write the name of each into a line of its own")
+        raise InputError(f"{file} names no class; write one name per line")
     return names
 
 

@@ -15,12 +15,12 @@ SPLITS = ("train", "val", "test")
 Classes = dict[str, list[Path]]
 
 
-def list_images(place: Path) -> tuple[dict[str, Classes], list[str]]:
+def list_images(root: Path) -> tuple[dict[str, Classes], list[str]]:
     """The files of an image folder by split and class, and what is wrong with the folders themselves.
 
-    `place` holds `train`, `val` or `test`, each with a folder for every class; or the folders of the
-    classes themselves, then the one split is called `all`. Files may lie deeper; hidden ones are left out,
-    and those in hidden folders; see `is_hidden`.
+    `root` holds `train`, `val` or `test`, each with a folder for every class; or the folders of the
+    classes themselves, then the one split is called `all`. Files may be in subfolders; hidden ones, and those
+    in hidden folders, are left out; see `is_hidden`.
 
     Returns:
         Split -> class -> files in order; and one line for each class without a file, each class that
@@ -30,13 +30,13 @@ def list_images(place: Path) -> tuple[dict[str, Classes], list[str]]:
         InputError: the folder is missing, or holds no folder of a class.
         AccessError: a folder cannot be read.
     """
-    if not place.is_dir():
-        raise InputError(f"there is no folder {place}; give one that holds a folder for each class")
-    folders = {name: place / name for name in SPLITS if (place / name).is_dir()} or {"all": place}
-    problems = [_nowhere(place / name) for name in SPLITS if _leads_nowhere(place / name)]
+    if not root.is_dir():
+        raise InputError(f"there is no folder {root}; give one that holds a folder for each class")
+    folders = {name: root / name for name in SPLITS if (root / name).is_dir()} or {"all": root}
+    problems = [_nowhere(root / name) for name in SPLITS if _leads_nowhere(root / name)]
     splits = {split: _classes(folder, problems) for split, folder in folders.items()}
     if not any(splits.values()):
-        raise InputError(f"{place} holds no folder of a class; put the images of each class into one")
+        raise InputError(f"{root} holds no folder of a class; put the images of each class into one")
     for split, classes in splits.items():
         problems += [
             f"{folders[split] / name} holds no image" for name, files in classes.items() if not files
@@ -49,12 +49,12 @@ def list_images(place: Path) -> tuple[dict[str, Classes], list[str]]:
     return splits, problems
 
 
-def as_pictures(place: Path, classes: Classes) -> FilePictures:
+def as_pictures(root: Path, classes: Classes) -> FilePictures:
     """The files of one split, labelled by the order of the classes' names."""
-    names = [str(file.relative_to(place)) for files in classes.values() for file in files]
+    names = [str(file.relative_to(root)) for files in classes.values() for file in files]
     counts = torch.tensor([len(files) for files in classes.values()], dtype=torch.int64)
     labels = torch.repeat_interleave(torch.arange(len(classes)), counts)
-    return FilePictures(place, names, labels)
+    return FilePictures(root, names, labels)
 
 
 def _classes(folder: Path, problems: list[str]) -> Classes:
@@ -71,7 +71,7 @@ def _leads_nowhere(entry: Path) -> bool:
 
 
 def _nowhere(link: Path) -> str:
-    return f"{link} is a link to nothing; mend or remove it"
+    return f"{link} is a broken link; fix or remove it"
 
 
 def _files(folder: Path, problems: list[str]) -> list[Path]:
@@ -79,8 +79,8 @@ def _files(folder: Path, problems: list[str]) -> list[Path]:
         raise AccessError.of(error.filename or folder, error) from error
 
     found = []
-    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        here = Path(place)
+    for parent_name, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        here = Path(parent_name)
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         above = {parent.resolve() for parent in (here, *here.parents)}
         for name in tuple(folders):

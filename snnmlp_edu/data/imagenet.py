@@ -1,6 +1,6 @@
-"""ImageNet-1K from the tar files that its publishers hand out: class folders for training and for testing.
+"""ImageNet-1K from the tar files that its publishers distribute: class folders for training and for testing.
 
-The archives cannot be fetched without an account at https://image-net.org; `prepare` starts from the files.
+The archives need an account at https://image-net.org to be downloaded; `prepare` starts from the files.
 torchvision knows their checksums and unpacks them; a folder gets its name when all of it is there.
 Source of their layout: ILSVRC 2012, arXiv 1409.0575.
 """
@@ -25,37 +25,37 @@ SYNSET = re.compile(r"n\d{8}")
 WORDS = "words.txt"
 
 
-def prepare_train(archive: Path, place: Path) -> Path:
-    """`place/train/` from `ILSVRC2012_img_train.tar`, an archive of one archive for each class.
+def prepare_train(archive: Path, folder: Path) -> Path:
+    """Make `folder/train/` from `ILSVRC2012_img_train.tar`, an archive of one archive for each class.
 
-    A call that was cut off is started anew; one after the end finds all done.
+    An interrupted call starts over; a call after the end finds everything done.
 
     Raises:
         InputError: there is no such archive, it is another one, or torchvision is not installed.
     """
-    target = place / "train"
+    target = folder / "train"
     if not target.is_dir():
-        with _torchvision("train", archive) as imagenet, _emptied(place / ".train.partial") as root:
+        with _torchvision("train", archive) as imagenet, _emptied(folder / ".train.partial") as root:
             imagenet.parse_train_archive(root, str(archive.resolve()))
             os.replace(root / "train", target)
     return target
 
 
-def prepare_val(archive: Path, place: Path, synsets: Sequence[str]) -> Path:
-    """`place/val/` from `ILSVRC2012_img_val.tar`, whose pictures lie in one heap.
+def prepare_val(archive: Path, folder: Path, synsets: Sequence[str]) -> Path:
+    """Make `folder/val/` from `ILSVRC2012_img_val.tar`, which holds all pictures in one folder.
 
     Args:
         archive: the file.
-        place: gets the folder.
+        folder: in which `val/` is made.
         synsets: the class of each picture, in the order of their numbers.
 
     Raises:
         InputError: there is no such archive, it is another one, or there are not as many pictures as classes
             for them; or torchvision is not installed.
     """
-    target = place / "val"
+    target = folder / "val"
     if not target.is_dir():
-        with _torchvision("val", archive) as imagenet, _emptied(place / ".val.partial") as root:
+        with _torchvision("val", archive) as imagenet, _emptied(folder / ".val.partial") as root:
             imagenet.parse_val_archive(root, str(archive.resolve()), list(synsets))
             images = sum(file.is_file() for file in (root / "val").rglob("*"))
             if images != len(synsets):
@@ -67,7 +67,7 @@ def prepare_val(archive: Path, place: Path, synsets: Sequence[str]) -> Path:
 
 
 def read_synsets(file: Path) -> list[str]:
-    """The class of each validation picture from a text file with one synset a line, such as `n01440764`.
+    """The class of each validation picture from a text file with one synset per line, such as `n01440764`.
 
     Raises:
         InputError: there is no such file, or a line is no synset.
@@ -81,12 +81,12 @@ def read_synsets(file: Path) -> list[str]:
     return lines
 
 
-def named_classes(place: Path, synsets: Sequence[str]) -> tuple[str, ...]:
+def named_classes(folder: Path, synsets: Sequence[str]) -> tuple[str, ...]:
     """Synsets with what they mean in words, as `n01440764 tench, Tinca tinca`, by the folder's `words.txt`.
 
-    Without that file, and for a synset that it does not have, the synset stands alone.
+    Without that file, and for a synset that it does not have, the synset is used alone.
     """
-    file = place / WORDS
+    file = folder / WORDS
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     words = dict(line.split(maxsplit=1) for line in lines if " " in line.strip())
     return tuple(f"{synset} {words[synset]}" if synset in words else synset for synset in synsets)
@@ -108,14 +108,14 @@ def _identifier(name: str) -> str:
     return first if SYNSET.fullmatch(first) else name
 
 
-def read_devkit(archive: Path, place: Path | None = None) -> list[str]:
+def read_devkit(archive: Path, folder: Path | None = None) -> list[str]:
     """The class of each validation picture from `ILSVRC2012_devkit_t12.tar.gz`.
 
     Its list numbers the classes in an order of its own, which `meta.mat` explains.
 
     Args:
         archive: the file.
-        place: gets `words.txt`, which says in words what each synset is; None writes nothing.
+        folder: where to write `words.txt`, which says in words what each synset is; None writes nothing.
 
     Raises:
         InputError: there is no such archive, it is another one, or torchvision is not installed.
@@ -123,16 +123,16 @@ def read_devkit(archive: Path, place: Path | None = None) -> list[str]:
     with _torchvision("devkit", archive) as imagenet, tempfile.TemporaryDirectory() as root:
         imagenet.parse_devkit_archive(root, str(archive.resolve()))
         words_of, synsets = imagenet.load_meta_file(root)
-    if place is not None:
+    if folder is not None:
         words = "".join(f"{synset} {', '.join(words)}\n" for synset, words in words_of.items())
-        place.mkdir(parents=True, exist_ok=True)
-        write_atomically(place / WORDS, words.encode())
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / WORDS, words.encode())
     return [str(synset) for synset in synsets]
 
 
 @contextmanager
 def _emptied(root: Path) -> Iterator[Path]:
-    """A folder to unpack into, without what a call that was cut off has left there; removed in the end."""
+    """A folder to unpack into, without what an interrupted call left there; removed in the end."""
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     try:
@@ -160,9 +160,9 @@ def _torchvision(kind: Literal["train", "val", "devkit"], archive: Path) -> Iter
     except RuntimeError as error:  # of the checksum, or of a name without an ending
         name, md5 = imagenet.ARCHIVE_META[kind]
         raise InputError(
-            f"{archive} is not {name} as it is published (MD5 {md5}); it is not used; fetch it again"
+            f"{archive} is not {name} as it is published (MD5 {md5}); it is not used; download it again"
         ) from error
     except tarfile.TarError as error:
-        raise InputError(f"{archive} cannot be unpacked ({error}); fetch it again") from error
+        raise InputError(f"{archive} cannot be unpacked ({error}); download it again") from error
     finally:
         tarfile.TarFile.extraction_filter = unfiltered

@@ -1,7 +1,7 @@
 """Patches of natural photographs, turned by 0, 90, 180 or 270 degrees: which way up were they?
 
 Garments on black are no natural images. Which way a patch of a photograph is turned can be told from what
-photographs have in common, light from above and things that stand, so it needs no labels by hand.
+photographs have in common, light from above and upright things, so it needs no labels by hand.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _load(split: Split) -> LabelledImages:
 
 
 def _standardised(patch: Tensor) -> Tensor:
-    """The patch with mean and contrast of all others, so that brightness gives nothing away."""
+    """The patch with mean and contrast of all others, so that brightness reveals nothing."""
     pixels = patch.double()
     scaled = (pixels - pixels.mean()) / pixels.std() * CONTRAST + MEAN
     return scaled.round().clamp(0, 255).to(torch.uint8)

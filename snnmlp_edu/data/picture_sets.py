@@ -17,8 +17,8 @@ from .pictures import MODES, read_picture
 from .resizing import to_picture
 
 
-class Texts(Sequence[str]):
-    """Many short texts in two arrays: a list of a million would be copied into every loader worker."""
+class PackedStrings(Sequence[str]):
+    """Many short strings in two arrays: a list of a million would be copied into every loader worker."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         encoded = [os.fsencode(text) for text in texts]
@@ -29,7 +29,7 @@ class Texts(Sequence[str]):
         return len(self.ends)
 
     def __getitem__(self, index: int) -> str:  # type: ignore[override]
-        """One text; a negative number or a slice is none."""
+        """One string; negative indices and slices are not supported."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         start = self.ends[index - 1] if index else 0
@@ -37,7 +37,7 @@ class Texts(Sequence[str]):
 
 
 class MemoryPictures:
-    """Images that are in memory, as pictures.
+    """Pictures in memory.
 
     Args:
         images: uint8, with their labels.
@@ -47,7 +47,7 @@ class MemoryPictures:
         self.images, self.labels = images
 
     def as_tensors(self) -> LabelledImages:
-        """All of them at once."""
+        """All pictures at once."""
         return LabelledImages(self.images, self.labels)
 
     def read(self, index: int, channels: int) -> Image.Image:
@@ -55,12 +55,12 @@ class MemoryPictures:
         return to_picture(self.images[index]).convert(MODES[channels])
 
     def subset(self, indices: Tensor) -> MemoryPictures:
-        """The pictures of these numbers, numbered anew."""
+        """The pictures of these indices, renumbered."""
         return MemoryPictures(LabelledImages(self.images[indices], self.labels[indices]))
 
 
 class FilePictures:
-    """Image files; each is read anew whenever it is asked for.
+    """Image files; each is read again at every access.
 
     Args:
         root: folder that all of them are below.
@@ -70,7 +70,7 @@ class FilePictures:
 
     def __init__(self, root: Path, names: Iterable[str], labels: Tensor) -> None:
         self.root, self.labels = root, labels
-        self.names = Texts(names)
+        self.names = PackedStrings(names)
 
     def file(self, index: int) -> Path:
         """Where a picture is."""
@@ -81,11 +81,11 @@ class FilePictures:
         return read_picture(self.file(index), channels)
 
     def subset(self, indices: Tensor) -> FilePictures:
-        """The pictures of these numbers, numbered anew."""
+        """The pictures of these indices, renumbered."""
         return FilePictures(self.root, (self.names[i] for i in indices.tolist()), self.labels[indices])
 
     def state_on_disk(self) -> Iterator[str]:
-        """What changes when a file is written anew or another takes its place: path, size, time, inode."""
+        """What changes when a file is rewritten or another takes its place: path, size, time, inode."""
         for index in range(len(self.names)):
             file = self.file(index)
             try:
@@ -100,9 +100,9 @@ PictureSet = MemoryPictures | FilePictures
 
 
 def listing_digest(pictures: FilePictures) -> str:
-    """SHA-256, shortened, over labels and, file by file, names: the same pictures in the same order.
+    """Shortened SHA-256 over labels and file names: the same pictures in the same order.
 
-    Pictures may move to another folder; two sets of one digest train alike as long as nobody changes a file.
+    Pictures may move to another folder; two sets of one digest train alike as long as no file changes.
     """
     digest = hashlib.sha256(pictures.labels.numpy().tobytes())
     for name in pictures.names:
@@ -111,7 +111,7 @@ def listing_digest(pictures: FilePictures) -> str:
 
 
 def evenly_spaced(count: int, most: int) -> Tensor:
-    """At most so many of the numbers 0 to `count - 1`, evenly spaced.
+    """At most so many of the indices 0 to `count - 1`, evenly spaced.
 
     >>> evenly_spaced(10, 4)
     tensor([0, 2, 5, 7])

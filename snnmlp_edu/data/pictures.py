@@ -34,7 +34,7 @@ UPRIGHT = {
 
 
 def read_picture(file: Path, channels: int, invert: bool = False, small: bool = False) -> Image.Image:
-    """An image file in grey (1 channel) or colour (3), upright, 8 bits a channel.
+    """An image file in grey (1 channel) or colour (3), upright, 8 bits per channel.
 
     Every format that Pillow reads will do. Of several frames the first is taken; the camera's orientation
     (EXIF) is applied; 16 bits are scaled to 8; colour turns grey by its luminance (ITU-R 601); transparent
@@ -82,7 +82,7 @@ def open_picture(file: Path) -> Iterator[ImageFile.ImageFile]:
 def _opened(file: Path) -> Iterator[BinaryIO]:
     try:
         facts = os.stat(file)
-        if not stat.S_ISREG(facts.st_mode):  # to open a pipe would wait for somebody to write into it
+        if not stat.S_ISREG(facts.st_mode):  # opening a pipe would wait for a writer
             kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "no ordinary file"
             raise InputError(f"{file} is {kind}; give an image file")
         if facts.st_size == 0:
@@ -98,7 +98,7 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _strictly() -> Iterator[None]:
-    """Take nothing that is cut off, whatever a program has set, and nothing of too many pixels."""
+    """Refuse truncated images, whatever a program has set, and images of too many pixels."""
     lenient = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
@@ -111,12 +111,12 @@ def _strictly() -> Iterator[None]:
 
 
 def _picture_error(file: Path, error: Exception) -> InputError:
-    """What a decoder's exception says of an image file: damage, or that the system did not let it be read."""
+    """The error for a decoder's exception: a damaged image file, or one that could not be accessed."""
     match error:
         case InputError():  # whole, but nothing that is read here
             return InputError(f"{file} cannot be read: {error}")
         case Image.UnidentifiedImageError():
-            return InputError(f"{file} is no image, or of a format that is not known; give a PNG or JPEG")
+            return InputError(f"{file} is not an image in a known format; give a PNG or JPEG")
         case Image.DecompressionBombWarning() | Image.DecompressionBombError():
             return InputError(f"{file} has too many pixels to be unpacked safely; make it smaller")
         case MemoryError():
@@ -129,7 +129,7 @@ def _picture_error(file: Path, error: Exception) -> InputError:
 
 
 def fit_picture(picture: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    """A picture as one more of the images that a network was trained on, uint8 `[C, side, side]`.
+    """A picture fitted like the images that a network was trained on, uint8 `[C, side, side]`.
 
     See `Preprocessing.fit`; where the picture shrinks, pixels are averaged; one of the right size stays as
     it is.
@@ -171,7 +171,7 @@ def _converted(picture: Image.Image, mode: str, invert: bool) -> Image.Image:
     if picture.mode == "LAB":  # Pillow knows its way to colours alone
         picture = picture.convert("RGB")
     if picture.mode in ("I", "F"):
-        raise InputError("its pixels have 32 bits, of a range that is not known; save it with 8 or 16 bits")
+        raise InputError("its pixels have 32 bits, of an unknown range; save it with 8 or 16 bits")
     if not picture.has_transparency_data:
         picture = picture.convert(mode)
         return ImageChops.invert(picture) if invert else picture

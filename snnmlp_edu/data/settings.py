@@ -1,4 +1,4 @@
-"""How a recipe asks for its images: what is done to each one, and how they are fetched."""
+"""How a recipe asks for its images: what is done to each one, and how they are loaded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Augmentation:
     The default does nothing: images in memory are only flipped and shifted, as the recipe says, and files
     are resized and cropped as for validation. The steps are taken in this order: crop, flip, RandAugment,
     colour jitter, erasing. What happens to an image depends on the seed, the epoch and the image's number
-    alone: not on the number of loader workers, nor on where a run was cut.
+    alone: not on the number of loader workers, nor on where a run was interrupted.
 
     Args:
         random_resized_crop: cut out a random part and resize it to the network's input.
@@ -44,11 +44,12 @@ class Augmentation:
         colour_jitter: brightness, contrast and saturation change by up to this factor. timm leaves it out
             where there is RandAugment; here each does as its field says.
         random_erasing: probability that a rectangle is replaced by the mean colour.
-        repeats: how often each image stands in an epoch, augmented anew, in the same batch; an epoch keeps
-            its length, and so shows fewer images (repeated augmentation, in the order of timm's sampler).
+        repeats: how often each image occurs in an epoch, augmented differently each time, in the same batch;
+            an epoch keeps its length, and so shows fewer images (repeated augmentation, in the order of
+            timm's sampler).
         resize: shorter side, in pixels, to which images are resized before the centre is cut out: for
-            validation, tests and predictions, and for training without `random_resized_crop`. None stands
-            for 256 / 224 of the network's input where images are read from files; images in memory are
+            validation, tests and predictions, and for training without `random_resized_crop`. None means
+            256 / 224 of the network's input where images are read from files; images in memory are
             padded instead.
 
     Raises:
@@ -73,17 +74,17 @@ class Augmentation:
 
     @property
     def one_by_one(self) -> bool:
-        """Whether images have to be treated each for itself, by loader workers."""
+        """Whether images have to be processed one by one, by loader workers."""
         return self != Augmentation(interpolation=self.interpolation, scale=self.scale, ratio=self.ratio)
 
 
 @dataclass(frozen=True)
 class Loading:
-    """How images are fetched. It changes how fast a training is, and not what it computes.
+    """How images are loaded: it affects the speed of a training, not its result.
 
     Args:
         workers: processes that read and augment; 0 leaves it to the training's own. None asks the machine.
-        pin_memory: whether batches wait in memory that a GPU fetches from directly; None where there is one.
+        pin_memory: whether batches wait in memory that a GPU reads directly; None where there is one.
         prefetch: batches that each worker keeps ready. None asks the machine.
         memory_share: decode images once and keep their pixels where all of them fit into this part of the
             machine's memory; 0 reads the files in every epoch.

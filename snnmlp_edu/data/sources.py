@@ -80,7 +80,7 @@ class Wanted(NamedTuple):
     """What a data set is opened with; `open_source` has the fields."""
 
     name: str
-    place: Path
+    path: Path
     md5: str | None
     verify: Verification
     skip_corrupt: bool
@@ -98,7 +98,7 @@ class Entry:
         class_names: what each label stands for; None where the files say it.
         shipped: whether it comes with the installation, so that no `data_dir` is given.
         requires: a package that it needs and that need not be installed.
-        download: how `snnmlp data prepare NAME` fetches it; None where it does not.
+        download: how `snnmlp data prepare NAME` downloads it; None where it does not.
         ordered: whether a record's hash of the data depends on the order of the images: not where the same
             images come in several.
     """
@@ -118,23 +118,23 @@ def _shipped(
 
 
 def _open_idx(wanted: Wanted, class_names: Names | None) -> ImageSource:
-    names = idx_class_names(wanted.place) if class_names is None else class_names
-    return ImageSource(wanted.name, names, partial(load_idx, wanted.place, class_names=names))
+    names = idx_class_names(wanted.path) if class_names is None else class_names
+    return ImageSource(wanted.name, names, partial(load_idx, wanted.path, class_names=names))
 
 
 def _open_cifar(wanted: Wanted, _: Names | None) -> ImageSource:
-    files = CifarFiles(wanted.name, wanted.place, wanted.md5)
+    files = CifarFiles(wanted.name, wanted.path, wanted.md5)
     return ImageSource(wanted.name, files.class_names, files.load)
 
 
 def _open_folder(wanted: Wanted, _: Names | None) -> ImageSource:
-    files = open_folder(wanted.place, wanted.verify, wanted.skip_corrupt)
+    files = open_folder(wanted.path, wanted.verify, wanted.skip_corrupt)
     return ImageSource(wanted.name, files.class_names, files=files)
 
 
 def _open_imagenet(wanted: Wanted, _: Names | None) -> ImageSource:
-    files = open_folder(wanted.place, wanted.verify, wanted.skip_corrupt)
-    return ImageSource(wanted.name, named_classes(wanted.place, files.class_names), files=files)
+    files = open_folder(wanted.path, wanted.verify, wanted.skip_corrupt)
+    return ImageSource(wanted.name, named_classes(wanted.path, files.class_names), files=files)
 
 
 # All that is decided by the name of a data set is decided here.
@@ -206,7 +206,7 @@ def open_source(
     if entry.shipped and data_dir is not None:
         raise InputError(f"the data set {dataset} is shipped; leave out data_dir ({data_dir})")
     if not entry.shipped and data_dir in (None, ""):  # an empty one would be the folder that one is in
-        source = f"; `snnmlp data prepare {dataset} PATH` fetches them" if entry.download else ""
+        source = f"; `snnmlp data prepare {dataset} PATH` downloads them" if entry.download else ""
         raise InputError(
             f"the data set {dataset} is read from files; say where they are with data_dir=PATH{source}"
         )

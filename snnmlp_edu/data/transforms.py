@@ -22,7 +22,7 @@ from .settings import Interpolation, MaxShift
 
 @dataclass(frozen=True)
 class Preprocessing:
-    r"""The fixed way from stored pixels to a network's input; it travels with the checkpoint.
+    r"""The fixed path from stored pixels to a network's input; it is saved in the checkpoint.
 
     .. math::
         x = \frac{p / 255 - \mu}{\sigma}
@@ -37,7 +37,7 @@ class Preprocessing:
         std: :math:`\sigma` likewise, above 0.
         stored_size: side of the images it was fitted to; a picture of another size is resized to it, see
             `read_picture`. None resizes pictures to `image_size`.
-        stored_channels: their channels; None stands for `in_channels`.
+        stored_channels: their channels; None means `in_channels`.
         resize: the shorter side, in pixels, to which a picture is resized before its centre is cut out in
             the network's size. None keeps the whole picture, as said above.
         interpolation: how pictures are resized, `bilinear` or `bicubic`.
@@ -95,7 +95,7 @@ class Preprocessing:
         return min(self.stored_size or self.image_size, self.image_size)
 
     def fit(self, picture: Image.Image) -> Image.Image:
-        """A picture, in mode `L` or `RGB`, as one more of the images that the network was trained on.
+        """A picture, in mode `L` or `RGB`, fitted like the images that the network was trained on.
 
         With `resize`, its shorter side gets that length, and the middle is cut out. Without, its longer
         side becomes as long as theirs, and the shorter one is filled up with black on both sides.
@@ -161,7 +161,7 @@ class Preprocessing:
         return dataclasses.replace(self, image_size=image_size, resize=resize)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they stand in a checkpoint's JSON."""
+        """Plain values, as written in a checkpoint's JSON."""
         return dataclasses.asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
@@ -179,7 +179,8 @@ def flip_and_shift(
     generator: torch.Generator,
     max_shift: int,
     flip: bool = True,
-    share: tuple[int, int] = (0, 1),
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Tensor:
     """Mirror each image left to right with probability 1/2, and move it by up to `max_shift` pixels.
 
@@ -190,29 +191,29 @@ def flip_and_shift(
         generator: on the CPU; the same state gives the same augmentation on every device.
         max_shift: largest shift in each direction, in pixels.
         flip: False leaves out the mirroring.
-        share: `(i, n)` where the images are every n-th one of a batch, beginning with the i-th: then the
-            numbers for the whole batch are drawn, and each image gets what it would get in there.
+        rank: index of this process, from 0 to `world_size` - 1; its images are `batch[rank::world_size]`.
+        world_size: processes that share the batch. Random numbers are drawn for the whole batch, so that an
+            image is augmented alike on however many processes.
 
     Returns:
         New tensor in the shape of `images`.
 
     Raises:
-        InputError: the images have another shape or no pixels, or a shift or share is out of range.
+        InputError: the images have another shape or no pixels, or a shift or the rank is out of range.
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or 0 in images.shape[1:]:
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"images have shape {shape}; give [N, C, height, width]")
     checked("max_shift", max_shift, MaxShift)
-    if not 0 <= share[0] < share[1]:
-        raise InputError(f"share is {share}; give (i, n) with i from 0 to n - 1")
+    if not 0 <= rank < world_size:
+        raise InputError(f"rank is {rank} and world_size {world_size}; give a rank from 0 to world_size - 1")
     count, channels, height, width = images.shape
-    first, step = share
-    shifts = torch.randint(-max_shift, max_shift + 1, (2, count * step, 1), generator=generator)
-    shifts = shifts[:, first::step]
+    shifts = torch.randint(-max_shift, max_shift + 1, (2, count * world_size, 1), generator=generator)
+    shifts = shifts[:, rank::world_size]
     rows = (torch.arange(height) - shifts[0]).clamp(0, height - 1)  # [N, H]
     columns = (torch.arange(width) - shifts[1]).clamp(0, width - 1)  # [N, W]
     if flip:
-        mirrored = torch.rand(count * step, 1, generator=generator)[first::step] < 0.5
+        mirrored = torch.rand(count * world_size, 1, generator=generator)[rank::world_size] < 0.5
         columns = torch.where(mirrored, width - 1 - columns, columns)
     rows, columns = rows.to(images.device), columns.to(images.device)
     batch = torch.arange(count, device=images.device).view(-1, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""Finding every damaged picture before the first epoch: once, by all cores, and remembered."""
+"""Finding every damaged picture before the first epoch: once, on all cores, and cached."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .files import remembered, write_atomically
 from .picture_sets import FilePictures
 from .pictures import read_picture
 from .settings import Verification, cores
-from .workers import in_workers, shown
+from .workers import parallel_map, progress
 
 CHUNK = 32
 FEW = 256  # so many are read sooner than workers are started
@@ -45,7 +45,7 @@ def find_damage(
     """Numbers of the damaged pictures, each with a line that says what is wrong; see `examine`.
 
     Raises:
-        AccessError: one cannot be read, so that nobody can say whether it is damaged.
+        AccessError: one cannot be read, so that it is unknown whether it is damaged.
     """
     found = examine(pictures, how, announce)
     if found.unreadable:
@@ -79,9 +79,9 @@ def examine(
         count = len(pictures.labels)
         chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
         workers = cores() if count > FEW else 0
-        results = in_workers(partial(_examined, pictures), chunks, workers)
+        results = parallel_map(partial(_examined, pictures), chunks, workers)
         found = Examination({}, {})
-        for part in shown(results, "reading every image once", len(chunks), announce):
+        for part in progress(results, "reading every image once", len(chunks), announce):
             found.damaged.update(part.damaged)
             found.unreadable.update(part.unreadable)
         if memory is not None and not found.unreadable:
@@ -93,7 +93,7 @@ def examine(
 def only_sound(
     pictures: FilePictures, how: Verification, skip: bool, announce: bool = False
 ) -> tuple[FilePictures, list[str]]:
-    """The pictures that are whole, and a line for each damaged one, which was left out.
+    """The intact pictures, and a line for each damaged one, which was left out.
 
     Raises:
         AccessError: one cannot be read.
@@ -114,7 +114,7 @@ def only_sound(
     lost = set(pictures.labels.tolist()) - set(pictures.labels[whole].tolist())
     if lost:
         raise InputError(
-            f"no image of class {min(lost)} can be read: {next(iter(damaged.values()))}; mend or remove the"
+            f"no image of class {min(lost)} can be read: {next(iter(damaged.values()))}; repair or remove the"
             " class"
         )
     return pictures.subset(whole.nonzero().flatten()), list(damaged.values())

@@ -1,4 +1,4 @@
-"""Many independent calls, shared out among processes."""
+"""Many independent calls, distributed over processes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_workers(
+def parallel_map(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, prefetch: int = 2
 ) -> Iterator[Result]:
-    """`function` of every item, in their order.
+    """`function` applied to every item, in order.
 
     Args:
         function: what a worker does; it and its results must be picklable.
@@ -36,16 +36,16 @@ def in_workers(
         batch_size=None,
         num_workers=workers,
         prefetch_factor=prefetch,
-        collate_fn=as_it_is,
+        collate_fn=identity,
         generator=Generator(),  # else it draws from the shared one
     )
 
 
 @contextmanager
 def naming_lost_workers() -> Iterator[None]:
-    """Turn what PyTorch raises when a worker was killed, or says nothing for too long, into one line.
+    """Turn what PyTorch raises when a worker was killed, or times out, into one line.
 
-    It is raised wherever the program happens to be: the whole of what uses workers stands inside.
+    It is raised wherever the program happens to be, so everything that uses workers belongs inside.
 
     Raises:
         InputError: a worker was lost.
@@ -62,16 +62,16 @@ def naming_lost_workers() -> Iterator[None]:
         ) from error
 
 
-def shown(items: Iterable[Result], title: str, total: int, announce: bool) -> Iterable[Result]:
-    """The items, with a bar of how far they are where somebody looks on."""
+def progress(items: Iterable[Result], title: str, total: int, announce: bool) -> Iterable[Result]:
+    """The items, with a progress bar on a terminal."""
     console = Console(stderr=True)
     if not announce or not console.is_terminal:
         return items
     return track(items, title, total, console=console, transient=True)
 
 
-def as_it_is(value: Any) -> Any:
-    """What a loader makes of what it was given."""
+def identity(value: Any) -> Any:
+    """What a loader was given, unchanged."""
     return value
 
 

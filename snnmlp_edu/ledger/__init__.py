@@ -1,4 +1,4 @@
-"""The ledger: plans of runs, a record of each run, and what they say of the paper's claims.
+"""The ledger: plans of runs, a record of each run, and what they say about the paper's claims.
 
 Reading needs the core alone. Running a plan trains, and needs the extra `[train]`.
 """

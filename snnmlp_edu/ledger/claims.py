@@ -1,4 +1,4 @@
-"""The paper's claims, and what became of each: `data/claims.yaml`, with verdicts that the records decide."""
+"""The paper's claims, and the verdict on each: `data/claims.yaml`, with verdicts that the records decide."""
 
 from __future__ import annotations
 
@@ -168,16 +168,16 @@ def verdict_counts(file: Path | None = None, results: Path | None = None) -> dic
     return {verdict: found.count(verdict) for verdict in VERDICTS}
 
 
-def _claim(row: Any, place: str, results: Path | None) -> Claim:
+def _claim(row: Any, location: str, results: Path | None) -> Claim:
     if not isinstance(row, dict):
-        raise InputError(f"{place} is {row!r}; write 'field: value' lines")
-    require_known(f"{place}: a claim", row, _FIELDS)
+        raise InputError(f"{location} is {row!r}; write 'field: value' lines")
+    require_known(f"{location}: a claim", row, _FIELDS)
     for name in ("claim", "source", "how"):
         if not isinstance(row.get(name), str):
-            raise InputError(f"{place} lacks {name}; every claim says it in words")
-    rules = [_rule(rule, place) for rule in row.get("rules", [])]
+            raise InputError(f"{location} lacks {name}; every claim says it in words")
+    rules = [_rule(rule, location) for rule in row.get("rules", [])]
     if bool(rules) == ("verdict" in row):
-        raise InputError(f"{place} needs either rules, by which records decide, or a verdict")
+        raise InputError(f"{location} needs either rules, by which records decide, or a verdict")
     verdict, why, evidence = str(row.get("verdict", "")), _text(row, "why"), []
     if rules:
         judged = [rule.judge(results) for rule in rules]
@@ -187,9 +187,9 @@ def _claim(row: Any, place: str, results: Path | None) -> Claim:
             verdict, why = "not run", f"not to its end: {'; '.join(missing)}"
         else:
             verdict = str(row.get("holds", VERDICTS[1])) if all(h for h, _ in judged) else "not reproduced"
-    checked(f"{place}: the verdict", verdict, Verdict)
+    checked(f"{location}: the verdict", verdict, Verdict)
     if (verdict == "not run") != bool(why):
-        raise InputError(f"{place}: a claim that was not run says why, and no other does")
+        raise InputError(f"{location}: a claim that was not run needs 'why', and no other claim may have it")
     plans = [*row.get("records", []), *(rule.plan for rule in rules)]
     for plan in plans:
         load_plan(plan)
@@ -206,10 +206,12 @@ def _claim(row: Any, place: str, results: Path | None) -> Claim:
     )
 
 
-def _rule(values: Any, place: str) -> Rule:
+def _rule(values: Any, location: str) -> Rule:
     if not isinstance(values, dict):
-        raise InputError(f"{place}: a rule is {values!r}; write {{plan: a, variant: b, is: higher, than: c}}")
-    require_known(f"{place}: a rule", values, _RULE)
+        raise InputError(
+            f"{location}: a rule is {values!r}; write {{plan: a, variant: b, is: higher, than: c}}"
+        )
+    require_known(f"{location}: a rule", values, _RULE)
     lists = {
         name: tuple(str(v) for v in (value if isinstance(value, list) else [value]))
         for name in ("than", "multiplication_free", "multiplies")
@@ -227,8 +229,8 @@ def _rule(values: Any, place: str) -> Rule:
         plan.recipe_of(variant, seed=0)
     if bool(rule.than) != (rule.is_ in _WORDS) or bool(rule.than) != bool(rule.variant) or not rule.variants:
         raise InputError(
-            f"{place}: a rule says 'variant', 'is: higher' or 'is: lower', and 'than'; or else which variants"
-            " are 'multiplication_free'"
+            f"{location}: a rule says 'variant', 'is: higher' or 'is: lower', and 'than'; or else which"
+            " variants are 'multiplication_free'"
         )
     return rule
 

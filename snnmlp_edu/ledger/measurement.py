@@ -67,7 +67,7 @@ def loss_and_hits(checkpoint: Checkpoint, test: LabelledImages) -> tuple[float, 
 
 
 def embedded_hits(checkpoint: Checkpoint, dataset: str, correct: int) -> int | None:
-    """Hits among the embedded test images; None for a network that tells other classes apart.
+    """Hits among the embedded test images; None for a network of other classes.
 
     Args:
         checkpoint: the network.

@@ -143,7 +143,7 @@ def load_plan(name: str | Path) -> Plan:
 
     Args:
         name: one of `list_plans()`, or a path that ends in `.yaml`. A recipe that such a file names by a
-            path is looked for beside it.
+            path is looked up next to it.
 
     Raises:
         InputError: there is no such plan, or the file does not hold one; the message says what is wrong.
@@ -157,7 +157,7 @@ def load_plan(name: str | Path) -> Plan:
         )
     values = read_yaml(file)
     if not isinstance(values, dict):
-        raise InputError(f"{file} holds no plan; write one 'field: value' a line")
+        raise InputError(f"{file} holds no plan; write one 'field: value' per line")
     require_known(f"{file}: a plan", values, FIELDS)
     missing = [field for field in ("question", "recipe", "variants") if not values.get(field)]
     if missing:
@@ -169,8 +169,8 @@ def load_plan(name: str | Path) -> Plan:
             f"{file}: base is {base!r}{nearest(base, variants)}; it must be one of the variants,"
             f" {', '.join(variants)}"
         )
-    place = Path(str(values["recipe"]))
-    recipe = load_recipe(file.parent / place if place.suffix in (".yaml", ".yml") else str(place))
+    named = Path(str(values["recipe"]))
+    recipe = load_recipe(file.parent / named if named.suffix in (".yaml", ".yml") else str(named))
     if "preset" in values:
         recipe = recipe.replace(preset=values["preset"])
     return Plan(
@@ -185,7 +185,7 @@ def load_plan(name: str | Path) -> Plan:
 
 def _variants(file: Path, values: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     if not isinstance(values, dict):
-        raise InputError(f"{file}: variants is {values!r}; write one 'name: {{field: value}}' a line")
+        raise InputError(f"{file}: variants is {values!r}; write one 'name: {{field: value}}' per line")
     for key, overrides in values.items():
         name = str(key)  # YAML reads 4 and 0.25 as numbers
         if isinstance(key, bool) or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):

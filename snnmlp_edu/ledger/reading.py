@@ -1,4 +1,4 @@
-"""The records of a plan, wherever they stand."""
+"""The records of a plan, from whichever file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .store import latest, results_folder
 def read_records(plan: Plan | str | Path, results: Path | None = None) -> list[Record]:
     """What is known of a plan: the latest record of each variant and seed, in the plan's order.
 
-    A run that two plans have in common is recorded once, by the plan that trained it. Here it bears this
-    plan's names; `place` says where it stands.
+    A run that two plans have in common is recorded once, by the plan that trained it. Here it has this
+    plan's names; `location` says which line it was read from.
 
     Args:
         plan: the plan, its name, or the path of a YAML file.

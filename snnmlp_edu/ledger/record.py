@@ -1,4 +1,4 @@
-"""A record: everything that is known of one run, as one line of JSON that no hand can change unseen."""
+"""A record: everything that is known of one run, as one line of JSON that cannot be changed unnoticed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import InputError
 from .plans import run_key
 
 _LINE = re.compile(r'(\{.*), "sha256": "([0-9a-f]{64})"\}')
-_NOT_WRITTEN = ("sha256", "place")
+_NOT_WRITTEN = ("sha256", "location")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Record:
         test_loss: mean cross-entropy of a test image.
         embedded_correct: hits among the 1,000 embedded test images; None for images of other classes.
         accuracy_at_steps: T -> test accuracy of the same weights with T time steps; empty where T is fixed.
-        firing_rates: module path -> spikes a neuron and step, on the first `counted_images` test images.
+        firing_rates: module path -> spikes per neuron and step, on the first `counted_images` test images.
         gradient_norms: `start` and `end` of training -> parameter path of each map's weights -> norm of the
             gradient of the loss on the first `gradient_images` training images.
         counted_images: test images on which spikes and operations were counted.
@@ -63,7 +63,7 @@ class Record:
         violations: why not, in words.
         tensors_sha256: over the kept weights.
         sha256: over the line.
-        place: file and line that the record was read from.
+        location: file and line that the record was read from.
     """
 
     plan: str
@@ -105,7 +105,7 @@ class Record:
     violations: Sequence[str]
     tensors_sha256: str
     sha256: str = field(default="", compare=False)
-    place: str = field(default="", compare=False)
+    location: str = field(default="", compare=False)
 
     @property
     def key(self) -> str:
@@ -115,12 +115,12 @@ class Record:
 
     @property
     def mean_firing_rate(self) -> float:
-        """Spikes a neuron layer and step, the mean over the layers."""
+        """Spikes per neuron layer and step, the mean over the layers."""
         rates = self.firing_rates.values()
         return sum(rates) / len(rates) if rates else float("nan")
 
     def to_line(self) -> str:
-        """The line that holds this record; the hash at its end is taken over all that stands before it."""
+        """The line that holds this record; the hash at its end covers everything before it."""
         values = {
             f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _NOT_WRITTEN
         }
@@ -128,25 +128,25 @@ class Record:
         return f'{text[:-1]}, "sha256": "{_sha256(text)}"}}'
 
     @classmethod
-    def from_line(cls, line: str, place: str) -> Record:
+    def from_line(cls, line: str, location: str) -> Record:
         """The record in a line, after its hash was checked.
 
         Args:
             line: without its end.
-            place: file and line, for messages.
+            location: file and line, for messages.
 
         Raises:
-            InputError: the line was changed by hand, or is none of ours.
+            InputError: the line was changed by hand, or was not written by snnmlp-edu.
         """
         found = _LINE.fullmatch(line)
         if found is None:
             raise InputError(
-                f"{place} holds no whole record; restore the file with git, or run the plan again"
+                f"{location} holds no complete record; restore the file with git, or run the plan again"
             )
         text = found[1] + "}"
         if _sha256(text) != found[2]:
             raise InputError(
-                f"{place} was changed by hand: its SHA-256 does not match; restore the file with git, or"
+                f"{location} was changed by hand: its SHA-256 does not match; restore the file with git, or"
                 " delete the line and run the plan again"
             )
         try:
@@ -155,14 +155,14 @@ class Record:
                 _neurons_today(path, len(values["config"]["depths"])): rate
                 for path, rate in values["firing_rates"].items()
             }
-            return cls(**values, sha256=found[2], place=place)
+            return cls(**values, sha256=found[2], location=location)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(
-                f"{place} was written by another version of snnmlp-edu ({error}); update it"
+                f"{location} was written by another version of snnmlp-edu ({error}); update it"
             ) from error
 
 
-# Neurons that stood beside their synapses, and now belong to them.
+# Neurons that were siblings of their synapses and now belong to them.
 _MOVED = {
     r"\.positions\.(rows|columns|grid)\.neuron": r".positions.\1.synapse.neuron",
     r"\.token_neuron": ".token.fuse.neuron",
@@ -176,7 +176,7 @@ def _neurons_today(path: str, stages: int) -> str:
 
     Args:
         path: as recorded.
-        stages: of the network's configuration; behind them SpikingVGG has its fully connected stage.
+        stages: of the network's configuration; after them SpikingVGG has its fully connected stage.
     """
     for before, now in {
         rf"stages\.{stages}\.neurons\.(\d+)": rf"stages.{stages}.synapses.\1.neuron",

@@ -16,7 +16,7 @@ from ..training import describe_accuracy
 from .plans import Plan, load_plan
 from .reading import read_records
 from .record import Record
-from .running import check_places, chosen_runs, train
+from .running import check_overrides, chosen_runs, train
 
 # Records of the time when Lightning's trainer ran the loop: only their spread can be expected again.
 EARLIER_LOOP = "an earlier training loop drew the order and the augmentation of the images otherwise"
@@ -24,13 +24,13 @@ EARLIER_LOOP = "an earlier training loop drew the order and the augmentation of 
 
 @dataclass(frozen=True)
 class Repeated:
-    """A run that was done again, beside its record.
+    """A repeated run, next to its record.
 
     Args:
-        record: as it stands in the ledger.
+        record: from the ledger.
         correct: test images that the network of now classifies correctly.
         same_weights: whether all its weights are those of then, bit by bit.
-        otherwise: what is not as it was then, such as the kind of processor.
+        otherwise: what differs from then, such as the kind of processor.
     """
 
     record: Record
@@ -40,7 +40,7 @@ class Repeated:
 
     @property
     def agrees(self) -> bool:
-        """Whether the accuracy is the same, to the image."""
+        """Whether exactly as many test images are classified correctly."""
         return self.correct == self.record.test_correct
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ class Repeated:
             for correct in (self.correct, self.record.test_correct)
         )
         weights = "the same weights, bit by bit" if self.same_weights else "other weights"
-        return "; ".join([f"{now} now and {then} in {self.record.place}", weights, *self.otherwise])
+        return "; ".join([f"{now} now and {then} in {self.record.location}", weights, *self.otherwise])
 
 
 def run_again(
@@ -59,9 +59,9 @@ def run_again(
     *,
     results: Path | None = None,
     progress: bool = False,
-    **places: Any,
+    **overrides: Any,
 ) -> Repeated:
-    """Train one recorded run anew, with as many threads as then, and compare; nothing is recorded.
+    """Train one recorded run again, with as many threads as then, and compare; nothing is recorded.
 
     Args:
         plan: the plan, its name, or the path of a YAML file.
@@ -69,13 +69,13 @@ def run_again(
         seed: of the plan.
         results: folder of the records.
         progress: show a progress bar, and a line for each epoch.
-        places: as in `run_plan`.
+        overrides: as in `run_plan`.
 
     Raises:
         InputError: there is no such record; or as `run_plan`.
     """
     plan = plan if isinstance(plan, Plan) else load_plan(plan)
-    check_places(places)
+    check_overrides(overrides)
     ((variant, seed),) = chosen_runs(plan, variant, seed)
     records = read_records(plan, results)
     record = next((r for r in records if (r.variant, r.seed) == (variant, seed)), None)
@@ -87,7 +87,7 @@ def run_again(
     torch.set_num_threads(record.threads)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            recipe = plan.recipe_of(variant, seed).replace(**places)
+            recipe = plan.recipe_of(variant, seed).replace(**overrides)
             checkpoint = load_checkpoint(train(recipe, Path(folder) / "again", progress=progress))
     finally:
         torch.set_num_threads(threads)

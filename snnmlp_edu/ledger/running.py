@@ -1,4 +1,4 @@
-"""Running a plan: train what is missing, measure it, and add its record, one run after another."""
+"""Running a plan: train the missing runs, measure each, and add its record, one after another."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def run_plan(
     output: Path = OUTPUT,
     announce: Callable[[str], None] = print,
     progress: bool = False,
-    **places: Any,
+    **overrides: Any,
 ) -> Iterator[Record]:
-    """Train what is missing of a plan, and yield each new record once it is written.
+    """Train the missing runs of a plan, and yield each new record once it is written.
 
-    A run that another plan shares is not trained again. A run that was cut goes on where it stopped.
+    A run that another plan shares is not trained again. An interrupted run is resumed where it stopped.
 
     Args:
         plan: the plan, its name, or the path of a YAML file.
@@ -44,9 +44,9 @@ def run_plan(
         seed: run this one alone.
         results: folder of the records.
         output: folder in which each run has a folder, `<plan>/<variant>-<seed>`.
-        announce: takes one line for each run.
+        announce: called with one line per run.
         progress: show a progress bar, and a line for each epoch.
-        places: where the data are: `data_dir`, `data_md5`; or how they are loaded and saved.
+        overrides: where the data are: `data_dir`, `data_md5`; or how they are loaded and saved.
 
     Raises:
         InputError: another process runs this plan; or as `load_plan` and `fit`.
@@ -54,11 +54,11 @@ def run_plan(
     """
     plan = plan if isinstance(plan, Plan) else load_plan(plan)
     runs = chosen_runs(plan, variant, seed)
-    check_places(places)
+    check_overrides(overrides)
     _check_networks(plan)
     results = results_folder() if results is None else results
     recorded = latest(results) if results.is_dir() else {}
-    missing = [plan.recipe_of(*run).replace(**places) for run in runs if plan.key(*run) not in recorded]
+    missing = [plan.recipe_of(*run).replace(**overrides) for run in runs if plan.key(*run) not in recorded]
     for recipe in {(r.dataset, r.data_dir, r.data_md5): r for r in missing}.values():
         _check_data(recipe)
     results.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def run_plan(
             if known is not None:
                 announce(f"{name}: known from {known.plan} {known.variant}")
                 continue
-            recipe = plan.recipe_of(variant, seed).replace(**places)
+            recipe = plan.recipe_of(variant, seed).replace(**overrides)
             checkpoint = train(recipe, output / plan.name / f"{variant}-{seed}", progress=progress)
             record = measure(plan, variant, recipe, checkpoint)
             append(file, record)
@@ -124,14 +124,14 @@ def _check_data(recipe: Recipe) -> None:
     source.load("train"), source.load("test")
 
 
-def check_places(places: dict[str, Any]) -> None:
-    """Refuse what would make another run than the plan says.
+def check_overrides(overrides: dict[str, Any]) -> None:
+    """Refuse overrides that would change the plan's runs.
 
     Raises:
         InputError: a field that decides the outcome.
     """
     free = marked(Recipe, NOT_THE_RESULT)
-    for name in places:
+    for name in overrides:
         if name not in free:
             raise InputError(
                 f"{name} would make other runs than the plan says; write it into a plan, and give here only"
@@ -140,7 +140,7 @@ def check_places(places: dict[str, Any]) -> None:
 
 
 def train(recipe: Recipe, folder: Path, *, progress: bool) -> Path:
-    """The checkpoint of a run in this folder: a finished one, one that goes on, or a new one.
+    """The checkpoint of a run in this folder: finished, resumed, or new.
 
     Raises:
         InputError: as `fit`.

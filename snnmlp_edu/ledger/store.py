@@ -1,4 +1,4 @@
-"""The files of records: reading all of them, adding a line, and keeping a second process out."""
+"""The files of records: reading all of them, adding a line, and locking out a second process."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def read_file(file: Path) -> list[Record]:
     """All records of a file, oldest first.
 
     Raises:
-        InputError: a line was changed, is not whole, or is none of ours; the message names it.
+        InputError: a line was changed, is not whole, or was not written by snnmlp-edu; the message names it.
     """
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
-        raise InputError(f"{file} is no text; restore it with git") from error
+        raise InputError(f"{file} is not a text file; restore it with git") from error
     return [Record.from_line(line, f"{file}, line {i}") for i, line in enumerate(lines, start=1) if line]
 
 
@@ -39,7 +39,7 @@ def read_all(folder: Path) -> list[Record]:
         InputError: there is no such folder; or as `read_file`.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder of records; give one that `snnmlp ledger run` wrote")
+        raise InputError(f"{folder} is not a folder of records; give one that `snnmlp ledger run` wrote")
     records = [record for file in sorted(folder.glob("*.jsonl")) for record in read_file(file)]
     return sorted(records, key=lambda record: record.finished)
 
@@ -50,7 +50,7 @@ def latest(folder: Path) -> dict[str, Record]:
 
 
 def append(file: Path, record: Record) -> None:
-    """Add a record to the end of a file: the whole line is there afterwards, or none of it.
+    """Append a record to a file: the complete line, or nothing.
 
     Raises:
         OSError: the folder cannot be written.

@@ -19,7 +19,7 @@ from .statistics import Comparison, Summary, compare, spread, summarise
 
 LEGEND = (
     "± standard deviation over the seeds; * the 95 % interval leaves out zero\n"
-    "rate: spikes a neuron and step; MACs, additions, energy: of one image, folded"
+    "rate: spikes per neuron and step; MACs, additions, energy: of one image, folded"
 )
 START, END = "<!-- snnmlp ledger table --markdown -->", "<!-- end -->"
 Cells = list[tuple[str, ...]]
@@ -34,7 +34,7 @@ class Table:
         plan: what was asked.
         progress: how many of its runs are in.
         accuracies: test accuracy of each variant, in the plan's order.
-        comparisons: variant -> how it stands against the base, where both were run.
+        comparisons: variant -> how it compares with the base, where both were run.
         records: of all runs that are in.
     """
 
@@ -49,7 +49,7 @@ class Table:
         return [record for record in self.records if record.variant == variant]
 
     def accuracy(self) -> Part:
-        """Headings, and a row of text a variant: its accuracy, and how it stands against the base."""
+        """Headings, and a row of text per variant: its accuracy, and how it compares with the base."""
         rows: Cells = []
         for each in self.accuracies:
             against = self.comparisons.get(each.variant)
@@ -58,7 +58,7 @@ class Table:
         return ("variant", "seeds", "test accuracy", f"against {self.plan.base}, points"), rows
 
     def cost(self) -> Part:
-        """Headings, and a row of text a variant: what an image costs, and whether anything multiplies."""
+        """Headings, and a row of text per variant: what an image costs, and whether anything multiplies."""
         rows: Cells = []
         for each in self.accuracies:
             records = self.of(each.variant)
@@ -108,7 +108,7 @@ class Table:
                     "energy_joules": _mean(r.energy_joules for r in records),
                     "multiplication_free": all(r.multiplication_free for r in records),
                     "violations": list(dict.fromkeys(line for r in records for line in r.violations)),
-                    "records": [record.place for record in records],
+                    "records": [record.location for record in records],
                 }
             )
         return {
@@ -182,7 +182,7 @@ def headline_markdown(results: Path | None = None) -> str:
 
 
 def write_into(file: Path, text: str) -> None:
-    """Replace what stands in a file between the marks of the ledger's table.
+    """Replace what a file has between the marks of the ledger's table.
 
     Raises:
         InputError: the file has no such marks.
@@ -204,7 +204,7 @@ def _gap(against: Comparison) -> str:
 
 
 def _rate(records: Sequence[Record]) -> str:
-    """Spikes a neuron and step; a network without spikes has none."""
+    """Spikes per neuron and step; a network without spikes has none."""
     spiking = all(record.config["activation"] == "lif" for record in records)
     rates = [record.mean_firing_rate for record in records]
     return f"{_mean(rates):.3f}" if spiking and not any(map(math.isnan, rates)) else ""

@@ -1,4 +1,4 @@
-"""Are the shipped networks what the ledger says of them? Each is tested again, to the image."""
+"""Are the shipped networks what the ledger says they are? Each is tested again, exactly."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _verify(name: str, records: dict[str, Record], data_dir: str | None) -> Veri
     except InputError as error:
         return Verified(name, False, str(error))
     record = records.get(hash_tensors(checkpoint.model.state_dict()))
-    origin = f"{record.place}" if record is not None else "what training wrote into it; no record has it"
+    origin = f"{record.location}" if record is not None else "what training wrote into it; no record has it"
     own = _own_test(checkpoint, data_dir)
     if own is not None:
         expected = checkpoint.metrics.get("test_correct") if record is None else record.test_correct

@@ -52,13 +52,13 @@ def calibrate(model: nn.Module, images: Tensor, rate: float | None = None, seed:
     the number that brings them nearest to it; without, the smallest step that brings them between 5 % and
     50 %, and nothing where they are there already. What the network has learnt is lost by this.
 
-    With a rate, layers end within some 5 % of it. Where few different currents occur, as behind a map over
+    With a rate, layers end within some 5 % of it. Where few different currents occur, as after a map over
     one or two positions, rates come in steps, and the nearest step that is not silence is taken.
 
     Args:
         model: the network, not folded; it stays as it is.
         images: what to run it on, `[B, channels, H, W]` or `[T, B, channels, H, W]`.
-        rate: spikes a neuron and step wanted in every layer, between 0 and 1.
+        rate: spikes per neuron and step wanted in every layer, between 0 and 1.
         seed: of the random scales and shifts.
 
     Returns:
@@ -77,11 +77,11 @@ def calibrate(model: nn.Module, images: Tensor, rate: float | None = None, seed:
     """
     check_network_input(images, model)
     if rate is not None and not 0 < rate < 1:
-        raise InputError(f"rate is {rate}; it must lie between 0 and 1, such as 0.05")
+        raise InputError(f"rate is {rate}; it must be between 0 and 1, such as 0.05")
     calibrated = copy.deepcopy(model).eval()
     modules = dict(calibrated.named_modules())
     if rate is not None and not any(isinstance(module, LIF) for module in modules.values()):
-        raise InputError("this network has no LIF neurons whose rate could be set; leave the rate out")
+        raise InputError("this network has no LIF neurons whose rate could be set; leave out rate")
     generator = torch.Generator().manual_seed(seed)
     shifter = _Shifter((LOWEST_RATE, HIGHEST_RATE) if rate is None else (rate, rate), generator)
     with torch.no_grad(), ExitStack() as hooks:
@@ -203,7 +203,7 @@ class _Shifter:
         if source is None or output is None:
             raise InputError(
                 f"the neurons of {path or 'the network'} fire at {measured:.3g}, and no layer with a shift or"
-                " bias stands before them; put a normalisation or a linear map with bias there"
+                " bias comes before them; put a normalisation or a linear map with bias there"
             )
         factor = source.step_scale if isinstance(source, TemporalBatchNorm) else torch.ones(1)
         delta = _find_shift(layer, sample, factor.to(sample).unsqueeze(1), target)

@@ -1,7 +1,7 @@
 """Which layers are known, each by its exact class: a subclass may compute anything, so it is not its parent.
 
 Whatever reads a network by its classes instead of running it starts from these sets, and refuses by name what
-stands in none of them.
+is in none of them.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def load_or_calibrate(source: str, batch: int = 2, /, **overrides: Any) -> Loade
         except InputError:
             if source not in presets or not overrides:
                 raise
-            load_checkpoint(source)  # a file that is damaged is no reason to go on with a preset
+            load_checkpoint(source)  # a damaged file must not fall back to a preset
     if source not in presets:
         known = [*presets, *list_pretrained()]
         raise InputError(

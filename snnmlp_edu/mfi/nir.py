@@ -159,7 +159,7 @@ def _build(folded: SpikingMLP, dtype: torch.dtype) -> nir.NIRGraph:
     notes = {
         "step_s": STEP,
         "time_steps": folded.config.time_steps,
-        "input": "one image, the same at every step, or one image a step",
+        "input": "one image, the same at every step, or one image per step",
         "output": "what a step adds to the logits: sum it over the steps",
         "time": "an Euler step: u = (1 - step/tau) v + r step/tau I, without tau u = v + r step I; every"
         " node sees what the nodes before it put out at the same step; all potentials start at 0",
@@ -292,9 +292,9 @@ def _mix_tokens(builder: GraphBuilder, path: str, token: TokenMixing, spikes: Si
             raise _not_here(f"{path}.positions", token.positions)
     streams = [spikes]
     for name, mixing in mixings.items():
-        place, synapse = f"{path}.positions.{name}.synapse", mixing.synapse
-        current = builder.map(place, synapse.current, spikes)
-        streams.append(builder.fire(f"{place}.neuron", synapse.neuron, current))
+        node, synapse = f"{path}.positions.{name}.synapse", mixing.synapse
+        current = builder.map(node, synapse.current, spikes)
+        streams.append(builder.fire(f"{node}.neuron", synapse.neuron, current))
     return builder.map(f"{path}.fuse", token.fuse.current, *streams)
 
 

@@ -87,8 +87,8 @@ class GraphBuilder:
             weight = self.array(_flatten(affine(*lone) - bias).T)
             constants = {"bias": self.array(_flatten(bias)[0])} if index == 0 else {}
             kind = nir_package().Affine if index == 0 else nir_package().Linear
-            place = path if len(signals) == 1 else f"{path}.{index}"
-            names.append(self.add(place, kind(weight=weight, **constants), *signal.nodes))
+            node = path if len(signals) == 1 else f"{path}.{index}"
+            names.append(self.add(node, kind(weight=weight, **constants), *signal.nodes))
         return Signal(tuple(names), shape)
 
     def fire(self, path: str, neuron: nn.Module, current: Signal) -> Signal:

@@ -5,7 +5,7 @@ r"""Normalise, add the shortcut and fire, in one pass over memory where that is 
 
 Batch norm (BN) is a scale and a shift for each feature once its statistics are known, so the neuron's
 compiled scan can apply them on the way. The statistics and their gradients stay PyTorch's own. What the
-scan cannot take, other norms, neurons and backends, goes one step after the other with the same result;
+scan cannot take, other norms, neurons and backends, runs step by step with the same result;
 `can_fuse` decides.
 """
 
@@ -77,7 +77,7 @@ def fire_unfused(
 
 
 def can_fuse(linear: Any, norm: Any, neuron: Any, spikes: Tensor) -> bool:
-    """Whether one scan can take map's bias, norm, shortcut and neuron, and nobody looks in between."""
+    """Whether one scan can take map's bias, norm, shortcut and neuron, and no hook looks in between."""
     if type(linear) is not AxisLinear or type(neuron) is not LIF or has_hooks(linear, norm, neuron):
         return False
     if spikes.dtype not in (torch.float32, torch.float64) or mixed_precision(spikes):

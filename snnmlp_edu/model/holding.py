@@ -16,7 +16,7 @@ _held: WeakKeyDictionary[nn.Module, dict[str, tuple[int, Any]]] = WeakKeyDiction
 
 @contextmanager
 def holding(changes: Iterable[tuple[nn.Module, str, Any]]) -> Iterator[None]:
-    """Inside, attributes of modules have these values; the last who leaves gives them back their own.
+    """Inside, attributes of modules have these values; the last to leave restores them.
 
     Were each thread to give back what it found, one would give back what another had set.
 

@@ -132,7 +132,7 @@ class TokenMixing(nn.Module):
 
 
 class ChannelMixing(nn.Module):
-    """Channel block: up to `expansion` times the channels, fire, down again, fire; each token by itself.
+    """Channel block: up to `expansion` times the channels, fire, down again, fire; each token separately.
 
     Args:
         shape: `(H, W, C)` of the stage.
@@ -165,7 +165,7 @@ class ChannelMixing(nn.Module):
 
 
 class Wiring(NamedTuple):
-    """What a block's shortcut adds, and where; each class of blocks states its own.
+    """What the shortcut of a block adds, and where; every class of blocks states its own.
 
     Args:
         token_currents: normalised currents that add up at the neurons behind the token mixing; tdBN's alpha
@@ -182,7 +182,7 @@ class Wiring(NamedTuple):
 
 
 def wiring_of(block: type[nn.Module]) -> Wiring | None:
-    """What a class of blocks states of itself, or None: what its parent states need not be true of it."""
+    """The wiring that a class of blocks itself states, or None: its parent's need not hold for it."""
     return vars(block).get("wiring")
 
 
@@ -199,7 +199,7 @@ class MixerBlock(nn.Module):
         shape: `(H, W, C)` of the stage.
         config: the network.
 
-    A subclass states its own `wiring`, because the parent's counts need not be true of it.
+    A subclass states its own `wiring`, because the parent's counts need not hold for it.
 
     Raises:
         InputError: a subclass states none.
@@ -215,17 +215,17 @@ class MixerBlock(nn.Module):
         wiring = wiring_of(type(self))
         if wiring is None:
             raise InputError(
-                f"{type(self).__name__} does not state its wiring, and that of its parent need not be true of"
+                f"{type(self).__name__} does not state its wiring, and that of its parent need not hold for"
                 " it; give the class `wiring = Wiring(...)` (snnmlp_edu.model.mixing)"
             )
         self.token = TokenMixing(shape, config, currents_summed=wiring.token_currents)
         self.channel = ChannelMixing(shape, config, currents_summed=wiring.channel_currents)
 
-    def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
         """Output spikes, and the current that the next block's shortcut carries; `[T, B, H, W, C]` each."""
-        spikes, current = self.token(spikes, residual, keep_current=True)  # s' = LIF(h + t)
+        spikes, current = self.token(spikes, shortcut, keep_current=True)  # s' = LIF(h + t)
         spikes, _ = self.channel(spikes, current)  # s'' = LIF(h + t + c)
-        return spikes, residual
+        return spikes, shortcut
 
 
 class MembraneSkipBlock(MixerBlock):
@@ -233,9 +233,9 @@ class MembraneSkipBlock(MixerBlock):
 
     wiring = Wiring(token_currents=2, channel_currents=2, additions=2)
 
-    def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
         """Output spikes, and the sum of currents for the next block."""
-        spikes, current = self.token(spikes, residual, keep_current=True)  # s' = LIF(m + t)
+        spikes, current = self.token(spikes, shortcut, keep_current=True)  # s' = LIF(m + t)
         return self.channel(spikes, current, keep_current=True)  # s'' = LIF(m + t + c)
 
 
@@ -249,23 +249,23 @@ class NormalisedSpikeSkipBlock(MixerBlock):
         self.token_skip_norm = BatchNorm("channel", shape[-1])
         self.channel_skip_norm = BatchNorm("channel", shape[-1])
 
-    def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
         """Output spikes; the embedding is passed on unused."""
         spikes, _ = self.token(spikes, self.token_skip_norm(spikes))  # s' = LIF(BN(s) + t)
         spikes, _ = self.channel(spikes, self.channel_skip_norm(spikes))  # s'' = LIF(BN(s') + c)
-        return spikes, residual
+        return spikes, shortcut
 
 
 class SpikeSkipBlock(MixerBlock):
-    """Spikes are added behind the neuron: `LIF(t) + s`, `LIF(c) + s'`; the sums are not binary."""
+    """Spikes are added after the neuron: `LIF(t) + s`, `LIF(c) + s'`; the sums are not binary."""
 
     wiring = Wiring(token_currents=1, channel_currents=1, additions=2, puts_out_spikes=False)
 
-    def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        """Integers that grow by up to 2 a block; the embedding is passed on unused."""
+    def forward(self, spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        """Integers that grow by up to 2 per block; the embedding is passed on unused."""
         spikes = self.token(spikes)[0] + spikes  # s' = LIF(t) + s
         spikes = self.channel(spikes)[0] + spikes  # s'' = LIF(c) + s'
-        return spikes, residual
+        return spikes, shortcut
 
 
 class NoSkipBlock(MixerBlock):
@@ -273,11 +273,11 @@ class NoSkipBlock(MixerBlock):
 
     wiring = Wiring(token_currents=1, channel_currents=1, additions=0)
 
-    def forward(self, spikes: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
         """Output spikes; the embedding is passed on unused."""
         spikes, _ = self.token(spikes)  # s' = LIF(t)
         spikes, _ = self.channel(spikes)  # s'' = LIF(c)
-        return spikes, residual
+        return spikes, shortcut
 
 
 BLOCKS: dict[str, type[MixerBlock]] = {

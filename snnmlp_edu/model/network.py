@@ -27,7 +27,7 @@ from .recomputing import recomputed
 
 
 class SpikingNetwork(nn.Module):
-    """Stages, one behind the other, and a head: the forward pass of every network here.
+    """Stages, one after the other, and a head: the forward pass of every network here.
 
     Args:
         config: sizes and variants; kept as `network.config`.
@@ -119,11 +119,11 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes of this stage, for images (first stage) or the spikes of the stage before."""
-        residual = self.embedding(x)  # the current h, [T, B, H, W, C]
-        spikes = self.neuron(residual)
+        shortcut = self.embedding(x)  # the current h, [T, B, H, W, C]
+        spikes = self.neuron(shortcut)
         for block in self.blocks:
             run = partial(recomputed, block) if self.recompute else block
-            spikes, residual = run(spikes, residual)
+            spikes, shortcut = run(spikes, shortcut)
         return spikes
 
 
@@ -144,7 +144,7 @@ def make_embedding(config: NetworkConfig, index: int) -> nn.Module:
 class Head(nn.Module):
     """From the last spikes to logits: batch norm, mean over the grid, linear map.
 
-    With `head="figure"` a neuron stands between mean and linear map, as in the paper's figure.
+    With `head="figure"` there is a neuron between mean and linear map, as in the paper's figure.
 
     Args:
         config: the network.

@@ -77,7 +77,7 @@ def lif_step(current: Tensor, state: LIFState | None, config: NeuronConfig) -> t
     """One step of LIF neurons, as a pure function.
 
     Args:
-        current: input current of any shape, one entry a neuron.
+        current: input current of any shape, one entry per neuron.
         state: the state that the last step returned; None at the start, where the membrane is 0.
         config: the neuron.
 
@@ -88,7 +88,7 @@ def lif_step(current: Tensor, state: LIFState | None, config: NeuronConfig) -> t
     Raises:
         InputError: the current is no tensor of real numbers, or the state is none of its shape.
 
-    Source: arXiv 2306.12465, section III-A; the equations stand at the top of this file.
+    Source: arXiv 2306.12465, section III-A; the equations are at the top of this file.
 
     >>> spikes, state = lif_step(torch.tensor([1.0, 3.0]), None, NeuronConfig())
     >>> spikes, state.membrane
@@ -175,7 +175,7 @@ COMPILE_STEPS = 32
 
 def _repays(shape: Sequence[int], device: torch.device) -> bool:
     large = math.prod(shape) >= COMPILE_FROM and shape[0] <= COMPILE_STEPS
-    watched = torch._C._len_torch_dispatch_stack() > 0  # whoever watches cannot see into a compiled loop
+    watched = torch._C._len_torch_dispatch_stack() > 0  # a mode that watches cannot see into a compiled loop
     return large and device.type != "meta" and not watched
 
 

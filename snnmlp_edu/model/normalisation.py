@@ -132,7 +132,7 @@ class LayerNorm(nn.Module):
     | `token` | token | C |
 
     Scale and shift have the shape of what is normalised over, as in PyTorch. The statistics depend on
-    every input, so that no constant weight can stand in for them: it never folds.
+    every input, so that no constant weight can replace them: it never folds.
 
     Args:
         axis: the place that keeps its own statistics.
@@ -151,7 +151,7 @@ class LayerNorm(nn.Module):
     def forward(self, current: Tensor) -> Tensor:
         """Normalised current, in the shape that came in."""
         if self.axis == "width":
-            # The rows' positions stand between H and C in memory; only this variant has to move data.
+            # The rows' positions are between H and C in memory; only this variant has to move data.
             return self.layer_norm(current.transpose(2, 3)).transpose(2, 3)
         return self.layer_norm(current)
 

@@ -1,4 +1,4 @@
-r"""From images and from a finer grid to tokens: the stem, and what stands between two stages.
+r"""From images and from a finer grid to tokens: the stem, and what is between two stages.
 
 Each layer here ends in the *embedding* `h`, a current `[T, B, H, W, C]`; the stage fires on it.
 """
@@ -59,7 +59,7 @@ class ConvNorm(nn.Module):
         return self.norm(current.unflatten(0, (steps, batch)))
 
 
-# How often stems present an image inside `SpikingNetwork.presenting`, in each thread by itself.
+# How often stems present an image inside `SpikingNetwork.presenting`, separately in each thread.
 PRESENTED: ContextVar[dict[Stem, int] | None] = ContextVar("PRESENTED", default=None)
 
 

@@ -24,7 +24,7 @@ class Traces(dict[str, Tensor]):
         self.membranes: dict[str, Tensor] = {}
 
     def firing_rates(self) -> dict[str, float]:
-        """Mean spikes a neuron and step, by module path."""
+        """Mean spikes per neuron and step, by module path."""
         return {path: spikes.mean().item() for path, spikes in self.items()}
 
 

@@ -1,4 +1,4 @@
-r"""Surrogate gradients: what stands in for the derivative of the spike's step function.
+r"""Surrogate gradients: what replaces the derivative of the spike's step function.
 
 The step :math:`H(u - \theta)` has derivative zero almost everywhere, so training through it replaces
 that derivative, in the backward pass only, by a bump around the threshold. With

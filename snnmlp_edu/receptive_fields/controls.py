@@ -1,4 +1,4 @@
-"""Controls: networks and fields that have everything but what training is said to have brought about."""
+"""Controls: networks and fields that share everything but the claimed effect of training."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def untrained(model: SpikingMLP, images: Tensor, seed: int = 0) -> SpikingMLP:
 
 
 def shuffled(model: SpikingMLP, images: Tensor, seed: int = 0) -> SpikingMLP:
-    """A copy in which every parameter tensor keeps its numbers and loses their order.
+    """A copy in which every parameter tensor keeps its values in shuffled order.
 
     Weights are shuffled within a layer, and so are biases, scales and shifts. Whatever comes from the
     distribution of the weights and from the architecture stays. Batch norms get the statistics of these
@@ -83,7 +83,7 @@ def _renormalised(model: SpikingMLP, images: Tensor) -> SpikingMLP:
 def phase_randomised(maps: Tensor, seed: int = 0) -> Tensor:
     """Fields with the same amplitude spectrum and random phases.
 
-    How strong each wave is in a field stays; how the waves stand to each other, and so whether the field
+    How strong each wave is in a field stays; the phases of the waves, and so whether the field
     is in one place, does not. The mean stays.
 
     Args:

@@ -37,7 +37,7 @@ class GaborFits:
         orientation: direction of the wave, in [0, pi), 0 along the columns' axis; 0 for lines.
         sigma_x: width of the envelope along the wave, in pixels.
         sigma_y: width across it; NaN for lines.
-        frequency: of the wave, in periods a pixel.
+        frequency: of the wave, in periods per pixel.
         phase: at the centre, in (-pi, pi]; 0 is even, +-pi/2 is odd symmetric.
         amplitude: A, not negative.
         offset: c.

@@ -18,7 +18,8 @@ from ..model.recording import evaluating, uncompiled
 from .fields import Fields, Position, choose_units, neuron_layer
 
 Quantity = Literal["membrane", "spikes"]
-TOGETHER = 32  # gradients by an image, taken in one pass: fewer wait for Python, more leave the cache
+# Gradients with respect to an image in one pass: fewer wait for Python, more leave the cache.
+TOGETHER = 32
 
 
 def input_gradients(
@@ -58,7 +59,7 @@ def input_gradients(
         if quantity == "membrane" and isinstance(module, LIF):
             output = module.trace(inputs[0]).membrane
         seen[:] = [output]
-        raise _Reached  # what lies behind the layer has no part in its gradient
+        raise _Reached  # layers after it have no part in its gradient
 
     with evaluating(model), uncompiled(model), plain_steps():  # gradients of many units are taken at once
         hook = layer.register_forward_hook(in_this_thread(keep))

@@ -1,4 +1,4 @@
-"""Which fits count, how many do, and whether that is more than in the controls."""
+"""Which fits are accepted, how many, and whether that is more than in the controls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .functions import FREE_1D, FREE_2D
 from .gabors import GaborFits
 
 MAX_UNEXPLAINED = 0.3
-NYQUIST = 0.5  # periods a pixel: a finer wave looks like a coarser one
+NYQUIST = 0.5  # periods per pixel: a finer wave looks like a coarser one
 GOOD = "well fitted"
 
 
@@ -43,7 +43,7 @@ def judge(
     ['flat']
     """
     if not 0 < max_unexplained <= 1:
-        raise InputError(f"max_unexplained is {max_unexplained}; it must lie above 0 and up to 1")
+        raise InputError(f"max_unexplained is {max_unexplained}; it must be above 0 and at most 1")
     silent = torch.zeros(len(fits), dtype=torch.bool) if silent is None else silent
     if len(silent) != len(fits):
         raise InputError(f"there are {len(fits)} fits and {len(silent)} units; give as many of each")
@@ -74,7 +74,7 @@ def judge(
 
 @dataclass(frozen=True)
 class Proportion:
-    """How many of some units have a property, with an interval for the probability behind it.
+    """How many of some units have a property, with an interval for the underlying probability.
 
     The interval takes the units as independent. Units of one network share weights, so it is narrower than
     one over many networks would be.
@@ -112,7 +112,7 @@ def proportion(count: int, total: int) -> Proportion:
     0.800 (8 of 10, 95 % 0.490 to 0.943)
     """
     if total < 1 or not 0 <= count <= total:
-        raise InputError(f"{count} of {total} is no fraction; give 0 <= count <= total, total above 0")
+        raise InputError(f"{count} of {total} is not a fraction; give 0 <= count <= total, total above 0")
     z = NormalDist().inv_cdf(0.975)
     value = count / total
     middle = (value + z * z / (2 * total)) / (1 + z * z / total)
@@ -186,7 +186,7 @@ def fitted_better(one: GaborFits, other: GaborFits, draws: int = 2000) -> Differ
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What the controls allow to say about a fraction.
+    """The conclusion about a fraction that the controls allow.
 
     Args:
         differences: control -> the fraction minus that of the control.

@@ -17,7 +17,7 @@ TINY = 1e-12  # added to the curvature, so that a parameter without effect can b
 def levenberg_marquardt(
     model: Model, start: Tensor, data: Tensor, low: Tensor, high: Tensor, steps: int, tolerance: float = 1e-7
 ) -> tuple[Tensor, Tensor]:
-    """Minimise the sum of squares of `model(parameters) - data`, for each of N problems by itself.
+    """Minimise the sum of squares of `model(parameters) - data`, for each of N problems separately.
 
     A step solves the normal equations with a damped diagonal. A step that lowers the sum is taken and
     damping falls; else it grows. A problem is left alone once a step gains next to nothing, once nothing is

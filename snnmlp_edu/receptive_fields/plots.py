@@ -21,7 +21,7 @@ def plot_fields(groups: Mapping[str, ArrayLike], columns: int = 4) -> Figure:
 
     Args:
         groups: heading -> fields `[N, H, W]`.
-        columns: fields in a row of a block.
+        columns: fields per row of a block.
     """
     arrays = {name: np.asarray(maps) for name, maps in groups.items()}
     rows = max(-(-len(maps) // columns) for maps in arrays.values())
@@ -47,22 +47,22 @@ def plot_fractions(
     """Fractions with their intervals: one row for each layer, one mark in it for each network.
 
     Args:
-        rows: what stands beside each row, from the top.
+        rows: labels next to each row, from the top.
         groups: name -> for each row the fraction and both ends of its interval.
         xlabel: what the fractions are.
     """
     figure = Figure(figsize=(7, 0.35 * len(rows) * len(groups) + 1), layout="constrained")
     ax = figure.subplots()
     spacing = 0.7 / max(1, len(groups))
-    for place, (name, entries) in enumerate(groups.items()):
-        heights = [row + (place - (len(groups) - 1) / 2) * spacing for row in range(len(rows))]
+    for index, (name, entries) in enumerate(groups.items()):
+        heights = [row + (index - (len(groups) - 1) / 2) * spacing for row in range(len(rows))]
         values = np.array(entries, dtype=float).reshape(-1, 3)
         ax.errorbar(
             values[:, 0],
             heights,
             xerr=np.stack([values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]).clip(0),
-            fmt=MARKERS[place % len(MARKERS)],
-            color=_color(place),
+            fmt=MARKERS[index % len(MARKERS)],
+            color=_color(index),
             linewidth=1.5,
             capsize=3,
             label=name,
@@ -80,12 +80,12 @@ def plot_unexplained(groups: Mapping[str, ArrayLike], threshold: float, xlabel: 
     Args:
         groups: name -> unexplained variance of each fit; NaN stands for a field without a fit.
         threshold: where the line is drawn that the text uses.
-        xlabel: what stands below the axis.
+        xlabel: label below the axis.
     """
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     ax = figure.subplots()
     styles = ("-", "--", "-.", ":")
-    for place, (name, values) in enumerate(groups.items()):
+    for index, (name, values) in enumerate(groups.items()):
         values = np.asarray(values, dtype=float)
         known = np.sort(values[~np.isnan(values)])
         share = np.arange(1, len(known) + 1) / max(1, len(values))
@@ -93,8 +93,8 @@ def plot_unexplained(groups: Mapping[str, ArrayLike], threshold: float, xlabel: 
             np.r_[0, known, 1],
             np.r_[0, share, len(known) / max(1, len(values))],
             where="post",
-            color=_color(place),
-            linestyle=styles[place % len(styles)],
+            color=_color(index),
+            linestyle=styles[index % len(styles)],
             label=name,
         )
     ax.axvline(threshold, color="0.7", linewidth=1, zorder=0)
@@ -108,18 +108,18 @@ def plot_shape_plane(groups: Mapping[str, tuple[ArrayLike, ArrayLike]], limit: f
 
     Args:
         groups: name -> n_x and n_y of each fit.
-        limit: end of both axes; what lies beyond is drawn at the edge.
+        limit: end of both axes; values beyond are drawn at the edge.
     """
     figure = Figure(figsize=(5.6, 4.6), layout="constrained")
     ax = figure.subplots()
-    for place, (name, (nx, ny)) in enumerate(groups.items()):
+    for index, (name, (nx, ny)) in enumerate(groups.items()):
         ax.scatter(
             np.minimum(np.asarray(nx), limit),
             np.minimum(np.asarray(ny), limit),
             s=26,
-            marker=MARKERS[place % len(MARKERS)],
-            facecolors="none" if place else _color(place),
-            edgecolors=_color(place),
+            marker=MARKERS[index % len(MARKERS)],
+            facecolors="none" if index else _color(index),
+            edgecolors=_color(index),
             alpha=0.75,
             label=name,
             clip_on=False,
@@ -136,6 +136,6 @@ def plot_shape_plane(groups: Mapping[str, tuple[ArrayLike, ArrayLike]], limit: f
     return figure
 
 
-def _color(place: int) -> str:
+def _color(index: int) -> str:
     """The first is what the figure is about, the second what it is compared with."""
-    return (MEMBRANE, REFERENCE, *PALETTE[1:])[place % (len(PALETTE) + 1)]
+    return (MEMBRANE, REFERENCE, *PALETTE[1:])[index % (len(PALETTE) + 1)]

@@ -15,12 +15,12 @@ BATCH = 128
 def white_noise(
     shape: tuple[int, int, int], count: int, *, contrast: float = 1.0, mean: float = 0.0, seed: int = 0
 ) -> Iterator[Tensor]:
-    """Gaussian white noise, batch after batch: every pixel is drawn by itself.
+    """Gaussian white noise, batch after batch: every pixel is drawn independently.
 
     Args:
         shape: `(channels, H, W)` of an image, as the network takes it.
         count: number of images.
-        contrast: standard deviation of a pixel. After the usual preprocessing, 1 is that of real images.
+        contrast: standard deviation per pixel. After the usual preprocessing, 1 is that of real images.
         mean: mean of a pixel.
         seed: the same seed gives the same images.
 
@@ -71,7 +71,7 @@ def sparse_noise(
     """
     _check(count, contrast)
     if not 0 < density <= 1:
-        raise InputError(f"density is {density}; it must lie above 0 and up to 1, such as 0.05")
+        raise InputError(f"density is {density}; it must be above 0 and at most 1, such as 0.05")
     generator = torch.Generator().manual_seed(seed)
 
     def draw() -> Iterator[Tensor]:

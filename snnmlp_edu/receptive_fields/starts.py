@@ -22,7 +22,7 @@ def starts_2d(data: Tensor) -> Tensor:
     """
     height, width = data.shape[1:]
     rows, columns = torch.arange(height).double(), torch.arange(width).double()
-    # The median is the ground on which a small field stands.
+    # The median is the background of a small field.
     energy = (data - data.flatten(1).median(1).values.view(-1, 1, 1)).square()
     energy = energy.square()  # what is weak and far away must not count
     energy = energy / energy.sum((1, 2), keepdim=True).clamp_min(1e-300)

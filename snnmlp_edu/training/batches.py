@@ -1,7 +1,7 @@
 """From a data set and a recipe to the batches of a training: network input on the device, and labels.
 
 What is random in a batch follows from the recipe's seed, the epoch, the batch and the process alone. So it
-does not depend on where a run was cut, nor on whether images are read from files or were kept in memory.
+does not depend on where a run was interrupted, nor on whether images are read from files or kept in memory.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ..checkpoints import hash_tensors
 from ..config import NetworkConfig
 from ..data.augmenting import training_transform
 from ..data.batches import (
-    Draw,
     PictureBatches,
+    SampleIndex,
     check_shared_memory,
+    derive_seed,
     in_order,
     load_batches,
-    mixed_seed,
-    sound,
+    unwrap,
 )
 from ..data.datasets import train_validation_split
 from ..data.picture_sets import MemoryPictures, PictureSet, evenly_spaced, listing_digest
@@ -35,7 +35,7 @@ from ..data.pictures import MODES
 from ..data.settings import Loading, cores
 from ..data.sources import ImageSource, open_source
 from ..data.transforms import Preprocessing, flip_and_shift
-from ..data.workers import in_workers
+from ..data.workers import parallel_map
 from ..errors import InputError
 from ..inputs import check_labels, check_pixels
 from .evaluation import BATCH_SIZE
@@ -98,7 +98,7 @@ class TrainingData:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What a run that continues must find again, beside the recipe."""
+        """What a resumed run must find unchanged, besides the recipe."""
         return {"train": describe(self.train), "validation": describe(self.validation)}
 
     def start(self, device: torch.device, rank: int = 0, world_size: int = 1, local_size: int = 1) -> None:
@@ -111,7 +111,7 @@ class TrainingData:
             local_size: processes on this machine, which share its cores and its memory.
 
         Raises:
-            InputError: batches or validation images cannot be shared out, or an image is damaged.
+            InputError: batches or validation images cannot be split evenly, or an image is damaged.
         """
         self.device = device
         self._order.share_out(rank, world_size)
@@ -120,7 +120,7 @@ class TrainingData:
             raise InputError(
                 f"there are {count} validation images for {world_size} processes; raise validation_fraction"
             )
-        own = [Draw(0, number) for number in range(rank, count, world_size)]
+        own = [SampleIndex(0, number) for number in range(rank, count, world_size)]
         validation = [own[at : at + BATCH_SIZE] for at in range(0, len(own), BATCH_SIZE)]
         loading = self.recipe.loading.on_machine(cores(), device.type == "cuda", local_size)
         self._train_batches = stored_batches(
@@ -140,26 +140,28 @@ class TrainingData:
         """
         recipe, order = self.recipe, self._order
         order.begin(epoch, first, end)
-        for batch, (images, labels) in enumerate(map(sound, self._train_batches), first):
-            seed = mixed_seed(recipe.seed, epoch, batch)
+        for batch, (images, labels) in enumerate(map(unwrap, self._train_batches), first):
+            seed = derive_seed(recipe.seed, epoch, batch)
             images, labels = self.preprocessing.normalise(images.to(self.device)), labels.to(self.device)
             if not recipe.augmentation.one_by_one:
-                generator, share = Generator().manual_seed(seed), (order.rank, order.world_size)
-                images = flip_and_shift(images, generator, recipe.max_shift, recipe.flip, share)
+                generator = Generator().manual_seed(seed)
+                images = flip_and_shift(
+                    images, generator, recipe.max_shift, recipe.flip, order.rank, order.world_size
+                )
             # Mixing, and layers of a reader's own network, draw from the generators that programs share.
-            seed_shared_generators(mixed_seed(seed, order.rank))
+            seed_shared_generators(derive_seed(seed, order.rank))
             yield self.mixing(images, labels)
 
     def validation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Network input `[B, C, H, W]` and labels, int64 `[B]`, of this process's validation images."""
-        for images, labels in map(sound, self._validation_batches):
+        for images, labels in map(unwrap, self._validation_batches):
             yield self.preprocessing.normalise(images.to(self.device)), labels.to(self.device)
 
     def validation_sample(self, count: int) -> Tensor:
         """The first validation images as network input."""
         pictures = PictureBatches(self.validation, self.preprocessing)
         count = min(count, len(pictures))
-        images, _ = sound(pixels_of(pictures)[in_order(count, count)[0]])
+        images, _ = unwrap(pixels_of(pictures)[in_order(count, count)[0]])
         return self.preprocessing.normalise(images.to(self.device))
 
 
@@ -174,14 +176,14 @@ class KeptImages(Dataset):
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.images, self.labels = images, labels
 
-    def __getitem__(self, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, draws: Sequence[SampleIndex]) -> tuple[Tensor, Tensor]:
         """Images and labels of the draws."""
         numbers = [draw.number for draw in draws]
         return self.images[numbers], self.labels[numbers]
 
 
 def pixels_of(pictures: PictureBatches) -> PictureBatches | KeptImages:
-    """Images that are in memory and need not be fitted, as they are; else pictures that are decoded."""
+    """Images in memory that need no fitting, unchanged; else pictures to decode."""
     unfitted = pictures.transform is None and pictures.preprocessing.resize is None
     if unfitted and isinstance(pictures.pictures, MemoryPictures):
         return KeptImages(*pictures.pictures.as_tensors())
@@ -191,7 +193,7 @@ def pixels_of(pictures: PictureBatches) -> PictureBatches | KeptImages:
 def stored_batches(
     pictures: PictureBatches, order: Any, largest_batch: int, loading: Loading, local_size: int = 1
 ) -> DataLoader:
-    """A loader of batches of pixels: from memory, where all fitted images fit into the share meant for them.
+    """A loader of batches of pixels: from memory, where all fitted images fit into their share of it.
 
     Args:
         pictures: decoded by loader workers where they are not kept.
@@ -207,8 +209,10 @@ def stored_batches(
     if isinstance(images, PictureBatches) and images.transform is None:
         size = len(images) * images.channels * images.preprocessing.side**2
         if size * local_size <= loading.memory_share * physical_memory():
-            parts = in_workers(images.__getitem__, in_order(len(images), KEPT_AT_ONCE), loading.workers or 0)
-            pixels, labels = zip(*map(sound, parts), strict=True)
+            parts = parallel_map(
+                images.__getitem__, in_order(len(images), KEPT_AT_ONCE), loading.workers or 0
+            )
+            pixels, labels = zip(*map(unwrap, parts), strict=True)
             images = KeptImages(torch.cat(pixels), torch.cat(labels))
     if isinstance(images, KeptImages):
         loading = dataclasses.replace(loading, workers=0)
@@ -218,7 +222,7 @@ def stored_batches(
 
 
 def physical_memory() -> int:
-    """Bytes of memory that this machine has; 0 where it does not say."""
+    """Bytes of memory of this machine; 0 where it is unknown."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError):
@@ -303,6 +307,6 @@ def make_preprocessing(
     if dataset == "imagenet" and channels == 3:
         return dataclasses.replace(plain, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     sample = PictureBatches(train.subset(evenly_spaced(len(train.labels), MEASURED)), plain)
-    images, _ = sound(sample[in_order(len(sample), MEASURED)[0]])
+    images, _ = unwrap(sample[in_order(len(sample), MEASURED)[0]])
     measured = Preprocessing.fitted_to(images, size, channels)
     return dataclasses.replace(plain, mean=measured.mean, std=measured.std)

@@ -77,7 +77,7 @@ def firing_warning(rates: Mapping[str, float]) -> str | None:
     """One line that names layers which hardly ever fire or hardly ever rest; None if there are none.
 
     Args:
-        rates: module path -> spikes a neuron and step.
+        rates: module path -> spikes per neuron and step.
 
     >>> firing_warning({"a": 0.2, "b": 0.0, "c": 0.95})
     'warning: firing rate below 0.1 % or above 90 %: b 0.00 %, c 95.00 %'

@@ -50,7 +50,7 @@ class EpochKeeper:
         self.throughput: Throughput | None = None
 
     def begin(self, state: TrainingState) -> None:
-        """Say what will be done, now that the folder stands."""
+        """Say what will be done, now that the folder exists."""
         self.throughput = Throughput(state.schedule, state.model.config.time_steps, state.step)
         if self.announce:
             print(state.schedule)
@@ -58,7 +58,7 @@ class EpochKeeper:
             self.curves = TensorBoardCurves(self.folder, state.step)
 
     def begin_epoch(self, state: TrainingState) -> None:
-        """Measure the throughput anew."""
+        """Restart the measurement of the throughput."""
         assert self.throughput is not None
         self.throughput.begin_epoch()
         if self.bar is not None:

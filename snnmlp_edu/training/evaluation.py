@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints import Checkpoint
-from ..data.batches import PictureBatches, check_shared_memory, in_order, load_batches, sound
+from ..data.batches import PictureBatches, check_shared_memory, in_order, load_batches, unwrap
 from ..data.imagenet import same_classes
 from ..data.picture_sets import PictureSet
 from ..data.settings import Loading, cores
@@ -84,7 +84,7 @@ def _evaluate(
     device = next(model.parameters()).device
     correct = total = 0
     with evaluating(model), torch.no_grad():
-        for images, labels in map(sound, batches):
+        for images, labels in map(unwrap, batches):
             logits = model(prepare(images.to(device)))
             check_labels(labels, len(images), logits.shape[1])
             correct += int((logits.argmax(1) == labels.to(device)).sum())
@@ -100,15 +100,15 @@ def evaluate_source(
     Args:
         checkpoint: the trained network.
         source: of the images.
-        loading: how images in files are fetched; None leaves it to the machine.
+        loading: how images in files are loaded; None chooses for the machine.
 
     Raises:
         InputError: the checkpoint was trained on other classes.
     """
     if not same_classes(checkpoint.class_names, source.class_names):
         raise InputError(
-            f"the checkpoint tells {', '.join(checkpoint.class_names) or 'nameless classes'} apart and the"
-            f" {source.name} images show {', '.join(source.class_names)}; use one that was trained on them"
+            f"the checkpoint's classes are {', '.join(checkpoint.class_names) or 'unnamed'} and the"
+            f" {source.name} images have {', '.join(source.class_names)}; use one that was trained on them"
         )
     model, preprocessing = checkpoint.model, checkpoint.preprocessing
     if source.files is None and preprocessing.resize is None:

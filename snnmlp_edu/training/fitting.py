@@ -30,7 +30,7 @@ from .diagnosis import Diverged
 from .epochs import EpochKeeper
 from .evaluation import describe_accuracy, evaluate_source
 from .loop import train
-from .processes import ReportedByFirst, is_first_process, mark_copies, on_first, place
+from .processes import ReportedByFirst, is_first_process, mark_copies, on_first, resolve_devices
 from .recipe import Recipe, load_recipe
 from .resume import LAST, SavedRun, make_run_folder, writing
 from .saving import StateSaver
@@ -44,10 +44,10 @@ CURVES = "learning_curves.png"
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training left behind.
+    """What a training produced.
 
     Args:
-        folder: the run's folder: the checkpoint, `last.safetensors` (the state from which it goes on),
+        folder: the run's folder: the checkpoint, `last.safetensors` (the state to resume from),
             `epochs.csv`, `learning_curves.png`, `recipe.yaml`, and `left_out.txt` where images were damaged.
         best_epoch: the epoch with the highest validation accuracy, whose weights were kept.
         validation_accuracy: of that epoch, in 0 to 1.
@@ -55,7 +55,7 @@ class TrainingResult:
         test_total: test images.
         seconds: wall time of training and validation.
         history: one mapping for each epoch, as in `epochs.csv`.
-        transfer: what the network started with, where the recipe names a checkpoint; else None.
+        transfer: what the network was initialised with, where the recipe names a checkpoint; else None.
     """
 
     folder: Path
@@ -99,14 +99,14 @@ def fit(
     Args:
         model_or_preset: the name of a preset, a network to train further, or None for the recipe's preset.
         recipe: a recipe, its name, or the path of a YAML file; None for that of the run to resume.
-        output: folder in which the run gets a folder of its own.
-        resume: folder of a run that stopped before its end. It goes on from its last state and, on the
+        output: folder in which the run's folder is made.
+        resume: folder of a run that stopped before its end. It continues from its last state and, on the
             CPU, ends with the same weights, bit by bit, as if it had never stopped.
         progress: show a progress bar, and print a line for each epoch.
-        devices: processes on this machine that share every batch: one for each GPU, or on the CPU so many.
-            The program starts the others itself, as copies of its own call; under torchrun and SLURM, which
+        devices: processes on this machine that share every batch: one per GPU, or this many on the CPU.
+            The program starts the others as copies of its own call; under torchrun and SLURM, which
             have started them, leave it out.
-        nodes: machines; on each of them the program is started.
+        nodes: machines; start the program on each of them.
         accelerator: `auto`, `cpu`, `gpu` or `mps`.
         overrides: fields of the recipe, or of `NetworkConfig`, to change for this run.
 
@@ -115,15 +115,15 @@ def fit(
 
     Raises:
         InputError: an unknown name or field, a value out of range, a network that does not fit the
-            images, devices or a precision that the machine does not have, an output folder that cannot be
-            written, a run to resume that is finished, damaged or made otherwise, or a training that diverged.
+            images, devices or a precision that the machine lacks, an output folder that cannot be
+            written, a run to resume that is finished, damaged or has other settings, or a diverged training.
         Preempted: the process received SIGTERM or SIGINT; the message says which state is saved.
     """
     stop = StopRequest()
-    places = (devices, nodes, accelerator)
+    requested = (devices, nodes, accelerator)
     try:
         with stop.listening(), naming_lost_workers():
-            return _fit(stop, model_or_preset, recipe, Path(output), resume, progress, places, overrides)
+            return _fit(stop, model_or_preset, recipe, Path(output), resume, progress, requested, overrides)
     except Interrupted as signalled:
         raise Preempted("stopped before the first step; nothing is saved", signalled.number) from signalled
 
@@ -135,14 +135,14 @@ def _fit(
     output: Path,
     resume: str | Path | None,
     progress: bool,
-    places: tuple[int | None, int | None, str],
+    requested: tuple[int | None, int | None, str],
     overrides: dict[str, Any],
 ) -> TrainingResult:
-    origin = provenance.origin(places[2])
+    origin = provenance.origin(requested[2])
     run = SavedRun.open(resume) if resume is not None else None
     if recipe is None:
         if run is None:
-            raise InputError("there is nothing to train by; give --recipe NAME, or --resume RUN")
+            raise InputError("there is no recipe to train by; give --recipe NAME, or --resume RUN")
         recipe = run.recipe()
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     recipe = recipe.replace(**overrides)
@@ -151,12 +151,12 @@ def _fit(
     elif model_or_preset is not None:
         if recipe.model:
             raise InputError(
-                f"the recipe changes {', '.join(recipe.model)} of a network that was handed over ready made;"
+                f"the recipe changes {', '.join(recipe.model)} of a network that was given as an object;"
                 " leave these out, or name a preset"
             )
         recipe = recipe.replace(preset=None)
         require_rebuildable(model_or_preset, None)  # not found out after the training
-    placement = place(*places, recipe.precision)
+    placement = resolve_devices(*requested, recipe.precision)
     announce = progress and is_first_process()
     seed_shared_generators(recipe.seed)
     source = open_recipe_source(recipe)
@@ -249,7 +249,7 @@ class NewNetwork(NamedTuple):
 
     Args:
         model: the network.
-        preset: by which its checkpoint builds it again; None stands for a `SpikingMLP`.
+        preset: by which its checkpoint builds it again; None means a `SpikingMLP`.
         transfer: what it starts with, where the recipe names a checkpoint.
     """
 

@@ -1,7 +1,7 @@
 r"""The training loop, from the first batch to the last epoch.
 
 It is meant to be read from top to bottom. Lightning Fabric knows devices, precision and processes; the loop
-is here. All that the next step depends on stands in one `TrainingState`, which is saved and loaded. Nothing
+is here. All that the next step depends on is in one `TrainingState`, which is saved and loaded. Nothing
 else has to be: what a step draws at random follows from the recipe's seed, the epoch, the batch and the
 process, so a run that was killed continues bit for bit.
 """
@@ -39,7 +39,7 @@ def train(
         fabric: device, precision and processes.
         network: the state's model as Fabric wraps it, so that processes average their gradients.
         optimizer: the state's, likewise.
-        state: where the training stands; new, or loaded.
+        state: of the training; new, or loaded.
         data: batches of training and validation images.
         keeper: writes down every epoch, and the weights of the best one.
         saver: writes the state now and then, and ends the run when it is told to stop.
@@ -119,7 +119,7 @@ def validate(fabric: Fabric, state: TrainingState, data: TrainingData, saver: St
     tally = Tally()
     state.evaluated.eval()
     for images, labels in data.validation_batches():
-        saver.stop_if_told(state)  # a long validation does not make SIGTERM wait; it is done anew
+        saver.stop_if_told(state)  # a long validation does not make SIGTERM wait; it is repeated
         logits = evaluated_logits(fabric, images, state)
         tally.add(functional.cross_entropy(logits, labels), logits, labels)
     return tally

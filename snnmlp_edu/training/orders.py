@@ -1,4 +1,4 @@
-"""The order of images in every epoch: it follows from the seed and the epoch, wherever a run continues."""
+"""The order of images in every epoch: it follows from the seed and the epoch alone, also in a resumed run."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Sampler
 
-from ..data.batches import Draw, mixed_seed
+from ..data.batches import SampleIndex, derive_seed
 from ..errors import InputError
 
 
-class EpochBatches(Sampler[list[Draw]]):
-    """The draws of each batch, each epoch in an order of its own; an incomplete last step is left out.
+class EpochBatches(Sampler[list[SampleIndex]]):
+    """The samples of each batch, each epoch in its own order; an incomplete last step is left out.
 
     Args:
         count: images are numbered 0 to `count - 1`.
-        batch_size: images in a batch, over all processes.
+        batch_size: images per batch, over all processes.
         seed: of the orders.
-        repeats: how often each image of an epoch stands in it, one time after the other. The epoch keeps
+        repeats: how often each image of an epoch occurs in it, one time after the other. The epoch keeps
             its length. With n processes, each takes every n-th image: so do timm's processes.
         accumulate: batches that make up one step.
     """
@@ -35,7 +35,7 @@ class EpochBatches(Sampler[list[Draw]]):
 
     def order(self, epoch: int) -> Tensor:
         """The numbers of an epoch's images in their order, repetitions one after the other, int64 `[N]`."""
-        generator = Generator().manual_seed(mixed_seed(self.seed, epoch))
+        generator = Generator().manual_seed(derive_seed(self.seed, epoch))
         order = torch.randperm(self.count, generator=generator)
         return order.repeat_interleave(self.repeats)[: self.count]
 
@@ -43,12 +43,14 @@ class EpochBatches(Sampler[list[Draw]]):
         """Say which batches of which epoch the next iterators give: from `first` up to `end`."""
         self.epoch, self.first, self.end = epoch, first, len(self) if end is None else end
 
-    def __iter__(self) -> Iterator[list[Draw]]:
-        # A loader may ask for an iterator more than once an epoch: nothing is counted here.
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
+        # A loader may ask for an iterator more than once per epoch: nothing is counted here.
         epoch, order = self.epoch, self.order(self.epoch)
         starts = range(self.first * self.batch_size, self.end * self.batch_size, self.batch_size)
-        places = (range(start + self.rank, start + self.batch_size, self.world_size) for start in starts)
-        return ([Draw(epoch, int(order[at]), at % self.repeats) for at in batch] for batch in places)
+        positions = (range(start + self.rank, start + self.batch_size, self.world_size) for start in starts)
+        return (
+            [SampleIndex(epoch, int(order[at]), at % self.repeats) for at in batch] for batch in positions
+        )
 
     def share_out(self, rank: int, world_size: int) -> None:
         """Give only what the process of this rank takes of every batch.

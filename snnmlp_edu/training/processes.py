@@ -2,8 +2,8 @@
 
 Each process holds a copy of the network and takes a share of every batch; PyTorch's DDP averages the
 gradients. What one process finds out on its own, that a loss is not finite, that a file cannot be written
-or that it shall stop, has to be known to all before any of them acts on it: one that left alone would let
-the others wait for ever. Only the first process writes.
+or that it is told to stop, has to be known to all before any of them acts on it: if one left alone, the
+others would wait forever. Only the first process writes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .stopping import Interrupted
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 Launcher = Literal["lightning", "torchrun", "slurm"]
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
-# Left in the environment by the process that starts copies of itself: a copy knows by it whose it is.
+# Set by the process that starts copies of itself, so that a copy recognises its parent.
 STARTED_BY = "SNNMLP_STARTED_BY"
 PRECISION: dict[Precision, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -96,7 +96,7 @@ class Placement:
             case "torchrun":
                 return TorchElasticEnvironment()
             case "slurm":
-                # Resuming is up to --resume; Lightning's own way would look for files that are not ours.
+                # Resuming is up to --resume; Lightning's own way would look for files of another format.
                 return SLURMEnvironment(auto_requeue=False)
         assert_never(self.launcher)
 
@@ -124,7 +124,7 @@ class Placement:
         return shlex.join([*start, *words])
 
 
-def place(
+def resolve_devices(
     devices: int | None, nodes: int | None, accelerator: str, precision: Precision = "fp32"
 ) -> Placement:
     """Where a training is to run, after a check that the machine has what was asked for.
@@ -138,7 +138,7 @@ def place(
 
     Raises:
         InputError: there are not as many, what was started is another number, the environment promises
-            processes that are not there, the accelerator is unknown or missing, or it does not calculate with
+            processes that are not there, the accelerator is unknown or missing, or it does not support
             this precision.
     """
     checked("accelerator", accelerator, Accelerator)
@@ -238,7 +238,7 @@ def _check_agent(environment: Mapping[str, str]) -> None:
 
 
 def mark_copies(placement: Placement) -> None:
-    """Let the copies that this program is about to start know whose they are."""
+    """Let the copies that this program is about to start recognise their parent."""
     if placement.devices > 1 and placement.launcher == "lightning" and not _is_copy(os.environ):
         os.environ[STARTED_BY] = str(os.getpid())
 
@@ -249,7 +249,7 @@ def _is_copy(environment: Mapping[str, str]) -> bool:
 
 
 def _check_alone(environment: Mapping[str, str], placement: Placement) -> None:
-    """Notice variables that promise processes which nobody started.
+    """Notice variables that promise processes that were never started.
 
     Raises:
         InputError: names the variables.
@@ -260,12 +260,12 @@ def _check_alone(environment: Mapping[str, str], placement: Placement) -> None:
         missing = [name for name in ("MASTER_ADDR", "NODE_RANK") if name not in environment]
         if missing:
             raise InputError(
-                f"nodes is {placement.nodes} and {' and '.join(missing)} not set; set MASTER_ADDR to the"
+                f"nodes is {placement.nodes}, which needs {' and '.join(missing)}; set MASTER_ADDR to the"
                 " first machine on all of them, and NODE_RANK to 0, 1, ...; or start with torchrun or srun"
             )
         rank = _whole(environment, "NODE_RANK")
         if rank >= placement.nodes:
-            raise InputError(f"NODE_RANK is {rank} and nodes {placement.nodes}; count them from 0")
+            raise InputError(f"NODE_RANK is {rank} and nodes {placement.nodes}; number them from 0")
     allowed = ("NODE_RANK", "GROUP_RANK") if placement.nodes > 1 else ()
     left = [name for name in RANKS if environment.get(name, "0") != "0" and name not in allowed]
     left += ["WORLD_SIZE"] if environment.get("WORLD_SIZE", "1") != "1" else []
@@ -284,8 +284,8 @@ def _check_machine(placement: Placement, found: int) -> None:
     if placement.devices > found:
         name = names[placement.accelerator]
         count = f"{found} {name}{'' if found == 1 else 's'}" if found else f"no {name}"
-        mend = f"--devices {found}, or more machines with --nodes" if found else "--accelerator cpu"
-        raise InputError(f"devices is {placement.devices} and this machine has {count}; take {mend}")
+        remedy = f"--devices {found}, or more machines with --nodes" if found else "--accelerator cpu"
+        raise InputError(f"devices is {placement.devices} and this machine has {count}; take {remedy}")
     if placement.accelerator == "mps" and placement.processes > 1:
         raise InputError("several processes cannot share an Apple GPU; take --accelerator cpu")
 
@@ -297,7 +297,7 @@ def _check_precision(accelerator: str, precision: Precision) -> None:
         )
     if precision == "bf16" and accelerator == "gpu" and not torch.cuda.is_bf16_supported():
         raise InputError(
-            "precision is bf16, which this GPU does not calculate with; take precision=fp16 or precision=fp32"
+            "precision is bf16, which this GPU does not support; take precision=fp16 or precision=fp32"
         )
 
 

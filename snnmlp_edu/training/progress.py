@@ -46,7 +46,7 @@ class ProgressBar:
         self.progress.start()
 
     def show(self, state: TrainingState, throughput: Throughput) -> None:
-        """Move the bar to where the training stands."""
+        """Move the bar to the current step of the training."""
         self.progress.update(self.task, completed=state.batch, measured=measured(state, throughput))
 
     def end_epoch(self) -> None:
@@ -60,7 +60,7 @@ class ProgressBar:
 
 
 def measured(state: TrainingState, throughput: Throughput) -> str:
-    """What stands beside the bar."""
+    """The text next to the bar."""
     parts = [f"loss {state.tally.loss:.3f}", f"accuracy {state.tally.accuracy:.3f}"]
     if throughput.images_per_second is not None:
         parts.append(f"{throughput.images_per_second:,.0f} images/s")

@@ -56,36 +56,36 @@ class Recipe:
     Args:
         name: what its run folders are called after.
         source: where it comes from: a publication, or "ours".
-        preset: the network's name in the registry; None if the network is handed over as a module.
+        preset: the network's name in the registry; None if the network is passed as a module.
         model: fields of `NetworkConfig` that differ from the preset.
         dataset: where the images come from: a name that `open_source` knows.
         data_dir: folder of the data set's files, or its archive; None for one that is shipped.
         data_md5: checksum of a CIFAR archive; None expects the published one.
         init_from: a checkpoint, by name or path, whose weights the network starts with (`transfer_weights`).
             With `preset` None the network is the checkpoint's own, but for `model` and the classes.
-        init_shuffled: put the numbers of each of these tensors in another order, drawn with the seed: a
-            control that has the scale of trained weights and nothing of what they know.
+        init_shuffled: shuffle the values within each of these tensors, drawn with the seed: a control with
+            the scale of trained weights and nothing that they learned.
         epochs: passes over the training images.
         early_epochs: first epochs in which a network sees every image `early_time_steps` times only, which is
             cheaper; validation and tests take the network's own T throughout.
         early_time_steps: T of these epochs.
         max_steps: stop after so many optimiser steps; None does all epochs.
-        batch_size: images taken at once, shared out among all processes; an incomplete last step is left out.
+        batch_size: images per batch, over all processes; an incomplete last step is left out.
         accumulate: batches whose gradients are averaged into one step of the optimiser.
         optimizer: `adamw`, or `sgd` with momentum.
         momentum: of `sgd`.
         nesterov: look one step ahead along the momentum of `sgd`.
         learning_rate: its highest value.
-        scale_learning_rate: None takes `learning_rate` as it is. Else it is multiplied by the images of a
+        scale_learning_rate: None takes `learning_rate` as it is. Else it is multiplied by the images per
             step, `batch_size * accumulate`, divided by `base_batch` (`linear`), or by that ratio's root
             (`sqrt`).
-        base_batch: images of a step for which `learning_rate` is written; None where that is not known.
-        min_learning_rate: where the schedule ends, scaled as `learning_rate` is; None stands for 0, and a
+        base_batch: images per step for which `learning_rate` is written; None where that is not known.
+        min_learning_rate: where the schedule ends, scaled as `learning_rate` is; None means 0, and a
             250,000th part with `one_cycle`.
         weight_decay: of matrices and kernels; vectors (biases, scales) have none.
         schedule: step by step, `one_cycle` (up, then down by cosines), `cosine` (down), or `constant`.
         warmup: part of the steps in which the rate first goes up: by a cosine with `one_cycle`, else in a
-            straight line. None stands for 0.3 with `one_cycle` and for 0 with the others.
+            straight line. None means 0.3 with `one_cycle` and 0 with the others.
         warmup_epochs: the same in epochs, in the place of `warmup`.
         loss: `cross_entropy` of the mean over time; `tet`, temporal efficient training; or snnTorch's
             `ce_rate`, `ce_count` and `mse_count`. See `snnmlp_edu.training.losses`.
@@ -99,7 +99,7 @@ class Recipe:
         flip: mirror every second training image, at random.
         max_shift: largest random shift of a training image, in pixels.
         augmentation: what else is done to images one by one, and how they are brought to the input's size.
-        loading: how images are fetched; it does not change what is computed.
+        loading: how images are loaded; it does not affect the result.
         skip_corrupt: leave out image files that cannot be read, and list them; else they stop the training.
         gradient_clip: largest norm of the gradient; None does not clip.
         ema_decay: keep an exponential moving average of the weights with this decay, and validate, keep and
@@ -108,9 +108,9 @@ class Recipe:
             updates stay in 32 bit.
         validation_fraction: part of each class of the training images that only selects the best epoch.
         seed: of weights, split, order and augmentation.
-        save_every: steps between two saves of the state from which a stopped run goes on; None saves once a
-            minute. It does not change what is computed.
-        tensorboard: write the curves for TensorBoard too. It does not change what is computed.
+        save_every: steps between two saves of the state from which a run can be resumed; None saves once a
+            minute. It does not affect the result.
+        tensorboard: also write the curves for TensorBoard. It does not affect the result.
 
     Raises:
         InputError: a field is of the wrong kind or out of range, or two contradict each other.
@@ -176,7 +176,7 @@ class Recipe:
     def replace(self, /, **overrides: Any) -> Recipe:
         """This recipe with some fields changed.
 
-        A field of `NetworkConfig` may stand among them, as `time_steps=2` or `neuron={"beta": 0.8}`; it
+        A field of `NetworkConfig` may be among them, as `time_steps=2` or `neuron={"beta": 0.8}`; it
         is entered in `model`, and so are the fields of a mapping `model`.
 
         Raises:
@@ -199,7 +199,7 @@ class Recipe:
         return dataclasses.replace(self, **{"model": model} | changed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they stand in a YAML file and in a checkpoint."""
+        """Plain values, as written in a YAML file or a checkpoint."""
         return json.loads(json.dumps(dataclasses.asdict(self)))  # JSON makes lists of tuples
 
     def to_yaml(self) -> str:
@@ -244,7 +244,7 @@ def load_recipe(name: str | Path) -> Recipe:
         )
     values = read_yaml(file)
     if not isinstance(values, dict):
-        raise InputError(f"{file} holds no recipe; write one 'field: value' a line")
+        raise InputError(f"{file} holds no recipe; write one 'field: value' per line")
     require_text_keys(values, str(file))
     required = [f.name for f in dataclasses.fields(Recipe) if is_required(f) and f.name != "name"]
     missing = [name for name in required if name not in values]
@@ -272,7 +272,7 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     if recipe.scale_learning_rate is not None and recipe.base_batch is None:
         yield (
             f"Recipe.scale_learning_rate is {recipe.scale_learning_rate} and base_batch is not set;"
-            " say for how many images a step learning_rate is written"
+            " say for how many images per step learning_rate is written"
         )
     if recipe.min_learning_rate is not None and recipe.min_learning_rate > recipe.learning_rate:
         yield (
@@ -282,7 +282,7 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     soft = [name for name in ("mixup", "cutmix", "label_smoothing") if getattr(recipe, name) > 0]
     if recipe.loss in SNNTORCH_LOSSES and soft:
         yield (
-            f"Recipe.loss is {recipe.loss}, which takes one class an image, and {', '.join(soft)} mixes"
+            f"Recipe.loss is {recipe.loss}, which takes one class per image, and {', '.join(soft)} mixes"
             f" classes; set {'=0 '.join(soft)}=0, or take loss=cross_entropy or loss=tet"
         )
 

@@ -1,4 +1,4 @@
-"""The state of a run on disk, from which it goes on as if it had never stopped.
+"""The state of a run on disk, from which it resumes as if it had never stopped.
 
 The state is one safetensors file: tensors as they are, everything around them as JSON. Nothing is pickled or
 unpickled, and a checksum tells whether it is whole.
@@ -29,8 +29,8 @@ LEFT_OUT = "left_out.txt"
 DESCRIPTION = ("recipe", "preset", "config", "preprocessing", "data", "processes")
 
 
-def pack(value: Any, tensors: dict[str, Tensor], place: str = "state") -> Any:
-    """Nested plain values as JSON can hold them; tensors go into `tensors`, named after their place.
+def pack(value: Any, tensors: dict[str, Tensor], location: str = "state") -> Any:
+    """Nested plain values as JSON can hold them; tensors go into `tensors`, named after their location.
 
     Raises:
         TypeError: a value is of a type that is not stored.
@@ -44,16 +44,16 @@ def pack(value: Any, tensors: dict[str, Tensor], place: str = "state") -> Any:
     """
     match value:
         case Tensor():
-            tensors[place] = value
-            return {"tensor": place}
+            tensors[location] = value
+            return {"tensor": location}
         case Mapping():
-            return {"mapping": [[key, pack(v, tensors, f"{place}.{key}")] for key, v in value.items()]}
+            return {"mapping": [[key, pack(v, tensors, f"{location}.{key}")] for key, v in value.items()]}
         case tuple() | list():
-            items = [pack(item, tensors, f"{place}.{i}") for i, item in enumerate(value)]
+            items = [pack(item, tensors, f"{location}.{i}") for i, item in enumerate(value)]
             return {"tuple": items} if isinstance(value, tuple) else items
         case None | bool() | int() | float() | str():
             return value
-    raise TypeError(f"{place} is of type {type(value).__name__}, which a saved state does not hold")
+    raise TypeError(f"{location} is of type {type(value).__name__}, which a saved state does not hold")
 
 
 def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -71,7 +71,7 @@ def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def write_state(path: Path, state: Mapping[str, Any], description: Mapping[str, Any]) -> None:
-    """Write the state of a run, whole or not at all.
+    """Write the state of a run, completely or not at all.
 
     Raises:
         OSError: the folder cannot be written.
@@ -85,7 +85,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """Read what `write_state` wrote.
 
     Raises:
-        InputError: the file is truncated, changed, or none of ours.
+        InputError: the file is truncated, changed, or not one of snnmlp-edu.
     """
     tensors, document = read_tensors(path.read_bytes(), str(path))
     return unpack(document["state"], tensors)
@@ -120,7 +120,7 @@ def make_run_folder(output: Path, recipe: Recipe, left_out: Sequence[str] = ()) 
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A run on disk that can go on.
+    """A run on disk that can be resumed.
 
     Args:
         folder: of the run.
@@ -132,7 +132,7 @@ class SavedRun:
 
     @classmethod
     def open(cls, folder: str | Path) -> SavedRun:
-        """Read a run's description, after a check that its state is whole.
+        """Read a run's description, after a check that its state is complete.
 
         Raises:
             InputError: there is no such run, it is finished, or its state is damaged.
@@ -151,7 +151,7 @@ class SavedRun:
                     f"the run {folder} is finished; its checkpoint is {best}; for more epochs start a new run"
                 )
         if not state.is_file():
-            raise InputError(f"{folder} holds no {LAST} to go on from; train it again")
+            raise InputError(f"{folder} holds no {LAST} to resume from; train it again")
         try:
             _, document = read_tensors(state.read_bytes(), str(state))
         except InputError as error:
@@ -173,7 +173,7 @@ class SavedRun:
         return build_model(self.preset, NetworkConfig.from_dict(self.description["config"]))
 
     def require_same(self, description: Mapping[str, Any]) -> None:
-        """Refuse to go on with anything else than the run began with.
+        """Refuse to resume with anything that differs from how the run began.
 
         Raises:
             InputError: names the fields that differ, with both values.
@@ -185,12 +185,12 @@ class SavedRun:
         differing = list(differences(stored, now))
         if differing:
             raise InputError(
-                f"the run {self.folder} was made otherwise: {', '.join(differing)}; leave the change out"
-                " to go on, or start a new run"
+                f"the run {self.folder} was started with other settings: {', '.join(differing)};"
+                " leave out the change to resume, or start a new run"
             )
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") -> Iterator[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], location: str = "") -> Iterator[str]:
     """What differs between two nested mappings, a phrase for each field.
 
     >>> list(differences({"recipe": {"seed": 0, "flip": True}}, {"recipe": {"seed": 1, "flip": True}}))
@@ -199,9 +199,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "")
     for name in [*old, *(name for name in new if name not in old)]:
         before, now = old.get(name, "not set"), new.get(name, "not set")
         if isinstance(before, Mapping) and isinstance(now, Mapping):
-            yield from differences(before, now, f"{place}{name}.")
+            yield from differences(before, now, f"{location}{name}.")
         elif _plain(before) != _plain(now):
-            yield f"{place}{name} is {_plain(before)} in the run and {_plain(now)} now"
+            yield f"{location}{name} is {_plain(before)} in the run and {_plain(now)} now"
 
 
 def _plain(value: Any) -> Any:
@@ -223,8 +223,8 @@ def writing(folder: Path, resume_command: str) -> Iterator[None]:
         yield
     except OSError as error:
         state = folder / LAST
-        kept = f"the last good state is kept: once mended, resume with: {resume_command}"
+        kept = f"the last good state is kept: once fixed, resume with: {resume_command}"
         raise InputError(
-            f"the run's folder {folder} cannot be written ({error.strerror}); make room or mend it;"
+            f"the run's folder {folder} cannot be written ({error.strerror}); free space or fix access;"
             f" {kept if state.is_file() else 'no state was saved yet'}"
         ) from error

@@ -1,4 +1,4 @@
-"""Saving the state of a run while it goes on: now and then, after each epoch, and when it is told to stop."""
+"""Saving the state of a run: after so many steps, after each epoch, and when told to stop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StateSaver:
     Args:
         folder: the run's folder.
         description: of the run, saved with every state.
-        stop: whether the training shall stop.
+        stop: whether the training is to stop.
         resume_command: with which the run is resumed.
         resumed: whether the state was loaded from this folder.
     """
@@ -50,7 +50,7 @@ class StateSaver:
         self.saved_at = 0.0
 
     def load(self, state: TrainingState) -> None:
-        """Set a state to what the folder holds, and remove what a save that was killed left there."""
+        """Load the state in the folder, and remove leftovers of a killed save."""
         state.load_state_dict(read_state(self.folder / LAST), rank())
         on_first(self._clear_remains)
         self.saved_step, self.saved_at = state.step, time.monotonic()
@@ -84,7 +84,7 @@ class StateSaver:
             self.save(state)
 
     def stop_if_told(self, state: TrainingState) -> None:
-        """End a lone process between two batches of validation; several agree at the end of a batch.
+        """Stop a single process between two batches of validation; several agree at the end of a batch.
 
         Raises:
             Preempted: the run is told to stop.
@@ -98,7 +98,7 @@ class StateSaver:
         raise Preempted(f"stopped at step {state.step}; resume with: {self.resume_command}", self.stop.number)
 
     def save(self, state: TrainingState) -> None:
-        """Write the state, unless it is past saving.
+        """Write the state, unless its values are not finite.
 
         Raises:
             Diverged: a weight or a running statistic is no longer finite.

@@ -1,6 +1,6 @@
 r"""How long a training takes on many devices, from one measured step.
 
-Each of n devices takes b images a step, which needs :math:`t` seconds for the forward and the backward pass
+Each of n devices takes b images per step, which needs :math:`t` seconds for the forward and the backward pass
 and the update. Then the gradients of P weights, F bytes each, are averaged. In a ring all-reduce every
 device sends and receives each byte twice, but for its own share:
 
@@ -9,13 +9,13 @@ device sends and receives each byte twice, but for its own share:
     s = t + \max(0,\; c - o\,t), \qquad
     E = \left\lfloor \frac{N}{n b} \right\rfloor s
 
-with the bandwidth B of the slowest link of the ring, in bytes a second and one direction. The backward pass
-can go on while the gradients of later layers are sent, and hides a part of c: at most o of the time t; with
+with the bandwidth B of the slowest link of the ring, in bytes per second and direction. The backward pass
+continues while the gradients of later layers are sent, and hides a part of c: at most o of the time t; with
 o = 0 nothing is hidden, which is the most careful. N images make an epoch of E seconds. What waits for the
 slowest device, the start of messages and the loading of images is left out: a real run takes longer.
 
 A device holds weights, gradients and the optimiser's k numbers for each weight, and the activations of its
-images, A bytes an image:
+images, A bytes per image:
 
 .. math::
     M = 4 P (2 + k) + A b
@@ -36,15 +36,15 @@ OPTIMIZER_NUMBERS = {"sgd": 1, "adamw": 2}  # momentum; first and second moment
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a training takes on so many devices.
+    """The cost of a training on so many devices.
 
     Args:
         gpus: devices.
-        global_batch: images of a step, on all of them.
-        compute_seconds: of a step, measured.
+        global_batch: images per step, on all of them.
+        compute_seconds: per step, measured.
         communication_seconds: of its all-reduce, whether hidden or not.
         step_seconds: of both, as far as they do not overlap.
-        steps_an_epoch: whole steps.
+        steps_per_epoch: whole steps.
         epochs: of the training.
         memory_bytes: of one device; None where the activations are not known.
     """
@@ -54,14 +54,14 @@ class Estimate:
     compute_seconds: float
     communication_seconds: float
     step_seconds: float
-    steps_an_epoch: int
+    steps_per_epoch: int
     epochs: int
     memory_bytes: float | None
 
     @property
     def epoch_seconds(self) -> float:
-        """Time of an epoch."""
-        return self.steps_an_epoch * self.step_seconds
+        """Time per epoch."""
+        return self.steps_per_epoch * self.step_seconds
 
     @property
     def total_seconds(self) -> float:
@@ -75,12 +75,12 @@ class Estimate:
 
     @property
     def images_per_second(self) -> float:
-        """Of all devices."""
+        """Throughput of all devices together."""
         return self.global_batch / self.step_seconds
 
     @property
     def gpu_hours(self) -> float:
-        """What is paid for."""
+        """GPU hours, over all devices."""
         return self.gpus * self.total_seconds / 3600
 
 
@@ -107,15 +107,15 @@ def estimate(
     optimizer: str = "sgd",
     activation_bytes: float | None = None,
 ) -> Estimate:
-    """What a training takes, by the formulas at the top of this file.
+    """The cost of a training, by the formulas at the top of this file.
 
     Args:
         step_seconds: of a training step on one device, measured.
         batch: images of that step.
         parameters: weights whose gradients are exchanged.
         gpus: devices; each takes `batch` images.
-        bandwidth: of the slowest link, in bytes a second.
-        images: of an epoch.
+        bandwidth: of the slowest link, in bytes per second.
+        images: per epoch.
         epochs: of the training.
         gradient_bytes: of one gradient: 4, or 2 if they are sent in half precision.
         overlap: part of the step's time in which gradients can travel.
@@ -126,7 +126,7 @@ def estimate(
         InputError: a value is out of range, or the epoch has not enough images for one step.
 
     >>> one = estimate(0.5, 64, parameters=25_000_000, images=6400, epochs=10)
-    >>> one.steps_an_epoch, one.epoch_seconds, one.total_seconds
+    >>> one.steps_per_epoch, one.epoch_seconds, one.total_seconds
     (100, 50.0, 500.0)
     """
     lowest = {"step_seconds": step_seconds, "batch": batch, "parameters": parameters, "gpus": gpus}
@@ -134,11 +134,11 @@ def estimate(
         if not value > 0:
             raise InputError(f"{name} is {value}; it must be above 0")
     if not 0 <= overlap <= 1:
-        raise InputError(f"overlap is {overlap}; it must be in 0 to 1")
+        raise InputError(f"overlap is {overlap}; it must be from 0 to 1")
     if optimizer not in OPTIMIZER_NUMBERS:
         raise InputError(f"optimizer is {optimizer!r}; choose one of {', '.join(OPTIMIZER_NUMBERS)}")
     if images < batch * gpus:
-        raise InputError(f"a step takes {batch * gpus} images and there are {images}; take fewer gpus")
+        raise InputError(f"a step takes {batch * gpus} images and there are only {images}; take fewer gpus")
     communication = ring_seconds(gpus, parameters, bandwidth, gradient_bytes)
     memory = None
     if activation_bytes is not None:
@@ -149,7 +149,7 @@ def estimate(
         compute_seconds=step_seconds,
         communication_seconds=communication,
         step_seconds=step_seconds + max(0.0, communication - overlap * step_seconds),
-        steps_an_epoch=images // (batch * gpus),
+        steps_per_epoch=images // (batch * gpus),
         epochs=epochs,
         memory_bytes=memory,
     )

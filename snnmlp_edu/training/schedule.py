@@ -223,7 +223,7 @@ def _one_cycle(optimizer: Optimizer, schedule: TrainingSchedule) -> LRScheduler:
 def _after_warmup(
     optimizer: Optimizer, schedule: TrainingSchedule, part: Callable[[float], float]
 ) -> LRScheduler:
-    """A straight line up, then a part of the highest rate for each part that is done of what follows."""
+    """A linear warmup, then a fraction of the highest rate by the progress of the remaining steps."""
     warmup = schedule.warmup * schedule.steps
 
     def part_at(step: int) -> float:

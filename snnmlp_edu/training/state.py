@@ -41,7 +41,7 @@ class Tally:
 
     @property
     def loss(self) -> float:
-        """Mean loss of an image."""
+        """Mean loss per image."""
         return self.loss_sum / self.seen
 
     @property
@@ -52,7 +52,7 @@ class Tally:
 
 @dataclass
 class TrainingState:
-    """Where a training stands.
+    """The state of a training.
 
     Args:
         model: the network.
@@ -173,7 +173,7 @@ class TrainingState:
         }
 
     def load_state_dict(self, values: Mapping[str, Any], rank: int = 0) -> None:
-        """Continue from there, as the process of this rank."""
+        """Restore the state of the process of this rank."""
         self.model.load_state_dict(values["model"])
         if self.average is not None:
             self.average.load_state_dict(values["average"])

@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(BaseException):
-    """A signal that is obeyed at once; not an `Exception`, so that nothing on the way takes it for a mistake.
+    """A signal that stops at once; not an `Exception`, so that no handler mistakes it for an error.
 
     Args:
         number: of the signal.
@@ -24,10 +24,10 @@ class Interrupted(BaseException):
 
 
 class StopRequest:
-    """Whether a training shall stop, and by which signal.
+    """Whether a training is to stop, and by which signal.
 
     While it is `patient` the first signal is noted, and the training stops between two steps, where its
-    state can be saved. A second one, and every signal at other times, is obeyed at once.
+    state can be saved. A second one, and every signal at other times, stops at once.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class StopRequest:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Be patient while inside."""
+        """Defer signals while inside."""
         self.patient = True
         try:
             yield

@@ -29,7 +29,7 @@ class Throughput:
         return self.images / self.seconds if self.seconds > 0 else None
 
     def begin_epoch(self) -> None:
-        """Measure anew."""
+        """Restart the measurement."""
         self.images, self.seconds = 0, 0.0
         self.batch_began = time.monotonic()
 

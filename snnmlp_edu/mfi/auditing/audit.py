@@ -18,7 +18,7 @@ PyTorch, as a value or as a length (`snnmlp_edu.mfi.auditing.exits`): numbers ar
 Only a yes or no may leave, to steer the run, and then the verdict holds for the inputs seen. A compiled
 function is judged as it is written, not as the compiler renders it.
 
-**What lies beyond.**
+**What is out of scope.**
 
 - *Products put together from what is allowed.* Shifts and additions, chosen by the digits of a factor,
   multiply (shift-and-add); so does a table of products from which the data pick an entry. Both pass.
@@ -50,7 +50,7 @@ from torch.utils._pytree import tree_leaves
 
 from ...errors import InputError
 from ...fields import nearest
-from .exits import Elastic, Exits, elastic_results
+from .exits import DataDependentShape, Exits, data_dependent_results
 from .judgement import VALUES, Call, Judgement, Operand, Stem, judge
 from .kernels import Kernels, replaced_operations
 from .operations import KINDS, MAPS, ON_EACH, OVERWRITES, RANDOM, Kind, base_name
@@ -109,7 +109,7 @@ def audit(model: nn.Module, images: Tensor, stem: str | Sequence[str] | None = N
         operations.look_for_replaced()
     except (InputError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # the model is anybody's code
+    except BaseException as error:  # the model may be any code
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         shape = tuple(getattr(images, "shape", ()))
         raise InputError(f"the model fails on images of shape {shape} ({reason}); give it others") from error
@@ -278,9 +278,9 @@ class _Operations(TorchDispatchMode):
         owners = [self.origins.owner(leaf) for leaf in tree_leaves(read) if isinstance(leaf, Tensor)]
         path = _innermost(self.path(), owners)
         overwritten = [arguments[key] for key in written]
-        judgement, elastic = self._judge(func, name, arguments, read, path, overwritten)
+        judgement, varying_shape = self._judge(func, name, arguments, read, path, overwritten)
         result = func(*args, **kwargs)
-        self._remember(result, overwritten, judgement, next(filter(None, owners), ""), elastic)
+        self._remember(result, overwritten, judgement, next(filter(None, owners), ""), varying_shape)
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         title = str(func).rpartition(".")[0] if isinstance(func, OpOverload) else str(func)
         row = _row(path, title, judgement)
@@ -296,7 +296,7 @@ class _Operations(TorchDispatchMode):
         read: dict[str, Any],
         path: str,
         overwritten: list[Any],
-    ) -> tuple[Judgement, Elastic]:
+    ) -> tuple[Judgement, DataDependentShape]:
         """The judgement, and whether the lengths of the results depend on the data."""
         operands = []
         for leaf in tree_leaves(overwritten):
@@ -307,30 +307,38 @@ class _Operations(TorchDispatchMode):
         for key, value in read.items():
             for leaf in tree_leaves(value):
                 if isinstance(leaf, Tensor):
-                    origin, elastic = self.origins.get(leaf), self.origins.elastic(leaf)
+                    origin, varying_shape = self.origins.get(leaf), self.origins.data_dependent_shape(leaf)
                     if name == "lift_fresh" and _of_python(leaf):
-                        origin, elastic = Origin.CONSTANT, False  # of Python's numbers, not NumPy's memory
+                        # Of Python's numbers, not NumPy's memory.
+                        origin, varying_shape = Origin.CONSTANT, False
                     if origin is None:
-                        return _refuse(f"{name} meets a tensor that is no parameter, buffer, input or result")
-                    operands.append(Operand(key, leaf, origin, elastic))
+                        return _refuse(
+                            f"{name} meets a tensor that is neither parameter, buffer, input nor result"
+                        )
+                    operands.append(Operand(key, leaf, origin, varying_shape))
                 elif isinstance(leaf, bool | int | float) and key in VALUES:
                     operands.append(Operand(key, leaf, Origin.CONSTANT))
         if not isinstance(func, OpOverload) or func.namespace != "aten":
-            return _refuse(f"{func} is no operation of PyTorch's own")
+            return _refuse(f"{func} is not one of PyTorch's own operations")
         if foreign := self._kernels.foreign(func.name()):
             return _refuse(foreign)
-        results = elastic_results(func, name, operands, arguments)
+        results = data_dependent_results(func, name, operands, arguments)
         unwatched = not self.exits.calls and any(operand.varies for operand in operands)
         if unwatched and (KINDS.get(name) is not Kind.MOVEMENT or results.others):
-            return _refuse(f"{name} is called by other code than Python, which nobody watches")
+            return _refuse(f"{name} is called by other code than Python, which is not watched")
         return judge(Call(name, arguments, operands, path, self.exits.checks), self._stem), results
 
     def _remember(
-        self, result: Any, written: list[Any], judgement: Judgement, owner: str, elastic: Elastic
+        self,
+        result: Any,
+        written: list[Any],
+        judgement: Judgement,
+        owner: str,
+        varying_shape: DataDependentShape,
     ) -> None:
         for leaf in tree_leaves(written):
             if isinstance(leaf, Tensor):
-                self.origins.write(leaf, judgement.result, elastic.first)
+                self.origins.write(leaf, judgement.result, varying_shape.first)
         leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         for position, leaf in enumerate(leaves):
             if self.origins.get(leaf) is not None:
@@ -341,7 +349,7 @@ class _Operations(TorchDispatchMode):
             elif position and judgement.kind is Kind.COMPARISON:
                 origin = Origin.REAL  # where the values were found, not the values
             from_constants = owner if origin is Origin.CONSTANT else ""
-            lengthens = elastic.others if position else elastic.first
+            lengthens = varying_shape.others if position else varying_shape.first
             self.origins.set(leaf, origin, from_constants, lengthens and leaf.ndim > 0)
 
 
@@ -414,8 +422,8 @@ def _one_by_one(alone: Any, args: Any, kwargs: dict[str, Any]) -> list[Any] | No
     return None if alone._qualified_op_name.endswith("_") else found
 
 
-def _refuse(reason: str) -> tuple[Judgement, Elastic]:
-    return Judgement(Kind.UNKNOWN, Origin.REAL, "unknown", reason), Elastic(True, True)
+def _refuse(reason: str) -> tuple[Judgement, DataDependentShape]:
+    return Judgement(Kind.UNKNOWN, Origin.REAL, "unknown", reason), DataDependentShape(True, True)
 
 
 def _signature(func: Any, args: Any, kwargs: Any) -> tuple[str, dict[str, Any], list[str]]:

@@ -4,19 +4,20 @@ A number that Python got hold of can be multiplied, or be a factor later on, and
 the audit does not follow numbers, it refuses their departure:
 
 - *values*: `numpy`, `tolist`, `str`, a memory address (`item` and its kin are operations, refused there);
-- *lengths* that depend on the data. A tensor is **elastic** where its number of entries does, as that of a
-  list of spikes: `nonzero`, an index by a mask, `unique`, and all that is made of such a list entry by entry.
+- *lengths* that depend on the data. A tensor has a **data-dependent shape** where its number of entries
+  does, like a list of spikes: the results of `nonzero`, an index by a mask or `unique`, and all that is made
+  of such a list entry by entry.
   To gather weights by it and add them is what an event-driven run does, and allowed; to read how long it is,
   or where a piece of it begins, tells Python how many spikes there were, and is refused, in whatever way it
   is read;
-- *anything else*: what a call may tell of a tensor stands in a list, and what is not in it is refused. So is
+- *anything else*: what a call may tell of a tensor is on a list, and what is not on it is refused. So is
   a call inside which other code could run unseen, since PyTorch does not watch what happens inside a call:
   one that takes a function, an object or a tensor of other code, and one that reads data which no operation
-  met. A call that fails is refused too: whoever catches the error learns something.
+  met. A call that fails is refused too: the code that catches the error learns something.
 
 This is stricter than it would have to be, since a length may be read for good reasons, and it is sound
-without any knowledge of what Python does with numbers. Who needs the length inside PyTorch has it: ones in
-the likeness of an elastic tensor, summed. Their sum counts as data, and a product with it is seen.
+without any knowledge of what Python does with numbers. Code that needs the length inside PyTorch can sum
+`ones_like` of such a tensor: the sum counts as data, and a product with it is seen.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ _LIKENESSES = frozenset(
 # Where the classes of arguments come from that run no code of their own.
 _KNOWN_CLASSES = frozenset({"builtins", "numpy", "torch"})
 
-# Whose length the result has, where it is not that of all operands.
+# Arguments whose length the result has, where it is not that of all operands.
 _SIZED_BY = dict.fromkeys(
     ("index_add", "index_copy", "index_put", "scatter", "scatter_add", "scatter_reduce", "index_reduce"),
     "self",
@@ -110,7 +111,7 @@ class Exits(TorchFunctionMode):
             result = self._take(*args) if self._chosen(name, args) else func(*args, **kwargs)
         except Exception:
             if any(map(self._varies, given)):
-                self._refuse(name, "it fails, and whoever catches that error learns something of the data")
+                self._refuse(name, "it fails, and code that catches the error learns about the data")
             raise
         finally:
             self.calls -= 1
@@ -146,7 +147,7 @@ class Exits(TorchFunctionMode):
         )
 
     def _take(self, tensor: Tensor, key: Any) -> Tensor:
-        """What stands at a position, as a copy; neither it nor its source may be written to afterwards.
+        """The value at a position, as a copy; neither it nor its source may be written to afterwards.
 
         PyTorch itself takes the position as a number of Python's and makes a view of that place in memory.
         """
@@ -165,12 +166,12 @@ class Exits(TorchFunctionMode):
         return taken
 
     def _out_of_sight(self, func: Any, before: int) -> str | None:
-        """Why nobody sees what runs inside a call, if so."""
+        """Why what runs inside a call is not seen, if so."""
         if isinstance(func, OpOverload | OpOverloadPacket):
             library = str(func).partition(".")[0]
             seen = library == "aten" or any(row.name.startswith(library) for row in self._rows[before:])
-            return None if seen else f"{func} is no operation of PyTorch's own"
-        return None if _is_own(func) else "it stands in for a call of PyTorch's, and runs out of sight"
+            return None if seen else f"{func} is not one of PyTorch's own operations"
+        return None if _is_own(func) else "it replaces a call of PyTorch's, and runs unseen"
 
     def _leaves(self, name: str, given: list[Tensor], result: Any, met: set[int]) -> str | None:
         """How data leave by a call, if they do."""
@@ -183,17 +184,17 @@ class Exits(TorchFunctionMode):
                 for tensor in given:  # a view of its memory may be out there, such as an array of NumPy's
                     self._origins.freeze(tensor)
             return None
-        elastic = any(map(self._origins.elastic, varying))
-        if elastic and (name in _LENGTHS or _pieces(result)):
+        data_dependent_shape = any(map(self._origins.data_dependent_shape, varying))
+        if data_dependent_shape and (name in _LENGTHS or _pieces(result)):
             return LENGTH
         if name in _CALLBACKS or not _keeps(name, result):
             return f"data leave PyTorch by {name}, and no product on them can be seen from there on"
         unseen = _places(varying) - met - _places(results)
         if results and unseen and name not in _LIKENESSES | _FACTS | _LENGTHS:
             return "it reads data that no operation met"
-        if elastic and name.rstrip("_") not in _SIZED_BY and name != "embedding_bag":
+        if data_dependent_shape and name.rstrip("_") not in _SIZED_BY and name != "embedding_bag":
             for leaf in results:
-                if leaf.ndim > 0 and not self._origins.elastic(leaf):
+                if leaf.ndim > 0 and not self._origins.data_dependent_shape(leaf):
                     self._origins.stretch(leaf)
         return None
 
@@ -228,7 +229,7 @@ def _foreign_argument(name: str, leaves: Sequence[Any]) -> str | None:
             return f"it meets a {kind.__name__}, a class of tensors that decides itself what operations do"
         runs = callable(leaf) and not isinstance(leaf, type) and name != "cond"
         if runs or kind.__module__.partition(".")[0] not in _KNOWN_CLASSES:
-            return f"it is given a {kind.__name__}, whose code could run inside the call, out of sight"
+            return f"it is given a {kind.__name__}, whose code could run inside the call, unseen"
     return None
 
 
@@ -261,7 +262,7 @@ def _is_checked(name: str, args: Any, kwargs: Any) -> bool:
 
 
 def _places(tensors: Sequence[Tensor]) -> set[int]:
-    """Which memory tensors stand in."""
+    """Which memory tensors are stored in."""
     return {storage._cdata for storage in map(memory, tensors) if storage is not None}
 
 
@@ -280,17 +281,17 @@ def _keeps(name: str, result: Any) -> bool:
     return result is None and (name in _WRITING or name.startswith(ON_EACH))
 
 
-class Elastic(NamedTuple):
-    """Whether what an operation returns is elastic: its first result, and all others."""
+class DataDependentShape(NamedTuple):
+    """Whether what an operation returns has a data-dependent shape: its first result, and all others."""
 
     first: bool
     others: bool
 
 
-def elastic_results(
+def data_dependent_results(
     func: OpOverload, name: str, operands: Sequence[Any], arguments: dict[str, Any]
-) -> Elastic:
-    """Whether an operation returns elastic tensors.
+) -> DataDependentShape:
+    """Whether an operation returns tensors of data-dependent shape.
 
     Args:
         func: the operation; PyTorch itself tags those whose values decide a length.
@@ -299,10 +300,10 @@ def elastic_results(
         arguments: its arguments by name.
     """
     sized_by = _SIZED_BY.get(name)
-    carried = [operand.name for operand in operands if operand.elastic]
+    carried = [operand.name for operand in operands if operand.data_dependent_shape]
     made = torch.Tag.dynamic_output_shape in func.tags and any(operand.varies for operand in operands)
     if name == "index":
         indices = [leaf for leaf in tree_leaves(arguments["indices"]) if isinstance(leaf, Tensor)]
         made &= any(index.dtype in (torch.bool, torch.uint8) for index in indices)
     first = made or (bool(carried) if sized_by is None else sized_by in carried)
-    return Elastic(first, made or bool(carried))
+    return DataDependentShape(first, made or bool(carried))

@@ -61,13 +61,13 @@ VALUES = frozenset(
 class Operand(NamedTuple):
     """A tensor, or a number written in Python, that goes into an operation.
 
-    It is elastic where its length depends on the data (`snnmlp_edu.mfi.auditing.exits`).
+    Its shape is data-dependent where its length depends on the data (`snnmlp_edu.mfi.auditing.exits`).
     """
 
     name: str
     value: Tensor | Number
     origin: Origin
-    elastic: bool = False
+    data_dependent_shape: bool = False
 
     @property
     def varies(self) -> bool:
@@ -158,7 +158,7 @@ def judge(call: Call, stem: Stem) -> Judgement:
     if name == "view" and _other_type(call):
         reason = "it reads the bits of numbers as another type, and what is done to bits may be a product"
         return Judgement(Kind.UNKNOWN, Origin.REAL, words, reason)
-    if name == "squeeze" and any(operand.elastic for operand in operands):
+    if name == "squeeze" and any(operand.data_dependent_shape for operand in operands):
         return Judgement(kind, _result(call, kind), words, holds=SEEN)  # one value, or not: a yes or no
     if call.arguments.get("reduce") is not None:
         return _reduce(call, kind, words)

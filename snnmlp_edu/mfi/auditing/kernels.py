@@ -1,7 +1,7 @@
-"""Whose code an operation of PyTorch runs: its own, or one that was registered in its place.
+"""Which code runs for an operation of PyTorch: its own kernel, or one that replaced it.
 
 `torch.library` lets anybody replace what `aten::relu` does. Such a kernel runs below or above the place at
-which the audit stands, and what it does there is not seen.
+which the audit watches, and what it does there is not seen.
 """
 
 from __future__ import annotations
@@ -59,5 +59,5 @@ def _foreign(table: str) -> str | None:
         key, registered, source = line.partition(_REGISTERED)
         counts = registered and key not in (_SHAPES_ONLY, "debug")
         if counts and not any(own in source for own in _OWN_SOURCES):
-            return f"the kernel for {key} is not PyTorch's own, and runs out of sight"
+            return f"the kernel for {key} is not PyTorch's own, and runs unseen"
     return None

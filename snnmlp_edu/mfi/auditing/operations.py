@@ -1,7 +1,7 @@
 """What each operation of PyTorch's lowest level (aten) does with its operands, by name.
 
 The names are those of the dispatcher, without overload and without the underscore of the in-place form.
-What stands in no list is unknown, and unknown is never taken for harmless.
+What is on no list is unknown, and unknown is never taken for harmless.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Kind(StrEnum):
 
 
 def names(text: str) -> frozenset[str]:
-    """Names that stand in a text, with blanks between them."""
+    """The names in a text, separated by spaces."""
     return frozenset(text.split())
 
 

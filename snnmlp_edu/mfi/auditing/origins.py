@@ -34,7 +34,7 @@ class _Memory:
     reference: StorageWeakRef
     origin: Origin | None
     owner: str
-    elastic: bool
+    data_dependent_shape: bool
     dtype: torch.dtype
     frozen: bool = False
 
@@ -69,40 +69,48 @@ class Origins:
         known = self._of(tensor)
         return "" if known is None else known.owner
 
-    def elastic(self, tensor: Tensor) -> bool:
+    def data_dependent_shape(self, tensor: Tensor) -> bool:
         """Whether the length of a tensor depends on the data, or may, for one that was never seen."""
         known = self._of(tensor)
-        return known is None or known.elastic
+        return known is None or known.data_dependent_shape
 
     def frozen(self, tensor: Tensor) -> bool:
         """Whether a tensor's memory must not be written to any more."""
         known = self._of(tensor)
         return known is not None and known.frozen
 
-    def set(self, tensor: Tensor, origin: Origin | None, owner: str = "", elastic: bool = False) -> None:
-        """Remember the origin of all values in a tensor's memory; ones of an elastic length are data too."""
+    def set(
+        self, tensor: Tensor, origin: Origin | None, owner: str = "", data_dependent_shape: bool = False
+    ) -> None:
+        """Remember the origin of all values in a tensor's memory; a data-dependent shape makes them data."""
         storage = memory(tensor)
         if storage is None:
             return
-        if elastic and origin is Origin.CONSTANT:
+        if data_dependent_shape and origin is Origin.CONSTANT:
             origin = Origin.REAL
         frozen = self.frozen(tensor)
         reference = StorageWeakRef(storage)
-        self._known[storage._cdata] = _Memory(reference, origin, owner, elastic, tensor.dtype, frozen)
+        self._known[storage._cdata] = _Memory(
+            reference, origin, owner, data_dependent_shape, tensor.dtype, frozen
+        )
 
-    def write(self, tensor: Tensor, origin: Origin, elastic: bool = False) -> None:
-        """A tensor is about to be written to: what lies beside it in memory stays as it is."""
+    def write(self, tensor: Tensor, origin: Origin, data_dependent_shape: bool = False) -> None:
+        """A tensor is about to be written to: what is next to it in memory stays as it is."""
         known, before = self._of(tensor), self.get(tensor)
         written: Origin | None = origin
         if known is not None and known.dtype != tensor.dtype:
             written = None  # the bits of numbers of another type
         elif before not in (None, origin) and not _fills_its_memory(tensor):
             written = join([(before or Origin.REAL, _whole_memory(tensor)), (origin, None)])
-        self.set(tensor, written, elastic=elastic or (known is not None and known.elastic))
+        self.set(
+            tensor,
+            written,
+            data_dependent_shape=data_dependent_shape or (known is not None and known.data_dependent_shape),
+        )
 
     def stretch(self, tensor: Tensor) -> None:
         """The length of a tensor turns out to depend on the data, and so do its values."""
-        self.set(tensor, self.get(tensor), self.owner(tensor), elastic=True)
+        self.set(tensor, self.get(tensor), self.owner(tensor), data_dependent_shape=True)
 
     def freeze(self, tensor: Tensor) -> None:
         """From now on a tensor's memory must stay as it is: something unseen may read it."""

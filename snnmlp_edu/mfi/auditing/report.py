@@ -21,9 +21,9 @@ class AuditedOperation:
         kind: what hardware would have to do.
         values: what went in, in words: `{0, 1}`, `real`, `constant`, `input`.
         shape: of what came out.
-        count: scalar operations, dense: for a linear map weights times places, as if every spike were there;
-            for all else, and so where rows are gathered for spikes, the values that came out.
-            `snnmlp_edu.cost` counts what spikes really cause.
+        count: scalar operations, dense: of a linear map weights times positions, whatever spikes occurred;
+            of all else, including rows gathered for spikes, the values that came out.
+            `snnmlp_edu.cost` counts what the spikes really cause.
         holds: `all inputs` where the structure proves it, `these inputs` where it was only seen.
         violation: why this is not multiplication-free; None where it is.
         exercised: False for spikes of which none occurred.
@@ -96,7 +96,7 @@ class AuditReport:
 
     @property
     def not_exercised(self) -> list[AuditedOperation]:
-        """The rows whose spikes did not occur: what is said of them rests on structure alone."""
+        """The rows whose spikes did not occur: their verdict rests on structure alone."""
         return [row for row in self.layers if not row.exercised]
 
     def verdict(self) -> str:
@@ -105,8 +105,8 @@ class AuditReport:
             seen = sum(row.holds != "all inputs" for row in self.layers)
             proven = f"{seen:,} of them only for the inputs seen" if seen else "for all inputs"
             return f"multiplication-free: {len(self.layers):,} operations, {proven}"
-        places = {row.path for row in self.violations}
-        found = f"{_counted(len(self.violations), 'violation')} in {_counted(len(places), 'module')}"
+        modules = {row.path for row in self.violations}
+        found = f"{_counted(len(self.violations), 'violation')} in {_counted(len(modules), 'module')}"
         return f"not multiplication-free: {found}"
 
     def sections(self) -> dict[str, list[Group]]:
@@ -123,8 +123,8 @@ class AuditReport:
             for group in _group(self.violations)
         ]
         if self.not_exercised:
-            places = len({row.path for row in self.not_exercised})
-            lines.append(f"no spike came in at {places} modules: there the verdict rests on structure alone")
+            modules = len({row.path for row in self.not_exercised})
+            lines.append(f"no spike arrived at {modules} modules: there the verdict rests on structure alone")
         quiet = sum(row.kind in SILENT and not row.violation for row in self.layers)
         return [*lines, f"not shown: {quiet:,} operations that move data or compute with constants alone"]
 
@@ -138,7 +138,7 @@ class AuditReport:
         }
 
     def widths(self, limit: int | None = None) -> list[int]:
-        """Characters for each of the `COLUMNS`, so that all sections stand below one another.
+        """Characters for each of the `COLUMNS`, so that all sections line up.
 
         Args:
             limit: characters for all of them; the input values are what may break into lines.

@@ -1,4 +1,4 @@
-"""At which firing rate do events stop to pay? Timings of a network, dense and on events, over rates.
+"""At which firing rate do events stop paying off? Timings of a network, dense and on events, over rates.
 
 The numbers are plain results; figures are made of them elsewhere. Timings are of this machine, with as many
 threads as PyTorch uses.
@@ -27,7 +27,7 @@ class Timing(NamedTuple):
     Args:
         path: module path of the layer; empty for the whole network.
         rate: firing rate asked for.
-        arrived: mean of what reached the layer, spikes a neuron and step; of all neurons for the network.
+        arrived: what reached the layer, in mean spikes per neuron and step; of all neurons for the network.
         dense_ms: milliseconds of the dense folded form.
         events_ms: milliseconds on events, the search for them included.
         auto_ms: milliseconds where each map runs as is faster; for the network alone.
@@ -62,9 +62,9 @@ def crossover(
     Args:
         model: the network, not folded.
         images: what to run, `[B, channels, H, W]`.
-        rates: spikes a neuron and step.
+        rates: spikes per neuron and step.
         repetitions: runs of which the median counts.
-        layers: whether each map and convolution is timed by itself, too.
+        layers: whether each map and convolution is also timed alone.
 
     Returns:
         For each rate the whole network first, then its layers in the order in which they run.
@@ -97,7 +97,7 @@ def time_network(
 
 
 def _time_layers(folded: nn.Module, fast: Any, images: Tensor, rate: float, repetitions: int) -> list[Timing]:
-    """Each map by itself, on the spikes that reach it in the folded network."""
+    """Each map alone, on the spikes that reach it in the folded network."""
     reached: dict[str, tuple[Tensor, ...]] = {}
     hooks = []
     for path in fast.synaptic_operations:

@@ -1,7 +1,7 @@
 r"""Run a folded network on its events alone.
 
-Every linear map and convolution behind the stem gives way to one that finds which spikes occurred and adds
-the weight rows that they stand for: no product is formed, and the time it takes follows the number of
+Every linear map and convolution after the stem is replaced by one that finds which spikes occurred and adds
+the weight rows that they select: no product is formed, and the time it takes follows the number of
 spikes, not the size of the map.
 """
 
@@ -149,7 +149,7 @@ class Faster(Synapse):
 def _maps(network: nn.Module) -> list[tuple[str, nn.Module]]:
     """The maps that take spikes: all but the stem's, by path."""
     maps: list[tuple[str, nn.Module]] = []
-    beyond: list[str] = []  # what stands inside these is not looked at
+    beyond: list[str] = []  # modules inside these are not looked at
     for path, module in network.named_modules():
         if any(path.startswith(f"{outer}.") for outer in beyond):
             continue
@@ -168,7 +168,7 @@ def _check(network: nn.Module) -> None:
             raise InputError(f"{where} is in training mode; call eval() and fold_batch_norm first")
         if isinstance(module, NORMS):
             raise InputError(
-                f"{where} normalises real values, which events cannot carry: fold the network first, by"
+                f"{where} normalises real values, which events cannot represent: fold the network first, by"
                 " snnmlp_edu.mfi.fold_batch_norm"
             )
         if isinstance(module, EventMap | Faster):
@@ -177,5 +177,5 @@ def _check(network: nn.Module) -> None:
             raise InputError(f"{where} is a ReLU and sends no spikes; events need LIF neurons")
     if not _maps(network):
         raise InputError(
-            f"{type(network).__name__} has no linear map or convolution behind its stem to run on events"
+            f"{type(network).__name__} has no linear map or convolution after its stem to run on events"
         )

@@ -6,7 +6,7 @@ All that adds up in one membrane is counted in one unit :math:`\sigma`, the grou
     W_{qp} \approx \sigma\, 2^{k_q}\, \hat W_{qp}, \quad b_q \approx \sigma\, \hat b_q, \quad
     \theta \approx \sigma\, \hat\theta, \qquad \hat W \in [-127, 127]
 
-with one k for each output, so that small weights keep their precision beside large ones. A layer then adds
+with one k for each output, so that small weights keep their precision next to large ones. A layer then adds
 8-bit weights, shifts the sum by k bits, adds the bias and compares with :math:`\hat\theta`: exact, whatever
 the order. The leak :math:`\beta = 2^{-m}` is an arithmetic shift, which rounds down:
 :math:`\lfloor \hat v / 2^m \rfloor`. The stem stays real; 1 / :math:`\sigma` goes into its weights, and its

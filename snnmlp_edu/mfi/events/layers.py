@@ -36,7 +36,7 @@ class EventMap(nn.Module):
         rows: `[rows, out]`; row 0 is the bias, then one row for each input.
 
     `forward` writes into `operations[path]` how many weights it added, columns of the table times spikes
-    visited: what hardware counts as synaptic operations. Biases are not among them. Where somebody watches
+    visited: what hardware counts as synaptic operations. Biases are not among them. Where a mode watches
     by a dispatch mode it writes nothing: a number that depends on the data would leave PyTorch.
     """
 
@@ -118,7 +118,7 @@ class EventLinear(EventMap):
     def fire(
         self, neuron: NeuronConfig, spikes: tuple[Tensor, ...], shortcut: Tensor | None, keep: bool
     ) -> Fired | None:
-        """Spikes of the neurons behind, in one compiled pass; None where that is not possible."""
+        """Spikes of the neurons after it, in one compiled pass; None where that is not possible."""
         first, table = spikes[0], self.table
         if not isinstance(table, RowTable) or first.ndim != 5 or self.steps not in (1, len(first)):
             return None
@@ -176,9 +176,7 @@ class EventConv2d(EventMap):
 
     def __init__(self, conv: nn.Conv2d) -> None:
         if conv.groups != 1 or conv.dilation != (1, 1) or isinstance(conv.padding, str):
-            raise InputError(
-                "only convolutions in one group, without dilation and padded by a number run here"
-            )
+            raise InputError("only convolutions with groups=1, dilation=1 and numeric padding run here")
         if conv.padding_mode != "zeros":
             raise InputError(f"padding_mode is {conv.padding_mode!r}; only zeros can be left out")
         rows = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # [taps * in, out]

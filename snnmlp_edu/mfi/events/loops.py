@@ -1,9 +1,9 @@
 """Compiled loops over spikes: find events, add their rows, fire. They need numba.
 
 One pass does for each place what the network does for all: the spikes of one place are found, their weight
-rows added, and the neurons behind fire, while all of it is near in memory.
+rows added, and the next neurons fire, while all of it is near in memory.
 
-The search reads floating point numbers as the whole numbers that their bits spell, which is exact and quick
+The search reads floating point numbers as the integers that have the same bits, which is exact and quick
 to compare. A tally of three numbers goes along: spikes found; what was neither 0 nor 1; how a 1 is spelt.
 
 Arrays are flat here and positions unsigned: a view of a row, or a test for a negative index, would take as
@@ -206,7 +206,7 @@ def fire_places(pieces, spikes, widths, tables, size, shortcut, neuron, shape, f
     """Map along the channels, add the shortcut and fire.
 
     `shape` is T, places and channels out; `spikes` are three arrays `[T, places, width]`, some perhaps of
-    width 0; `shortcut` and `kept` are `[T, places, out]` or empty; each step's table begins `size` behind
+    width 0; `shortcut` and `kept` are `[T, places, out]` or empty; each step's table begins `size` after
     the last.
     """
     for piece in numba.prange(pieces):
@@ -221,7 +221,7 @@ def fire_lines(pieces, spikes, tables, size, row, neuron, shape, strides, fired,
 
     `shape` is T, batch, lines, positions in a line and channels; `strides` the distance of steps, images,
     lines and positions in memory. Channels are next to each other. Rows of the tables are `row` long, a
-    whole number of registers, of which `positions` count; each step's table begins `size` behind the last.
+    whole number of registers, of which `positions` count; each step's table begins `size` after the last.
     """
     lines = shape[1] * shape[2]
     for piece in numba.prange(pieces):

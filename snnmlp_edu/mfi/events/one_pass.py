@@ -22,8 +22,8 @@ SHARE_FROM = 2**14
 _one_at_a_time = threading.Lock()  # not every way in which numba runs threads allows for more
 
 
-class Spelling(NamedTuple):
-    """How a type of numbers spells 1: the type itself, that of its bits, and the bits."""
+class BitPattern(NamedTuple):
+    """The bits of 1 in a type of numbers: the type itself, that of its bits, and the bits."""
 
     number: Any
     bits: Any
@@ -31,8 +31,8 @@ class Spelling(NamedTuple):
 
 
 _SPELLING = {
-    torch.float32: Spelling(np.float32, np.uint32, 0x3F800000),
-    torch.float64: Spelling(np.float64, np.uint64, 0x3FF0000000000000),
+    torch.float32: BitPattern(np.float32, np.uint32, 0x3F800000),
+    torch.float64: BitPattern(np.float64, np.uint64, 0x3FF0000000000000),
 }
 
 
@@ -40,7 +40,7 @@ def _flat(tensor: Tensor) -> Array:
     return tensor.numpy().reshape(-1)
 
 
-def _spell(spikes: Tensor) -> Array:
+def _bit_view(spikes: Tensor) -> Array:
     return _flat(spikes).view(_SPELLING[spikes.dtype].bits)
 
 
@@ -79,12 +79,12 @@ def scan(spikes: Tensor) -> tuple[Tensor, Tensor] | None:
     before, after, features = spikes.shape
     near = spikes.stride(2) == 1  # the features of a place are next to each other, or else the places are
     strides = (1, features) if near else (after, 1)
-    spelt = _spell(spikes if near else spikes.transpose(1, 2))
+    bits = _bit_view(spikes if near else spikes.transpose(1, 2))
     pieces = _pieces(spikes.numel())
     longest = -(-before // pieces) * after * (1 + features) + 1
     rows, bounds = np.empty((pieces, longest), np.int32), np.zeros(before * after + 1, np.int32)
     ends, tallies = np.zeros(pieces, np.int64), _tallies(pieces, spikes.dtype)
-    _run(loops.scan_places, pieces, spelt, (before, after, features), strides, rows, bounds, ends, tallies)
+    _run(loops.scan_places, pieces, bits, (before, after, features), strides, rows, bounds, ends, tallies)
     if _count(tallies) is None:
         return None
     found = np.concatenate([line[:end] for line, end in zip(rows, ends, strict=True)])
@@ -158,7 +158,7 @@ def fire_along_channels(
         Spikes `[T, B, H, W, C]`; None if a value that arrived is neither 0 nor 1.
     """
     (steps, *grid, _), dtype, out = spikes[0].shape, spikes[0].dtype, tables.shape[2]
-    parts = [_spell(part) for part in spikes]
+    parts = [_bit_view(part) for part in spikes]
     missing = 3 - len(parts)
     widths = tuple([part.shape[4] for part in spikes] + [0] * missing)
     fired = torch.empty(steps, *grid, out, dtype=dtype)
@@ -196,7 +196,7 @@ def fire_along_lines(spikes: Tensor, tables: Tensor, neuron: NeuronConfig, uprig
     _run(
         loops.fire_lines,
         pieces,
-        _spell(spikes),
+        _bit_view(spikes),
         _flat(tables),
         _table_size(tables),
         tables.shape[2],

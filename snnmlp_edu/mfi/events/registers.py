@@ -1,4 +1,4 @@
-"""Work on vector registers that LLVM does not find out by itself; needs numba.
+"""Work on vector registers that LLVM does not vectorise by itself; needs numba.
 
 A sum in memory would be read and written again for each row that is added: here it stays in registers until
 it is complete. And a search for spikes would look at one value after the other: here at a register of them.
@@ -153,7 +153,7 @@ def add_row(sums, width, table, base, rows, n):
 
 
 def _registers(number):
-    """A function that adds rows in as many vector registers, which LLVM does not find out by itself."""
+    """A function that adds rows in as many vector registers, which LLVM does not vectorise by itself."""
 
     @intrinsic
     def add(typing, sums, start, table, base, width, rows, n, column, last):

@@ -1,4 +1,4 @@
-r"""Events: which spikes occurred, and the sum of the weight rows that they stand for.
+r"""Events: which spikes occurred, and the sum of the weight rows that they select.
 
 A *bag* is one output place of a map: the list of table rows that are added there. Row 0 of every table
 is the bias, and every bag holds it once; then comes one row for each spike that reaches the place:
@@ -44,14 +44,14 @@ COMPILED_TYPES = (torch.float32, torch.float64)
 
 
 def is_watched() -> bool:
-    """Whether somebody watches PyTorch's operations by a dispatch mode, as `audit` does."""
+    """Whether a dispatch mode watches PyTorch's operations, as `audit` does."""
     return torch._C._len_torch_dispatch_stack() > 0
 
 
 def runs_compiled(*tensors: Tensor) -> bool:
-    """Whether compiled loops may take these tensors: if numba is there, and nobody watches.
+    """Whether compiled loops may take these tensors: if numba is installed, and no mode watches.
 
-    Whoever watches must be able to see where each value comes from.
+    A mode that watches must be able to see where each value comes from.
     """
     if not HAS_NUMBA or is_watched():
         return False
@@ -118,15 +118,15 @@ def join_bags(events: Events, places: Tensor, shifts: Tensor) -> Events:
             that it looks at none.
         shifts: `[taps]`, what each tap adds to the rows.
     """
-    # The bias is the first of each bag: here it is passed over, and comes back as one more tap of its own.
+    # The bias is the first of each bag: it is skipped here, and comes back as one more tap.
     begins = functional.pad(events.bounds[:-1] + 1, (0, 1))[places]
     lengths = functional.pad(events.bounds.diff() - 1, (0, 1))[places]
     begins, lengths = functional.pad(begins, (1, 0)), functional.pad(lengths, (1, 0), value=1)
     shares = lengths.flatten()
     ends = shares.cumsum(0)
-    # Event k of the new list stands as far from k as its bag began from where its share begins.
+    # Event k of the new list is as far from k as its bag began from where its share begins.
     moves = (begins.flatten() - ends + shares).repeat_interleave(shares)
-    found = torch.ones_like(moves).cumsum(0) - 1 + moves  # how many events there are, nobody has to know
+    found = torch.ones_like(moves).cumsum(0) - 1 + moves  # without reading how many events there are
     added = functional.pad(shifts, (1, 0)).expand(lengths.shape).flatten().repeat_interleave(shares)
     rows = events.rows[found] + added
     return Events(rows.to(torch.int32), bounds_of(lengths.sum(dim=1)))

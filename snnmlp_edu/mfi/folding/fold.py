@@ -1,4 +1,4 @@
-r"""Folding: every batch norm merges into the weights or the neuron beside it.
+r"""Folding: every batch norm merges into the weights or the neuron next to it.
 
 `fold_batch_norm` replaces modules in a copy of the network; which go where is in
 `snnmlp_edu.mfi.folding.rules`.
@@ -38,7 +38,7 @@ class NotFoldableError(InputError):
 def fold_batch_norm(model: Model, strict: bool = True) -> Model:
     r"""A new network without batch norm and without input gain: the same spikes, the same logits.
 
-    Behind a linear map, on the axis q that the map writes, batch norm is :math:`a_q y_q + d_q` and becomes
+    After a linear map, on the axis q that the map writes, batch norm is :math:`a_q y_q + d_q` and becomes
 
     .. math::
         W'_{qp} = a_q W_{qp}, \qquad b'_q = a_q b_q + d_q, \qquad
@@ -85,20 +85,20 @@ def fold_batch_norm(model: Model, strict: bool = True) -> Model:
     not_folded += _strays(folded, not_folded)
     if strict and not_folded:
         raise NotFoldableError(not_folded)
-    _check_statistics(model)  # what can never fold is said first: no training would mend it
+    _check_statistics(model)  # what can never fold is said first: no training would change it
     folded.not_folded = not_folded
     return folded.requires_grad_(False).eval()
 
 
 def _strays(network: nn.Module, listed: Sequence[NotFolded]) -> list[NotFolded]:
-    """Normalisations that are left and not listed yet, because no rule knows where they stand."""
+    """Normalisations that are left and not listed yet, because no rule covers their position."""
     strays: list[NotFolded] = []
     for path, module in network.named_modules():
         seen = any(path.startswith(f"{other.path}.") for other in (*listed, *strays))
         if isinstance(module, NORMS) and not seen:
             axis = getattr(module, "axis", "channel")
             holder = type(network.get_submodule(path.rpartition(".")[0])).__name__
-            reason = f"it stands in a {holder}, behind no linear map that fold_batch_norm knows"
+            reason = f"it is in a {holder}, after no linear map that fold_batch_norm knows"
             strays.append(NotFolded(path, axis, reason))
     return strays
 

@@ -1,4 +1,4 @@
-r"""The layers of a folded network: what a batch norm leaves behind once its constants are merged.
+r"""The layers of a folded network: what is left of a batch norm once its constants are merged.
 
 | layer | stands for | computes |
 |---|---|---|
@@ -290,5 +290,5 @@ def _check_places(spikes: Tensor, places: tuple[int, int, int]) -> None:
         steps, height, width = places
         raise InputError(
             f"this head is folded for {steps} steps of a {height} x {width} grid and got spikes of shape"
-            f" {tuple(spikes.shape)}; fold the network for the images and steps that it shall see"
+            f" {tuple(spikes.shape)}; fold the network for the images and steps it will run on"
         )

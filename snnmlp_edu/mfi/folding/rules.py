@@ -4,7 +4,7 @@ In evaluation mode batch norm is :math:`a\,y + d` with constants a and d.
 
 | batch norm | goes into |
 |---|---|
-| behind a linear map or convolution, on the axis that the map writes | the map's weights and bias |
+| after a linear map or convolution, on the axis that the map writes | the map's weights and bias |
 | the same, times one factor for each step (TEBN) | one set of weights for each step |
 | on another axis, but all that a LIF neuron gets | the neuron: thresholds and bias currents |
 | of spikes, on a shortcut | two constants, one with a spike and one without |
@@ -54,7 +54,7 @@ from .layers import (
 
 Replacements = dict[str, nn.Module]  # by module path
 
-# Synapses whose current is all that their neuron gets, by the class that they stand in.
+# Synapses whose current is all that their neuron gets, by the class that holds them.
 _SOLE_CURRENTS: dict[type[nn.Module], tuple[str, ...]] = {
     PositionMixing: ("synapse",),
     ChannelMixing: ("up",),
@@ -88,7 +88,7 @@ def outcomes(network: nn.Module) -> Iterator[Replacements | NotFolded]:
     """For each layer what takes its place, or why its normalisation stays; what comes later goes first.
 
     Raises:
-        InputError: a variance gives no finite scale, or a head stands in no network with a configuration.
+        InputError: a variance gives no finite scale, or a head is in no network with a configuration.
     """
     paths = dict(network.named_modules(remove_duplicate=False))
     for path, module in paths.items():
@@ -170,7 +170,7 @@ def _unknown(path: str, norm: nn.Module, culprit: nn.Module) -> NotFolded:
         f"fold_batch_norm does not know {type(culprit).__name__} here; extend snnmlp_edu/mfi/folding/rules.py"
     )
     if isinstance(culprit, LayerNorm):
-        reason = "layer norm takes them from each input anew, so no constant weight can stand in for it"
+        reason = "layer norm takes them from each input, so no constant weight can replace it"
     return NotFolded(path, getattr(norm, "axis", "unknown"), reason)
 
 
