@@ -114,13 +114,14 @@ def test_a_run_takes_in_what_was_asked_for(quick: bool, large: bool, monkeypatch
     monkeypatch.setattr(benchmark, "race_neurons", lambda: [named("neuron")])
     monkeypatch.setattr(benchmark, "race_networks", race_networks)
     monkeypatch.setattr(benchmark, "race_events", lambda: [named("events")])
+    monkeypatch.setattr(benchmark, "race_small_pictures", lambda: named("pictures"))
     monkeypatch.setattr(benchmark, "measure_start", lambda preset: named("start"))
     monkeypatch.setattr(benchmark, "race_compiled_blocks", lambda preset, batch: named("blocks"))
     monkeypatch.setattr(benchmark, "sweep_networks", lambda: ["networks"])
     monkeypatch.setattr(benchmark, "sweep_rates", lambda: "rates")
     measurements, sweeps = benchmark.run(quick, large)
     assert [each.task for each in measurements] == [
-        *("neuron", "mlp_spe_micro 16", "mlp_spe_micro 64", "events"),
+        *("neuron", "mlp_spe_micro 16", "mlp_spe_micro 64", "events", "pictures"),
         *([] if quick else ["start"]),
         *(["mlp_spe_t 1", "mlp_spe_t 8", "blocks"] if large else []),
     ]

@@ -153,6 +153,7 @@ def _count_copies(norm: Any, before: Tensor, places: int, copies: int) -> None:
     batch_norm = norm.batch_norm
     if isinstance(batch_norm, nn.SyncBatchNorm) and torch.distributed.is_initialized():
         places = places * torch.distributed.get_world_size(batch_norm.process_group)
+    places = places * getattr(batch_norm, "processes", 1)  # training.synchronise.SharedBatchNorm
     factor = copies * (places - 1) / (copies * places - 1)
     momentum = batch_norm.momentum
     kept = 1 - (1 / batch_norm.num_batches_tracked.to(before.dtype) if momentum is None else momentum)

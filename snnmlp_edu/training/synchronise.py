@@ -48,6 +48,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
     def __init__(self, local: nn.BatchNorm1d) -> None:
         super().__init__(local.num_features, local.eps, local.momentum)
         self._parameters, self._buffers = local._parameters, local._buffers
+        self.processes = distributed.get_world_size()  # over which the statistics are taken
         self.train(local.training)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
         kind, x = x.dtype, x if x.dtype == torch.float64 else x.float()  # autocast hands over half precision
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
-        count = distributed.get_world_size() * x.numel() // self.num_features
+        count = self.processes * x.numel() // self.num_features
         mean = _Sum.apply(x.sum(axes)) / count
         centred = x - mean.view(shape)
         variance = _Sum.apply(centred.square().sum(axes)) / count
