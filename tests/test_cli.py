@@ -179,7 +179,7 @@ def test_contradictory_overrides() -> None:
         (["train", "--recipe", "fashion_smoke", "epoch=2"], r"no field 'epoch'; did you mean 'epochs'\?"),
         (["train", "--recipe", "fashion_smoke", "output=runs"], r"output cannot be changed by KEY=VALUE"),
         (["ledger", "run", "skip", "results=x"], r"results cannot be changed .*; give it as an option"),
-        (["ledger", "table", "--results", "mistyped"], "mistyped is no folder of records"),
+        (["ledger", "table", "--results", "mistyped"], "mistyped is not a folder of records"),
         (["ledger", "table", "skip", "--markdown", "--into", "README.md"], "leave out PLAN and --json"),
         (["train", "--recipe", "fashion_smoke", "epochs"], "'epochs' is not of the form key=value"),
         (["train", "--recipe", "fashion_smoke", "neuron.beta=2"], "beta is 2"),

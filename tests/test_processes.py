@@ -337,7 +337,7 @@ def test_launchers_say_how_many_there_are(
         ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, (), "RANK=1, LOCAL_RANK=1, WORLD_SIZE=2 in"),
         ({"LOCAL_RANK": "0"}, (2, 1), "LOCAL_RANK=0 in the environment"),
         ({"NODE_RANK": "1"}, (), "NODE_RANK=1 in the environment"),
-        ({}, (1, 2), "nodes is 2 and MASTER_ADDR and NODE_RANK not set"),
+        ({}, (1, 2), "nodes is 2, which needs MASTER_ADDR and NODE_RANK"),
         ({"MASTER_ADDR": "first", "NODE_RANK": "2"}, (1, 2), "NODE_RANK is 2 and nodes 2"),
         ({"TORCHELASTIC_RUN_ID": "x"}, (), "LOCAL_WORLD_SIZE is not set"),
         (TORCHRUN | {"WORLD_SIZE": "3"}, (), "WORLD_SIZE is 3, which 2 cannot share evenly"),

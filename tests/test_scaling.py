@@ -83,7 +83,7 @@ def test_with_an_endless_bandwidth_n_devices_are_n_times_as_fast(power: int, sec
         ({"bandwidth": 0.0}, r"bandwidth is 0\.0"),
         ({"overlap": 1.5}, r"overlap is 1\.5; it must be from 0 to 1"),
         ({"optimizer": "lion"}, "optimizer is 'lion'; choose one of sgd, adamw"),
-        ({"gpus": 100_000}, f"takes 6400000 images and there are {IMAGENET_IMAGES}; take fewer gpus"),
+        ({"gpus": 100_000}, f"takes 6400000 images and there are only {IMAGENET_IMAGES}; take fewer gpus"),
     ],
 )
 def test_values_out_of_range(changes: dict[str, Any], message: str) -> None:
