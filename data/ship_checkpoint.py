@@ -116,7 +116,7 @@ The weights are under the licence of this repository, the photographs under thos
 def describe_network(config: NetworkConfig) -> tuple[str, str]:
     """What to call a network, and what to add where it differs from the one that the package is about."""
     if config.activation == "relu":
-        return "ReLU MLP", " It is the twin without spikes: a ReLU replaces each neuron."
+        return "ReLU MLP", " It is the twin without spikes: a ReLU stands in the place of each neuron."
     if config.channel_norm == "bn_token":
         return "spiking MLP", (
             " Its channel blocks normalise over tokens, as the released code does. That norm cannot be merged"

@@ -60,7 +60,7 @@ def test_a_wrong_neuron_names_the_field_and_the_fix(fields: dict[str, Any], mess
         ({"depths": (1,) * 10**4}, "depths is .*stages"),
         ({"dim": 30_000}, "dim is 30000, .*weights"),
         ({"num_classes": 10**7, "dim": 12_000, "depths": (1,)}, "num_classes 10000000 .*weights"),
-        ({"token_mixing": "full", "image_size": 4096}, "1024 tokens a side .*weights"),
+        ({"token_mixing": "full", "image_size": 4096}, "1024 tokens per side .*weights"),
     ],
 )
 def test_a_wrong_network_names_the_field_and_the_fix(fields: dict[str, Any], message: str) -> None:

@@ -272,7 +272,7 @@ def test_only_a_recorded_run_can_be_done_again(tmp_path: Path) -> None:
     write(tmp_path)
     assert_wrong_usage(run(tmp_path, "tiny", "--again"), "name it by --variant and --seed")
     answer = run(tmp_path, "tiny", "--again", "--variant", "full", "--seed", "1")
-    assert_wrong_usage(answer, "results is no folder of records")
+    assert_wrong_usage(answer, "results is not a folder of records")
     (tmp_path / "results").mkdir()
     answer = run(tmp_path, "tiny", "--again", "--variant", "full", "--seed", "1")
     assert_wrong_usage(answer, "is not recorded yet; leave out --again")
