@@ -280,6 +280,16 @@ def test_a_batch_is_augmented_alike_wherever_an_epoch_is_entered(recipe: Recipe)
     assert all(map(torch.equal, entered, whole[2]))
 
 
+def test_each_batch_and_epoch_is_augmented_anew(recipe: Recipe) -> None:
+    picture = torch.arange(16).view(1, 1, 4, 4).to(torch.uint8)
+    images = LabelledImages(picture.repeat(24, 1, 1, 1), torch.zeros(24, dtype=torch.int64))
+    data = training_data(images, recipe.replace(batch_size=8, flip=True, max_shift=1))
+    one, other, _ = (batch for batch, _ in data.training_batches(0, 0, 3))
+    (later,) = (batch for batch, _ in data.training_batches(1, 0, 1))
+    assert not torch.equal(one, other)
+    assert not torch.equal(one, later)
+
+
 def test_images_that_do_not_fit_and_too_few_are_refused(recipe: Recipe) -> None:
     images = LabelledImages(torch.zeros(8, 1, 6, 6, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64))
     with pytest.raises(InputError, match="6 x 6 pixels"):
