@@ -1,0 +1,354 @@
+/* A folded network of leaky integrate-and-fire neurons as a program that only adds.
+
+   The bytes of one image go in, whole logits come out. In between there are spikes, packed in bits, and sums of the
+   weights that they select, in 16 bits: the exporter has proved that these suffice. The instructions that this file
+   becomes add, subtract, compare, shift, select and look up; none multiplies. instructions.py reads them one by one.
+
+   A network is a file of 32-bit words, which exporting.py writes: a header, layers (struct layer), and constants.
+   Spikes lie in columns, `steps` of them for each place: bit c of column t is neuron c at time step t. */
+
+#include <stdint.h>
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
+enum { MAGIC = 0x314E4E53, LANES = 16, MOST_STEPS = 32, MOST_UNITS = 6, CHUNK = 8 };
+enum { COPY, PATCHES, TRANSPOSE, ROWS, TABLES, SELECT };
+
+typedef int16_t shorts __attribute__((vector_size(32), may_alias)); /* the currents of 16 neurons */
+typedef int32_t longs __attribute__((vector_size(64), may_alias));  /* the same where 16 bits are too few */
+typedef uint8_t unit __attribute__((vector_size(32), may_alias));   /* weights of 8 bits to 32 neurons */
+typedef uint16_t eight __attribute__((vector_size(16), aligned(2), may_alias));
+typedef uint16_t word16 __attribute__((may_alias));
+
+/* One layer. Offsets count bytes: of `constants` where said so, else of the memory of one image; 0 means none. */
+struct layer {
+    int32_t kind, places, parts, part_bytes; /* each place reads columns of `parts` others, each of so many bytes */
+    int32_t sources;                         /* constants: [places][parts], where their columns begin */
+    int32_t in_steps, in_step;               /* columns read, and bytes from one to the next */
+    int32_t rows, rows_step, pass_bytes;     /* weights: the first, bytes to those of the next step or pass */
+    int32_t group, raw, inputs;              /* tables: bits that number a row; constants: rows to make them of, how many */
+    int32_t size;                            /* registers of outputs in a pass */
+    int32_t lanes, fired;                    /* outputs, and how many of them drive neurons, in whole registers */
+    int32_t before, before_step, shift;      /* constants: what is added to a sum before its shift */
+    int32_t wide;                            /* whether currents take 32 bits */
+    int32_t extra, more, extra_place, extra_step; /* currents from elsewhere */
+    int32_t keep, keep_place, keep_step;          /* where currents are kept */
+    int32_t spikes, spikes_place, spikes_step;    /* where spikes go */
+    int32_t neuron, neuron_place;                 /* constants: struct neuron, one for all or one for each place */
+    int32_t leak, forgets, soft;                  /* bits of the leak; no membrane stays; reset by subtraction */
+};
+
+struct neuron { int32_t above, theta, turned, driven, bias; };
+
+/* The first 64 bytes of a file. `image`, `memory` and `tables` say how many bytes each takes. */
+struct header {
+    int32_t magic, bytes, checksum, steps, layers, constants, memory, tables, lists, logits, classes;
+    int32_t image, channels, height, width, unused;
+};
+
+struct network {
+    struct header is;
+    const struct layer *layers;
+    const uint8_t *constants;
+    uint8_t *tables;
+};
+
+/* The tables of every network: which bits of a byte are set, and how many. */
+struct bits { uint16_t set[256][8]; uint8_t count[256]; };
+
+/* Compilers turn sums of shifts back into one multiplication; through this they cannot see. */
+INLINE unsigned opaque(unsigned x) { __asm__("" : "+r"(x)); return x; }
+INLINE uint64_t opaque64(uint64_t x) { __asm__("" : "+r"(x)); return x; }
+
+/* x times a small constant, by shifts and additions. */
+INLINE unsigned times(unsigned x, const unsigned n)
+{
+    unsigned sum = n & 1 ? x : 0;
+    UNROLL for (int i = 1; i < 4; i++) if (n >> i & 1) sum = opaque(sum + opaque(opaque(x) << i));
+    return sum;
+}
+
+/* One bit for each of 16 lanes, which are 0 or -1. */
+INLINE unsigned bits_of(shorts lanes)
+{
+#ifdef __AVX2__
+    __m256i m = (__m256i)lanes;
+    return (unsigned)_mm_movemask_epi8(_mm_packs_epi16(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1)));
+#else
+    unsigned sum = 0;
+    UNROLL for (int i = 0; i < LANES; i++) sum |= (lanes[i] & 1u) << i;
+    return sum;
+#endif
+}
+
+/* The numbers of the set bits of a column, `row` being that of the first; returns where the list ends. */
+INLINE uint16_t *list_spikes(uint16_t *list, const struct bits *bits, const uint8_t *column, int bytes, int row)
+{
+    for (int i = 0; i < bytes; i++, row += 8) {
+        *(eight *)list = *(const eight *)bits->set[column[i]] + (uint16_t)row;
+        list += bits->count[column[i]];
+    }
+    return list;
+}
+
+/* The sum of the rows in a list, two at a time. A row is `units` of 32 bytes: the weight to lane j, plus 64, then the
+   weight to lane j + 16, and so on in turn. Two rows add up in bytes, since no weight exceeds 63. In 16-bit lanes the
+   whole of them is added, and the upper byte by itself; what it left in the whole is taken off at the end. */
+INLINE void sum_rows(shorts *sums, const int units, const uint16_t *list, const uint16_t *end, const unit *rows)
+{
+    shorts whole[MOST_UNITS], upper[MOST_UNITS];
+    const int16_t biases = (int16_t)((end - list) << 6);
+    UNROLL for (int u = 0; u < units; u++) whole[u] = upper[u] = (shorts){0};
+    for (; list < end; list += 2) {
+        const unit *a = rows + times(list[0], (unsigned)units), *b = rows + times(list[1], (unsigned)units);
+        UNROLL for (int u = 0; u < units; u++) {
+            shorts both = (shorts)(a[u] + b[u]);
+            whole[u] += both;
+            upper[u] += both >> 8;
+        }
+    }
+    UNROLL for (int u = 0; u < units; u++) {
+        sums[2 * u] = whole[u] - (upper[u] << 8) - biases;
+        sums[2 * u + 1] = upper[u];
+    }
+}
+
+/* The same from tables, which hold the sums of all patterns of a byte, or of half a byte: no spike is looked for. */
+INLINE const shorts *sum_tables(shorts *sums, const int size, const int group, const uint8_t *column, int bytes, const shorts *table)
+{
+    shorts a[MOST_UNITS];
+    UNROLL for (int r = 0; r < size; r++) a[r] = sums[r];
+    for (int n = 0; n < bytes; n++)
+        UNROLL for (int bit = 0; bit < 8; bit += group, table += size << group) {
+            const shorts *row = table + times(column[n] >> bit & ((1u << group) - 1), (unsigned)size);
+            UNROLL for (int r = 0; r < size; r++) a[r] += row[r];
+        }
+    UNROLL for (int r = 0; r < size; r++) sums[r] = a[r];
+    return table;
+}
+
+/* A constant of its own for each spike: what batch norm of spikes folds to. */
+INLINE shorts select_constants(const uint8_t *column, const shorts *constants)
+{
+    const shorts powers = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, -32768};
+    return ((((shorts){0} + (int16_t)*(const word16 *)column) & powers) == powers) & *constants;
+}
+
+/* Where one place reads and writes besides its columns. */
+struct place { int32_t extra, keep, spikes, neuron; };
+
+/* The neurons of one place, 16 at a time, through all steps:
+       current = ((sum + before) >> shift) + other currents,   potential = (membrane >> leak) + current;
+   above its threshold a neuron fires and is reset. */
+#define DEFINE_FIRE(name, vector, scalar, bytes_, widened, narrowed)                                                   \
+    INLINE void name(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,    \
+                     const int size, const shorts *sums, const int sums_step)                                          \
+    {                                                                                                                  \
+        const struct neuron *is = (const struct neuron *)(net->constants + at.neuron);                                 \
+        const scalar above = (scalar)is->above, theta = (scalar)is->theta, bias = (scalar)is->bias,                    \
+                     turned = (scalar)is->turned, driven = (scalar)is->driven;                                         \
+        const int special = l->soft | l->forgets | (l->neuron_place != 0), more = l->more - l->extra;                  \
+        for (int r = 0; r < size && first + LANES * r < l->lanes; r++) {                                               \
+            const int q = first + LANES * r;                                                                           \
+            const uint8_t *before = net->constants + l->before + q + q, *extra = memory + at.extra + (q << bytes_);    \
+            uint8_t *keep = memory + at.keep + (q << bytes_), *spikes = memory + at.spikes + (q >> 3);                 \
+            const shorts *sum = sums + r;                                                                              \
+            vector v = {0};                                                                                            \
+            for (int t = 0; t < net->is.steps; t++) {                                                                  \
+                vector x = widened((*sum + *(const shorts *)before));                                                   \
+                x = l->shift < 0 ? x << -l->shift : x >> l->shift;                                                     \
+                if (l->extra) x += *(const vector *)extra;                                                             \
+                if (l->more) x += *(const vector *)(extra + more);                                                     \
+                if (l->keep) *(vector *)keep = x;                                                                      \
+                if (q < l->fired) {                                                                                    \
+                    if (special) x = (x & driven) + bias;                                                              \
+                    vector u = (v >> l->leak) + x, w = u, fires;                                                       \
+                    if (special) w ^= turned;                                                                          \
+                    fires = w > above;                                                                                 \
+                    v = u & ~fires;                                                                                    \
+                    if (l->soft) v = u - (fires & theta);                                                              \
+                    if (l->forgets) v = (vector){0};                                                                   \
+                    *(word16 *)spikes = (word16)bits_of(narrowed(fires));                                              \
+                }                                                                                                      \
+                sum += sums_step, before += l->before_step, extra += l->extra_step, keep += l->keep_step,              \
+                    spikes += l->spikes_step;                                                                          \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+#define AS_IT_IS(x) (x)
+#define TO_LONGS(x) __builtin_convertvector(x, longs)
+#define TO_SHORTS(x) __builtin_convertvector(x, shorts)
+DEFINE_FIRE(fire, shorts, int16_t, 1, AS_IT_IS, AS_IT_IS)
+DEFINE_FIRE(fire_wide, longs, int32_t, 2, TO_LONGS, TO_SHORTS)
+
+/* A map and the neurons behind it: a few places at a time, and of their outputs `size` registers at a time. */
+INLINE void map(const struct network *net, const struct layer *l, uint8_t *memory, const int kind, const int size)
+{
+    shorts sums[MOST_STEPS * MOST_UNITS * 2];
+    uint16_t *ends[CHUNK * MOST_STEPS + 1];
+    const struct bits *bits = (const struct bits *)net->tables;
+    const int32_t *sources = (const int32_t *)(net->constants + l->sources);
+    const uint8_t *weights = (kind == TABLES ? net->tables : net->constants) + l->rows;
+    struct place place = {l->extra, l->keep, l->spikes, l->neuron}, begin = place;
+
+    for (int left = l->places; left > 0; left -= CHUNK, begin = place) {
+        const int chunk = left < CHUNK ? left : CHUNK;
+        const int32_t *source = sources;
+        uint16_t *list = (uint16_t *)(memory + net->is.lists), **end = ends;
+        *end = list;
+        if (kind == ROWS)
+            for (int p = 0; p < chunk; p++, source += l->parts)
+                for (int t = 0, step = 0; t < l->in_steps; t++, step += l->in_step) {
+                    int row = 0;
+                    for (int i = 0; i < l->parts; i++, row += l->part_bytes << 3)
+                        list = list_spikes(list, bits, memory + source[i] + step, l->part_bytes, row);
+                    *list = (uint16_t)row; /* a row of zeros, where the number is odd */
+                    list += (list - *end) & 1;
+                    *++end = list;
+                }
+        const uint8_t *rows = weights;
+        for (int first = 0; first < l->lanes; first += LANES * size, rows += l->pass_bytes) {
+            source = sources, end = ends, place = begin;
+            for (int p = 0; p < chunk; p++, source += l->parts) {
+                const uint8_t *now = rows;
+                shorts *sum = sums;
+                for (int t = 0, step = 0; t < l->in_steps; t++, step += l->in_step, sum += size, now += l->rows_step, end++) {
+                    const shorts *table = (const shorts *)now;
+                    if (kind == ROWS) sum_rows(sum, size / 2, end[0], end[1], (const unit *)now);
+                    if (kind == SELECT) *sum = select_constants(memory + *source + step + (first >> 3), table);
+                    if (kind == TABLES) {
+                        UNROLL for (int r = 0; r < size; r++) sum[r] = (shorts){0};
+                        for (int i = 0; i < l->parts; i++)
+                            table = l->group == 8 ? sum_tables(sum, size, 8, memory + source[i] + step, l->part_bytes, table)
+                                                  : sum_tables(sum, size, 4, memory + source[i] + step, l->part_bytes, table);
+                    }
+                }
+                const int sums_step = l->in_steps == 1 ? 0 : size;
+                if (l->wide) fire_wide(net, l, memory, place, first, size, sums, sums_step);
+                else fire(net, l, memory, place, first, size, sums, sums_step);
+                place.extra += l->extra_place, place.keep += l->keep_place;
+                place.spikes += l->spikes_place, place.neuron += l->neuron_place;
+            }
+        }
+        sources = source;
+    }
+}
+
+#define MAP(kind, size) static __attribute__((noinline)) void map_##kind##_##size( \
+    const struct network *net, const struct layer *l, uint8_t *memory) { map(net, l, memory, kind, size); }
+MAP(ROWS, 2) MAP(ROWS, 4) MAP(ROWS, 6) MAP(ROWS, 8) MAP(ROWS, 10) MAP(ROWS, 12)
+MAP(TABLES, 1) MAP(TABLES, 2) MAP(TABLES, 3) MAP(TABLES, 4) MAP(TABLES, 5) MAP(TABLES, 6) MAP(SELECT, 1)
+
+/* The image in the middle of a black square, cut into patches: a column of pixels for each place. */
+static void cut_patches(const struct network *net, const struct layer *l, uint8_t *memory, const uint8_t *image)
+{
+    const struct picture { int32_t channels, height, width, begin, side, area, patch, strip; } *is =
+        (const struct picture *)(net->constants + l->sources);
+    uint8_t *square = memory + l->keep, *to = square + is->begin, *column = memory + l->spikes;
+    for (int c = 0; c < is->channels; c++, to += is->area) {
+        uint8_t *row = to;
+        for (int y = 0; y < is->height; y++, row += is->side, image += is->width)
+            for (int x = 0; x < is->width; x++) row[x] = image[x];
+    }
+    for (int top = 0; top < is->area; top += is->strip)
+        for (int left = 0; left < is->side; left += is->patch) {
+            const uint8_t *plane = square + top + left;
+            for (int c = 0; c < is->channels; c++, plane += is->area) {
+                const uint8_t *row = plane;
+                for (int y = 0; y < is->patch; y++, row += is->side, column += is->patch)
+                    for (int x = 0; x < is->patch; x++) column[x] = row[x];
+            }
+        }
+}
+
+/* 8 x 8 bits, transposed. */
+INLINE uint64_t transposed(uint64_t x)
+{
+    uint64_t t = (x ^ x >> 7) & 0x00AA00AA00AA00AAu;
+    x ^= t ^ opaque64(t) << 7;
+    t = (x ^ x >> 14) & 0x0000CCCC0000CCCCu;
+    x ^= t ^ opaque64(t) << 14;
+    t = (x ^ x >> 28) & 0x00000000F0F0F0F0u;
+    return x ^ t ^ opaque64(t) << 28;
+}
+
+/* Bit i of byte j becomes bit j of byte i: columns over channels become columns over positions, or the reverse. */
+static void transpose(const struct network *net, const struct layer *l, uint8_t *memory)
+{
+    const struct block { int32_t from[8], to[8]; } *block = (const struct block *)(net->constants + l->sources);
+    for (int n = 0; n < l->places; n++, block++) {
+        uint8_t *in = memory, *out = memory;
+        for (int t = 0; t < net->is.steps; t++, in += l->in_step, out += l->spikes_step) {
+            uint64_t x = 0;
+            UNROLL for (int i = 0; i < 8; i++) x |= (uint64_t)in[block->from[i]] << 8 * i;
+            x = transposed(x);
+            UNROLL for (int i = 0; i < 8; i++) out[block->to[i]] = (uint8_t)(x >> 8 * i);
+        }
+    }
+}
+
+/* What is the same for all images: lists of set bits, and tables of the sums of every pattern of a few rows. */
+void snn_prepare(struct network *net, uint8_t *tables)
+{
+    struct bits *bits = (struct bits *)(net->tables = tables);
+    for (int byte = 0; byte < 256; byte++) {
+        bits->count[byte] = 0;
+        for (int bit = 0; bit < 8; bit++) if (byte >> bit & 1) bits->set[byte][bits->count[byte]++] = (uint16_t)bit;
+        for (int i = bits->count[byte]; i < 8; i++) bits->set[byte][i] = 0;
+    }
+    const struct layer *l = net->layers;
+    for (unsigned left = (unsigned)net->is.layers; left; left = opaque(left - 1), l++) {
+        if (l->kind != TABLES) continue;
+        shorts *table = (shorts *)(tables + l->rows), *made = table;
+        const shorts *row = (const shorts *)(net->constants + l->raw);
+        for (int n = 0; n < l->inputs; n += l->group, table = made) {
+            for (int r = 0; r < l->size; r++) *made++ = (shorts){0};
+            for (int bit = 0; bit < l->group; bit++, row += l->size) /* the patterns so far, and each with one bit more */
+                for (shorts *old = table, *end = made; old < end; )
+                    for (int r = 0; r < l->size; r++) *made++ = *old++ + row[r];
+        }
+    }
+}
+
+/* Reads a network from the words of a file; returns 0, or what is wrong with it. `bytes` is the size of the file. */
+const char *snn_open(struct network *net, const uint8_t *file, uint32_t bytes)
+{
+    const struct header *is = (const struct header *)file;
+    if (bytes < sizeof *is || is->magic != MAGIC) return "it is not a network of snnmlp-edu";
+    if (bytes != (uint32_t)is->bytes) return "it is cut short, or something was added to it";
+    uint32_t sum = 0, sums = 0;
+    for (const uint32_t *word = (const uint32_t *)(&is->checksum + 1); word < (const uint32_t *)(file + bytes); word++)
+        sums += sum += *word;
+    if ((sum ^ (sums << 1 | sums >> 31)) != (uint32_t)is->checksum) return "it is damaged: its checksum is another";
+    net->is = *is;
+    net->layers = (const struct layer *)(file + sizeof *is);
+    net->constants = file + is->constants;
+    return 0;
+}
+
+static void run_layer(const struct network *net, const struct layer *l, uint8_t *memory, const uint8_t *image)
+{
+#define CASE(kind, size) case size: map_##kind##_##size(net, l, memory); return;
+    switch (l->kind) {
+        case COPY: for (int i = 0; i < l->part_bytes; i++) memory[l->keep + i] = net->constants[l->sources + i]; return;
+        case PATCHES: cut_patches(net, l, memory, image); return;
+        case TRANSPOSE: transpose(net, l, memory); return;
+        case SELECT: map_SELECT_1(net, l, memory); return;
+        case ROWS: switch (l->size) { CASE(ROWS, 2) CASE(ROWS, 4) CASE(ROWS, 6) CASE(ROWS, 8) CASE(ROWS, 10) CASE(ROWS, 12) } return;
+        case TABLES: switch (l->size) { CASE(TABLES, 1) CASE(TABLES, 2) CASE(TABLES, 3) CASE(TABLES, 4) CASE(TABLES, 5) CASE(TABLES, 6) }
+    }
+}
+
+/* Classifies images one after the other; `memory` was 0 at first, and no other thread uses it. */
+void snn_run(const struct network *net, const uint8_t *images, int count, int32_t *logits, uint8_t *memory)
+{
+    for (; count > 0; count--, images += net->is.image) {
+        const struct layer *l = net->layers;
+        for (unsigned left = (unsigned)net->is.layers; left; left = opaque(left - 1), l++) run_layer(net, l, memory, images);
+        for (int k = 0; k < net->is.classes; k++) *logits++ = ((const int32_t *)(memory + net->is.logits))[k];
+    }
+}
