@@ -16,7 +16,7 @@
 #define UNROLL _Pragma("GCC unroll 16")
 
 enum { MAGIC = 0x314E4E53, LANES = 16, MOST_STEPS = 32, MOST_UNITS = 6, CHUNK = 8 };
-enum { COPY, PATCHES, TRANSPOSE, ROWS, TABLES, SELECT };
+enum { COPY, PATCHES, TRANSPOSE, LINES, ROWS, TABLES, SELECT };
 
 typedef int16_t shorts __attribute__((vector_size(32), may_alias)); /* the currents of 16 neurons */
 typedef int32_t longs __attribute__((vector_size(64), may_alias));  /* the same where 16 bits are too few */
@@ -39,7 +39,8 @@ struct layer {
     int32_t keep, keep_place, keep_step;          /* where currents are kept */
     int32_t spikes, spikes_place, spikes_step;    /* where spikes go */
     int32_t neuron, neuron_place;                 /* constants: struct neuron, one for all or one for each place */
-    int32_t leak, forgets, soft;                  /* bits of the leak; no membrane stays; reset by subtraction */
+    int32_t leak, forgets, soft, special;         /* bits of the leak; no membrane stays; reset by subtraction; any of what
+                                                     the plain case leaves out */
 };
 
 struct neuron { int32_t above, theta, turned, driven, bias; };
@@ -58,7 +59,8 @@ struct network {
 };
 
 /* The tables of every network: which bits of a byte are set, and how many. */
-struct bits { uint16_t set[256][8]; uint8_t count[256]; };
+struct bits { uint16_t numbers[32], set[256][8]; uint8_t count[256]; };
+typedef uint32_t word32 __attribute__((may_alias, aligned(1)));
 
 /* Compilers turn sums of shifts back into one multiplication; through this they cannot see. */
 INLINE unsigned opaque(unsigned x) { __asm__("" : "+r"(x)); return x; }
@@ -85,9 +87,46 @@ INLINE unsigned bits_of(shorts lanes)
 #endif
 }
 
+/* The plain neuron: which of 16 potentials exceed the threshold, as bits, and the membranes after the reset to 0. */
+INLINE unsigned fire_and_reset(shorts *v, shorts u, int16_t above)
+{
+#if defined __AVX512BW__ && defined __AVX512VL__
+    const __mmask16 fires = _mm256_cmpgt_epi16_mask((__m256i)u, _mm256_set1_epi16(above));
+    *v = (shorts)_mm256_maskz_mov_epi16(_knot_mask16(fires), (__m256i)u);
+    return fires;
+#else
+    const shorts fires = u > above;
+    *v = u & ~fires;
+    return bits_of(fires);
+#endif
+}
+
+INLINE unsigned fire_wide_and_reset(longs *v, longs u, int32_t above)
+{
+    const longs fires = u > above;
+    *v = u & ~fires;
+    return bits_of(__builtin_convertvector(fires, shorts));
+}
+
 /* The numbers of the set bits of a column, `row` being that of the first; returns where the list ends. */
 INLINE uint16_t *list_spikes(uint16_t *list, const struct bits *bits, const uint8_t *column, int bytes, int row)
 {
+#ifdef __AVX512VBMI2__
+    const __m512i numbers = _mm512_add_epi16(_mm512_set1_epi16((int16_t)row), _mm512_load_si512(bits->numbers));
+    __m512i now = numbers;
+    for (; bytes >= 4; bytes -= 4, column += 4, now = _mm512_add_epi16(now, _mm512_set1_epi16(32)), row += 32) {
+        const uint32_t word = *(const word32 *)column;
+        _mm512_storeu_si512(list, _mm512_maskz_compress_epi16(word, now));
+        list += __builtin_popcount(word);
+    }
+    if (bytes) {
+        uint32_t word = 0;
+        for (int i = 0; i < bytes; i++) word |= (uint32_t)column[i] << 8 * i;
+        _mm512_storeu_si512(list, _mm512_maskz_compress_epi16(word, now));
+        list += __builtin_popcount(word);
+    }
+    return list;
+#endif
     for (int i = 0; i < bytes; i++, row += 8) {
         *(eight *)list = *(const eight *)bits->set[column[i]] + (uint16_t)row;
         list += bits->count[column[i]];
@@ -143,40 +182,43 @@ struct place { int32_t extra, keep, spikes, neuron; };
 
 /* The neurons of one place, 16 at a time, through all steps:
        current = ((sum + before) >> shift) + other currents,   potential = (membrane >> leak) + current;
-   above its threshold a neuron fires and is reset. */
-#define DEFINE_FIRE(name, vector, scalar, bytes_, widened, narrowed)                                                   \
+   above its threshold a neuron fires and is reset. What is constant here leaves no branch behind. */
+#define DEFINE_FIRE(name, vector, scalar, log2_bytes, widened, narrowed)                                               \
     INLINE void name(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,    \
-                     const int size, const shorts *sums, const int sums_step)                                          \
+                     int size, const shorts *sums, int sums_step, const int steps, const int extra, const int keep,    \
+                     const int plain)                                                                                  \
     {                                                                                                                  \
         const struct neuron *is = (const struct neuron *)(net->constants + at.neuron);                                 \
         const scalar above = (scalar)is->above, theta = (scalar)is->theta, bias = (scalar)is->bias,                    \
                      turned = (scalar)is->turned, driven = (scalar)is->driven;                                         \
-        const int special = l->soft | l->forgets | (l->neuron_place != 0), more = l->more - l->extra;                  \
-        for (int r = 0; r < size && first + LANES * r < l->lanes; r++) {                                               \
-            const int q = first + LANES * r;                                                                           \
-            const uint8_t *before = net->constants + l->before + q + q, *extra = memory + at.extra + (q << bytes_);    \
-            uint8_t *keep = memory + at.keep + (q << bytes_), *spikes = memory + at.spikes + (q >> 3);                 \
-            const shorts *sum = sums + r;                                                                              \
+        const int left = l->shift < 0 ? -l->shift : 0, right = l->shift > 0 ? l->shift : 0, leak = l->leak;            \
+        const uint8_t *before = net->constants + l->before + first + first;                                            \
+        const uint8_t *from = memory + at.extra + (first << log2_bytes), *more = from + l->more - l->extra;            \
+        uint8_t *to = memory + at.keep + (first << log2_bytes), *spikes = memory + at.spikes + (first >> 3);           \
+        for (int q = first; size > 0 && q < l->lanes; size--, q += LANES, sums++) {                                    \
+            const int16_t *sum = (const int16_t *)sums;                                                                \
             vector v = {0};                                                                                            \
-            for (int t = 0; t < net->is.steps; t++) {                                                                  \
-                vector x = widened((*sum + *(const shorts *)before));                                                   \
-                x = l->shift < 0 ? x << -l->shift : x >> l->shift;                                                     \
-                if (l->extra) x += *(const vector *)extra;                                                             \
-                if (l->more) x += *(const vector *)(extra + more);                                                     \
-                if (l->keep) *(vector *)keep = x;                                                                      \
-                if (q < l->fired) {                                                                                    \
-                    if (special) x = (x & driven) + bias;                                                              \
-                    vector u = (v >> l->leak) + x, w = u, fires;                                                       \
-                    if (special) w ^= turned;                                                                          \
-                    fires = w > above;                                                                                 \
-                    v = u & ~fires;                                                                                    \
-                    if (l->soft) v = u - (fires & theta);                                                              \
-                    if (l->forgets) v = (vector){0};                                                                   \
-                    *(word16 *)spikes = (word16)bits_of(narrowed(fires));                                              \
+            UNROLL for (int t = 0, k = 0, n = 0, m = 0, o = 0, b = 0; t < steps; t++) {                                \
+                vector x = widened((*(const shorts *)(sum + k) + *(const shorts *)(before + b)));                      \
+                x = x << left >> right;                                                                                \
+                if (extra) x += *(const vector *)(from + n);                                                           \
+                if (!plain && l->more) x += *(const vector *)(more + n);                                               \
+                if (keep) *(vector *)(to + m) = x;                                                                     \
+                if (plain || q < l->fired) {                                                                           \
+                    if (!plain) x = (x & driven) + bias;                                                               \
+                    vector u = (v >> leak) + x;                                                                        \
+                    if (plain) *(word16 *)(spikes + o) = (word16)name##_and_reset(&v, u, above);                       \
+                    else {                                                                                             \
+                        vector fires = (u ^ turned) > above;                                                           \
+                        v = l->soft ? u - (fires & theta) : u & ~fires;                                                \
+                        if (l->forgets) v = (vector){0};                                                               \
+                        *(word16 *)(spikes + o) = (word16)bits_of(narrowed(fires));                                    \
+                    }                                                                                                  \
                 }                                                                                                      \
-                sum += sums_step, before += l->before_step, extra += l->extra_step, keep += l->keep_step,              \
-                    spikes += l->spikes_step;                                                                          \
+                k += sums_step, b += l->before_step, n += l->extra_step, m += l->keep_step, o += l->spikes_step;       \
             }                                                                                                          \
+            before += 2 * LANES, from += LANES << log2_bytes, more += LANES << log2_bytes, to += LANES << log2_bytes;  \
+            spikes += LANES / 8;                                                                                       \
         }                                                                                                              \
     }
 #define AS_IT_IS(x) (x)
@@ -184,6 +226,19 @@ struct place { int32_t extra, keep, spikes, neuron; };
 #define TO_SHORTS(x) __builtin_convertvector(x, shorts)
 DEFINE_FIRE(fire, shorts, int16_t, 1, AS_IT_IS, AS_IT_IS)
 DEFINE_FIRE(fire_wide, longs, int32_t, 2, TO_LONGS, TO_SHORTS)
+
+static __attribute__((noinline)) void fire_place(const struct network *net, const struct layer *l, uint8_t *memory, struct place at,
+                                                 int first, int size, const shorts *sums, int sums_step)
+{
+    const int steps = net->is.steps;
+#define FIRE(fire, steps, extra, keep, plain) fire(net, l, memory, at, first, size, sums, sums_step, steps, extra, keep, plain)
+    if (l->wide) FIRE(fire_wide, steps, l->extra, l->keep, 0);
+    else if (steps != 4 || l->special) FIRE(fire, steps, l->extra, l->keep, 0);
+    else if (l->extra && l->keep) FIRE(fire, 4, 1, 1, 1);
+    else if (l->extra) FIRE(fire, 4, 1, 0, 1);
+    else if (l->keep) FIRE(fire, 4, 0, 1, 1);
+    else FIRE(fire, 4, 0, 0, 1);
+}
 
 /* A map and the neurons behind it: a few places at a time, and of their outputs `size` registers at a time. */
 INLINE void map(const struct network *net, const struct layer *l, uint8_t *memory, const int kind, const int size)
@@ -227,9 +282,7 @@ INLINE void map(const struct network *net, const struct layer *l, uint8_t *memor
                                                   : sum_tables(sum, size, 4, memory + source[i] + step, l->part_bytes, table);
                     }
                 }
-                const int sums_step = l->in_steps == 1 ? 0 : size;
-                if (l->wide) fire_wide(net, l, memory, place, first, size, sums, sums_step);
-                else fire(net, l, memory, place, first, size, sums, sums_step);
+                fire_place(net, l, memory, place, first, size, sums, l->in_steps == 1 ? 0 : LANES * size);
                 place.extra += l->extra_place, place.keep += l->keep_place;
                 place.spikes += l->spikes_place, place.neuron += l->neuron_place;
             }
@@ -276,25 +329,69 @@ INLINE uint64_t transposed(uint64_t x)
     return x ^ t ^ opaque64(t) << 28;
 }
 
-/* Bit i of byte j becomes bit j of byte i: columns over channels become columns over positions, or the reverse. */
+INLINE uint64_t take(const uint8_t *memory, const int32_t *from)
+{
+    uint64_t x = 0;
+    UNROLL for (int i = 0; i < 8; i++) x |= (uint64_t)memory[from[i]] << 8 * i;
+    return x;
+}
+
+INLINE void put(uint8_t *memory, const int32_t *to, uint64_t x)
+{
+    UNROLL for (int i = 0; i < 8; i++) memory[to[i]] = (uint8_t)(x >> 8 * i);
+}
+
+/* Columns over channels become columns over positions, or the reverse: bit i of byte j becomes bit j of byte i. */
 static void transpose(const struct network *net, const struct layer *l, uint8_t *memory)
 {
     const struct block { int32_t from[8], to[8]; } *block = (const struct block *)(net->constants + l->sources);
     for (int n = 0; n < l->places; n++, block++) {
         uint8_t *in = memory, *out = memory;
-        for (int t = 0; t < net->is.steps; t++, in += l->in_step, out += l->spikes_step) {
-            uint64_t x = 0;
-            UNROLL for (int i = 0; i < 8; i++) x |= (uint64_t)in[block->from[i]] << 8 * i;
-            x = transposed(x);
-            UNROLL for (int i = 0; i < 8; i++) out[block->to[i]] = (uint8_t)(x >> 8 * i);
-        }
+        for (int t = 0; t < net->is.steps; t++, in += l->in_step, out += l->spikes_step)
+            put(out, block->to, transposed(take(in, block->from)));
     }
+}
+
+/* Mixing within lines of at most 16 positions, 8 channels at a time: transposed, looked up, fired, transposed back. */
+INLINE void mix_lines(const struct network *net, const struct layer *l, uint8_t *memory, const int steps, const int halves)
+{
+    const struct block { int32_t from[16], to[16]; } *block = (const struct block *)(net->constants + l->sources);
+    const struct neuron *is = (const struct neuron *)(net->constants + l->neuron);
+    const int16_t above = (int16_t)is->above, theta = (int16_t)is->theta;
+    for (int n = 0; n < l->places; n++, block++) {
+        uint64_t in[MOST_STEPS][2], out[MOST_STEPS][2];
+        for (int t = 0, at = 0; t < steps; t++, at += l->in_step)
+            UNROLL for (int h = 0; h < halves; h++) in[t][h] = transposed(take(memory + at, block->from + 8 * h)), out[t][h] = 0;
+        for (int c = 0; c < 64; c += 8) {
+            shorts v = {0};
+            const uint8_t *table = net->tables + l->rows, *before = net->constants + l->before;
+            UNROLL for (int t = 0; t < steps; t++, table += l->rows_step, before += l->before_step) {
+                const shorts *sums = (const shorts *)table;
+                shorts u = (v >> l->leak) + *(const shorts *)before + sums[in[t][0] >> c & 255];
+                if (halves == 2) u += sums[256 + (in[t][1] >> c & 255)];
+                const uint64_t spikes = fire_and_reset(&v, u, above);
+                if (l->soft) v = u - ((u > above) & theta);
+                if (l->forgets) v = (shorts){0};
+                out[t][0] |= (spikes & 255) << c;
+                if (halves == 2) out[t][1] |= spikes >> 8 << c;
+            }
+        }
+        for (int t = 0, at = 0; t < steps; t++, at += l->spikes_step)
+            UNROLL for (int h = 0; h < halves; h++) put(memory + at, block->to + 8 * h, transposed(out[t][h]));
+    }
+}
+
+static void run_lines(const struct network *net, const struct layer *l, uint8_t *memory)
+{
+    if (net->is.steps == 4 && l->group == 16) mix_lines(net, l, memory, 4, 2);
+    else mix_lines(net, l, memory, net->is.steps, l->group == 16 ? 2 : 1);
 }
 
 /* What is the same for all images: lists of set bits, and tables of the sums of every pattern of a few rows. */
 void snn_prepare(struct network *net, uint8_t *tables)
 {
     struct bits *bits = (struct bits *)(net->tables = tables);
+    for (int i = 0; i < 32; i++) bits->numbers[i] = (uint16_t)i;
     for (int byte = 0; byte < 256; byte++) {
         bits->count[byte] = 0;
         for (int bit = 0; bit < 8; bit++) if (byte >> bit & 1) bits->set[byte][bits->count[byte]++] = (uint16_t)bit;
@@ -302,12 +399,13 @@ void snn_prepare(struct network *net, uint8_t *tables)
     }
     const struct layer *l = net->layers;
     for (unsigned left = (unsigned)net->is.layers; left; left = opaque(left - 1), l++) {
-        if (l->kind != TABLES) continue;
+        if (l->kind != TABLES && l->kind != LINES) continue;
         shorts *table = (shorts *)(tables + l->rows), *made = table;
         const shorts *row = (const shorts *)(net->constants + l->raw);
-        for (int n = 0; n < l->inputs; n += l->group, table = made) {
+        const int group = l->group == 4 ? 4 : 8;
+        for (int n = 0; n < l->inputs; n += group, table = made) {
             for (int r = 0; r < l->size; r++) *made++ = (shorts){0};
-            for (int bit = 0; bit < l->group; bit++, row += l->size) /* the patterns so far, and each with one bit more */
+            for (int bit = 0; bit < group; bit++, row += l->size) /* the patterns so far, and each with one bit more */
                 for (shorts *old = table, *end = made; old < end; )
                     for (int r = 0; r < l->size; r++) *made++ = *old++ + row[r];
         }
@@ -337,6 +435,7 @@ static void run_layer(const struct network *net, const struct layer *l, uint8_t 
         case COPY: for (int i = 0; i < l->part_bytes; i++) memory[l->keep + i] = net->constants[l->sources + i]; return;
         case PATCHES: cut_patches(net, l, memory, image); return;
         case TRANSPOSE: transpose(net, l, memory); return;
+        case LINES: run_lines(net, l, memory); return;
         case SELECT: map_SELECT_1(net, l, memory); return;
         case ROWS: switch (l->size) { CASE(ROWS, 2) CASE(ROWS, 4) CASE(ROWS, 6) CASE(ROWS, 8) CASE(ROWS, 10) CASE(ROWS, 12) } return;
         case TABLES: switch (l->size) { CASE(TABLES, 1) CASE(TABLES, 2) CASE(TABLES, 3) CASE(TABLES, 4) CASE(TABLES, 5) CASE(TABLES, 6) }

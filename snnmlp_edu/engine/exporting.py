@@ -49,9 +49,9 @@ MOST_ROWS = 2**16 - 16  # a spike in a list is a number of 16 bits
 LONGEST = 4096  # bytes of a column; columns without spikes, and columns that nobody reads, take so many
 BIAS = 64  # of a weight in the lower byte
 # A map becomes tables of the sums of 8, or of 4, inputs where these take no more bytes than this.
-BYTE_TABLES, HALF_TABLES = 160_000, 100_000
+BYTE_TABLES, HALF_TABLES = 160_000, 1_000
 
-KINDS = {name: number for number, name in enumerate(("COPY", "PATCHES", "TRANSPOSE", "ROWS", "TABLES", "SELECT"))}
+KINDS = {name: number for number, name in enumerate(("COPY", "PATCHES", "TRANSPOSE", "LINES", "ROWS", "TABLES", "SELECT"))}
 
 
 @cache
@@ -119,7 +119,7 @@ class NetworkFile:
     layers: list[dict[str, int]] = field(default_factory=list)
     constants: bytearray = field(default_factory=bytearray)
     memory: int = 64  # offset 0 means none
-    tables: int = 64 * -(-(256 * 17) // 64)  # what struct bits takes comes first
+    tables: int = 64 * -(-(64 + 256 * 17) // 64)  # what struct bits takes comes first
     lists: int = 0
     fired: list[Spikes] = field(default_factory=list)
     _known: dict[bytes, int] = field(default_factory=dict)
@@ -370,18 +370,57 @@ class _Writer:
         before = np.tile(before, (1, together))
         lines = lines.reshape(-1, together * lines.shape[1])  # [lines, positions]
         number, length = lines.shape
+        out = self.file.spikes(spikes.places, spikes.lanes, spikes.order, f"{path}.synapse.neuron")
+        if length <= LANES and neuron.word == 16 and table.bits <= 0:
+            self._short_lines(weights << -table.bits, before << -table.bits, neuron, lines, spikes, out)
+            return out
         channels, steps = spikes.order, self.file.steps
         columns = number * len(channels)
         taken = self.file.spikes(columns, registers(length), np.arange(length))
         mixed = self.file.spikes(columns, registers(length), np.arange(length))
-        out = self.file.spikes(spikes.places, spikes.lanes, spikes.order, f"{path}.synapse.neuron")
         self._transpose(spikes, taken, lines, into_lines=True)
         wide, self.wide = self.wide, int(neuron.word == 32)
         used = Spikes(taken.at, columns, taken.lanes, steps, np.arange(length))
-        self._emit(weights, before, table.bits, [used], used.sources()[:, None], mixed, neuron, bytes_read=-(-length // 8))
+        self._emit(weights, before, table.bits, [used], used.sources()[:, None], mixed, neuron)
         self.wide = wide
         self._transpose(mixed, out, lines, into_lines=False)
         return out
+
+    def _short_lines(
+        self, weights: np.ndarray, before: np.ndarray, neuron: Any, lines: np.ndarray, spikes: Spikes, out: Spikes
+    ) -> None:
+        """Mixing within lines of at most 16 positions."""
+        steps, length, _ = weights.shape
+        inputs = 8 * -(-length // 8)
+        full = np.zeros((steps, inputs, LANES), int)
+        full[:, :length, :length] = weights
+        lane_before = np.zeros((len(before), LANES), int)
+        lane_before[:, :length] = before
+        blocks = []
+        for line in lines:
+            for byte in range(-(-(1 + spikes.order.max()) // 8)):
+                block = np.full((2, LANES), (self.nothing,), int)
+                block[1] = self.dump
+                block[0, :length] = spikes.at + line * spikes.place + byte
+                block[1, :length] = out.at + line * out.place + byte
+                blocks.append(block)
+        fields = self._tables(full, 8)
+        constants, _ = _neuron(neuron, 1)
+        self.file.layer(
+            "LINES",
+            **{name: fields[name] for name in ("raw", "inputs", "rows", "rows_step", "size")},
+            group=inputs,
+            places=len(blocks),
+            sources=self.file.constant(np.array(blocks), "i4"),
+            in_step=spikes.step,
+            spikes_step=out.step,
+            before=self.file.constant(lane_before, "i2"),
+            before_step=2 * LANES if len(before) > 1 else 0,
+            neuron=self.file.constant(constants, "i4"),
+            leak=neuron.bits or 0,
+            forgets=int(neuron.bits is None),
+            soft=int(not neuron.config.resets_to_zero),
+        )
 
     def _transpose(self, before: Spikes, after: Spikes, lines: np.ndarray, into_lines: bool) -> None:
         """Columns over channels become columns over positions, 8 x 8 bits at a time, or the reverse."""
@@ -522,7 +561,6 @@ class _Writer:
         keep: Currents | None = None,
         more: Currents | None = None,
         fires: Spikes | None = None,
-        bytes_read: int | None = None,
         short: bool = True,
     ) -> None:
         """One map and the neurons behind it.
@@ -539,11 +577,10 @@ class _Writer:
             keep: where currents are kept.
             more: further currents that are added, laid out like `extra`.
             fires: where spikes go, if only the first lanes drive neurons.
-            bytes_read: of each column, if not all.
             short: whether the weights have 8 bits.
         """
         file, lanes = self.file, to.lanes
-        part_bytes = bytes_read or (parts[0].lanes // 8 if parts else 0)
+        part_bytes = 1 + int(parts[0].order.max()) // 8 if parts else 0
         slots = np.concatenate([8 * part_bytes * i + part.order for i, part in enumerate(parts)]) if parts else []
         inputs = 8 * part_bytes * len(parts)
         full = np.zeros((len(weights), inputs, lanes), int)
@@ -551,6 +588,8 @@ class _Writer:
             full[np.ix_(range(len(weights)), slots, to.order)] = weights
         lane_before = np.zeros((len(before), lanes), int)
         lane_before[:, to.order] = before
+        if bits < 0 and self._fits_tables(full) is not None:  # entries of 16 bits hold what is shifted
+            full, lane_before, bits = full << -bits, lane_before << -bits, 0
         fields = self._weights(full, short)
         target = fires or to
         if parts:
@@ -558,7 +597,7 @@ class _Writer:
         else:
             fields |= {"in_steps": 1}
         if fields["kind"] == "ROWS":
-            file.lists = max(file.lists, CHUNK * fields["in_steps"] * (inputs + 16) * 2)
+            file.lists = max(file.lists, CHUNK * fields["in_steps"] * (inputs + 48) * 2)
         if neuron is not None:
             constants, per_place = _neuron(neuron, to.places)
             fields |= {
@@ -581,6 +620,7 @@ class _Writer:
         if keep is not None:
             fields |= {"keep": keep.at, "keep_place": keep.place, "keep_step": keep.step}
         kind = fields.pop("kind")
+        special = bool(more) or fields.get("fired", 0) < lanes or any(fields.get(name) for name in ("soft", "forgets", "neuron_place"))
         file.layer(
             kind,
             places=to.places,
@@ -592,19 +632,28 @@ class _Writer:
             before_step=2 * lanes if len(before) > 1 else 0,
             shift=bits,
             wide=self.wide,
+            special=int(special),
             **fields,
         )
 
     def _weights(self, full: np.ndarray, short: bool) -> dict[str, Any]:
         """How the weights `[steps, inputs, lanes]` of a map are laid out, and which kind of layer reads them."""
-        steps, inputs, lanes = full.shape
-        for group, most in ((8, BYTE_TABLES), (4, HALF_TABLES)):
-            size = steps * (inputs // group << group) * lanes * 2
-            if size <= most or (group == 4 and not short):
-                return self._tables(full, group)
+        inputs = full.shape[1]
+        group = self._fits_tables(full)
+        if group is not None or not short:
+            return self._tables(full, group or 4)
         if inputs > MOST_ROWS:
             raise InputError(f"a map has {inputs} inputs; the engine lists up to {MOST_ROWS}")
         return self._rows(full)
+
+    @staticmethod
+    def _fits_tables(full: np.ndarray) -> int | None:
+        """How many inputs number a row of a table, if tables are small enough to be faster than rows."""
+        steps, inputs, lanes = full.shape
+        for group, most in ((8, BYTE_TABLES), (4, HALF_TABLES)):
+            if steps * (inputs // group << group) * lanes * 2 <= most:
+                return group
+        return None
 
     def _tables(self, full: np.ndarray, group: int) -> dict[str, Any]:
         by_pass, size = _passes(full, 6, LANES)

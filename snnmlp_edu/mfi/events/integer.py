@@ -50,7 +50,7 @@ from .tables import Events, RowTable, bounds_of
 # What can be counted in whole numbers, each by its exact class; only in the stem may a map stay dense.
 _KNOWN = (
     CONTAINERS
-    | (WIRINGS - {type(None)})
+    | WIRINGS
     | FOLDED_HEADS
     | NEURONS
     | {SpikingPatchEncoding, EventLinear, EventConv2d, RowTable, SelectedAffine, nn.Conv2d}
