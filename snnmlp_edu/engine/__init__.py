@@ -1,0 +1,1 @@
+"""A folded network as a program that only adds: exported, compiled, run, and read instruction by instruction."""
