@@ -22,6 +22,9 @@ typedef int16_t shorts __attribute__((vector_size(32), may_alias)); /* the curre
 typedef int32_t longs __attribute__((vector_size(64), may_alias));  /* the same where 16 bits are too few */
 typedef uint8_t unit __attribute__((vector_size(32), may_alias));   /* weights of 8 bits to 32 neurons */
 typedef uint16_t eight __attribute__((vector_size(16), aligned(2), may_alias));
+typedef uint8_t sixteen __attribute__((vector_size(16), may_alias));
+typedef uint64_t words64 __attribute__((vector_size(16), may_alias));
+typedef uint64_t word64 __attribute__((may_alias, aligned(1)));
 typedef uint16_t word16 __attribute__((may_alias));
 
 /* One layer. Offsets count bytes: of `constants` where said so, else of the memory of one image; 0 means none. */
@@ -74,18 +77,30 @@ INLINE unsigned times(unsigned x, const unsigned n)
     return sum;
 }
 
-/* One bit for each of 16 lanes, which are 0 or -1. */
-INLINE unsigned bits_of(shorts lanes)
+/* The highest bits of 16 bytes. */
+INLINE unsigned top_bits_of(sixteen v)
 {
 #ifdef __AVX2__
-    __m256i m = (__m256i)lanes;
-    return (unsigned)_mm_movemask_epi8(_mm_packs_epi16(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1)));
+    return (unsigned)_mm_movemask_epi8((__m128i)v);
 #else
     unsigned sum = 0;
-    UNROLL for (int i = 0; i < LANES; i++) sum |= (lanes[i] & 1u) << i;
+    UNROLL for (int i = 0; i < LANES; i++) sum |= (v[i] >> 7 & 1u) << i;
     return sum;
 #endif
 }
+
+/* 16 lanes of 0 or -1, as bytes. */
+INLINE sixteen narrow(shorts lanes)
+{
+#ifdef __AVX2__
+    __m256i m = (__m256i)lanes;
+    return (sixteen)_mm_packs_epi16(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+#else
+    return __builtin_convertvector(lanes, sixteen);
+#endif
+}
+
+INLINE unsigned bits_of(shorts lanes) { return top_bits_of(narrow(lanes)); }
 
 /* The plain neuron: which of 16 potentials exceed the threshold, as bits, and the membranes after the reset to 0. */
 INLINE unsigned fire_and_reset(shorts *v, shorts u, int16_t above)
@@ -98,6 +113,20 @@ INLINE unsigned fire_and_reset(shorts *v, shorts u, int16_t above)
     const shorts fires = u > above;
     *v = u & ~fires;
     return bits_of(fires);
+#endif
+}
+
+/* The same; a bit for each lane that fires goes into its byte. */
+INLINE sixteen fire_into_bytes(sixteen bytes, uint8_t bit, shorts *v, shorts u, int16_t above)
+{
+#if defined __AVX512BW__ && defined __AVX512VL__
+    const __mmask16 fires = _mm256_cmpgt_epi16_mask((__m256i)u, _mm256_set1_epi16(above));
+    *v = (shorts)_mm256_maskz_mov_epi16(_knot_mask16(fires), (__m256i)u);
+    return (sixteen)_mm_mask_add_epi8((__m128i)bytes, fires, (__m128i)bytes, _mm_set1_epi8((char)bit));
+#else
+    const shorts fires = u > above;
+    *v = u & ~fires;
+    return bytes + (narrow(fires) & bit);
 #endif
 }
 
@@ -352,39 +381,77 @@ static void transpose(const struct network *net, const struct layer *l, uint8_t 
     }
 }
 
-/* Mixing within lines of at most 16 positions, 8 channels at a time: transposed, looked up, fired, transposed back. */
-INLINE void mix_lines(const struct network *net, const struct layer *l, uint8_t *memory, const int steps, const int halves)
+#define INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define INTERLEAVE_HIGH(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+
+/* Eight vectors, of which each is interleaved with the one four further on: thrice this transposes 8 x 8 bytes. */
+INLINE void interleave(sixteen *v)
 {
-    const struct block { int32_t from[16], to[16]; } *block = (const struct block *)(net->constants + l->sources);
+    sixteen w[8];
+    UNROLL for (int i = 0; i < 4; i++) w[2 * i] = INTERLEAVE_LOW(v[i], v[i + 4]), w[2 * i + 1] = INTERLEAVE_HIGH(v[i], v[i + 4]);
+    UNROLL for (int i = 0; i < 8; i++) v[i] = w[i];
+}
+
+/* Mixing within lines of at most 16 positions. A byte of spikes from each of them, transposed, gives 8 numbers of 16
+   bits, one for each channel: which positions fired. Its two halves number the rows of two tables. */
+INLINE void mix_lines(const struct network *net, const struct layer *l, uint8_t *memory, const int steps)
+{
+    const struct line { int32_t from[16], to[16]; } *line = (const struct line *)(net->constants + l->sources);
     const struct neuron *is = (const struct neuron *)(net->constants + l->neuron);
     const int16_t above = (int16_t)is->above, theta = (int16_t)is->theta;
-    for (int n = 0; n < l->places; n++, block++) {
-        uint64_t in[MOST_STEPS][2], out[MOST_STEPS][2];
-        for (int t = 0, at = 0; t < steps; t++, at += l->in_step)
-            UNROLL for (int h = 0; h < halves; h++) in[t][h] = transposed(take(memory + at, block->from + 8 * h)), out[t][h] = 0;
-        for (int c = 0; c < 64; c += 8) {
-            shorts v = {0};
-            const uint8_t *table = net->tables + l->rows, *before = net->constants + l->before;
-            UNROLL for (int t = 0; t < steps; t++, table += l->rows_step, before += l->before_step) {
-                const shorts *sums = (const shorts *)table;
-                shorts u = (v >> l->leak) + *(const shorts *)before + sums[in[t][0] >> c & 255];
-                if (halves == 2) u += sums[256 + (in[t][1] >> c & 255)];
-                const uint64_t spikes = fire_and_reset(&v, u, above);
-                if (l->soft) v = u - ((u > above) & theta);
-                if (l->forgets) v = (shorts){0};
-                out[t][0] |= (spikes & 255) << c;
-                if (halves == 2) out[t][1] |= spikes >> 8 << c;
+    const int leak = l->leak, step = l->in_step, special = l->special;
+    const uint8_t *tables = net->tables + l->rows, *constants = net->constants + l->before;
+    uint16_t(*fired)[8] = (uint16_t(*)[8])(memory + net->is.lists);
+    sixteen *out = (sixteen *)(memory + l->keep);
+    for (int n = 0; n < l->places; n++, line++) {
+        for (int b = 0; b < l->part_bytes; b += 8) {
+            sixteen v[8];
+            UNROLL for (int i = 0; i < 8; i++) {
+                const word64 *low = (const word64 *)(memory + line->from[i] + b), *high = (const word64 *)(memory + line->from[i + 8] + b);
+                v[i] = INTERLEAVE_LOW(((sixteen)(words64){*low, 0}), ((sixteen)(words64){*high, 0}));
+            }
+            interleave(v), interleave(v), interleave(v);
+            UNROLL for (int i = 0; i < 8; i++)
+                for (int c = 7; c >= 0; c--, v[i] += v[i]) fired[b + i][c] = (uint16_t)top_bits_of(v[i]);
+        }
+        for (int g = 0; g < step; g++) {
+            sixteen now[MOST_STEPS];
+            UNROLL for (int t = 0; t < steps; t++) now[t] = (sixteen){0};
+            uint8_t bit = 1;
+            for (int c = 0; c < 8; c++, bit = (uint8_t)(bit + bit)) {
+                shorts v = {0};
+                const uint8_t *table = tables, *before = constants;
+                UNROLL for (int t = 0, at = g; t < steps; t++, at += step, table += l->rows_step, before += l->before_step) {
+                    const shorts *sums = (const shorts *)table;
+                    const unsigned number = fired[at][c];
+                    shorts u = (v >> leak) + *(const shorts *)before + sums[number & 255] + sums[256 + (number >> 8)];
+                    if (!special) now[t] = fire_into_bytes(now[t], bit, &v, u, above);
+                    else {
+                        const shorts fires = u > above;
+                        v = l->soft ? u - (fires & theta) : u & ~fires;
+                        if (l->forgets) v = (shorts){0};
+                        now[t] += narrow(fires) & bit;
+                    }
+                }
+            }
+            UNROLL for (int t = 0, at = g; t < steps; t++, at += step) out[at] = now[t];
+        }
+        for (int b = 0; b < l->part_bytes; b += 8) {
+            sixteen v[8];
+            UNROLL for (int i = 0; i < 8; i++) v[i] = out[b + i];
+            interleave(v), interleave(v), interleave(v);
+            UNROLL for (int i = 0; i < 8; i++) {
+                *(word64 *)(memory + line->to[2 * i] + b) = ((words64)v[i])[0];
+                *(word64 *)(memory + line->to[2 * i + 1] + b) = ((words64)v[i])[1];
             }
         }
-        for (int t = 0, at = 0; t < steps; t++, at += l->spikes_step)
-            UNROLL for (int h = 0; h < halves; h++) put(memory + at, block->to + 8 * h, transposed(out[t][h]));
     }
 }
 
 static void run_lines(const struct network *net, const struct layer *l, uint8_t *memory)
 {
-    if (net->is.steps == 4 && l->group == 16) mix_lines(net, l, memory, 4, 2);
-    else mix_lines(net, l, memory, net->is.steps, l->group == 16 ? 2 : 1);
+    if (net->is.steps == 4) mix_lines(net, l, memory, 4);
+    else mix_lines(net, l, memory, net->is.steps);
 }
 
 /* What is the same for all images: lists of set bits, and tables of the sums of every pattern of a few rows. */

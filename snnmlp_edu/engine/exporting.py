@@ -371,7 +371,8 @@ class _Writer:
         lines = lines.reshape(-1, together * lines.shape[1])  # [lines, positions]
         number, length = lines.shape
         out = self.file.spikes(spikes.places, spikes.lanes, spikes.order, f"{path}.synapse.neuron")
-        if length <= LANES and neuron.word == 16 and table.bits <= 0:
+        # The short way takes the columns of a place 8 bytes at a time.
+        if length <= LANES and neuron.word == 16 and table.bits <= 0 and spikes.place % 8 == 0:
             self._short_lines(weights << -table.bits, before << -table.bits, neuron, lines, spikes, out)
             return out
         channels, steps = spikes.order, self.file.steps
@@ -391,35 +392,32 @@ class _Writer:
     ) -> None:
         """Mixing within lines of at most 16 positions."""
         steps, length, _ = weights.shape
-        inputs = 8 * -(-length // 8)
-        full = np.zeros((steps, inputs, LANES), int)
+        full = np.zeros((steps, LANES, LANES), int)
         full[:, :length, :length] = weights
         lane_before = np.zeros((len(before), LANES), int)
         lane_before[:, :length] = before
-        blocks = []
-        for line in lines:
-            for byte in range(-(-(1 + spikes.order.max()) // 8)):
-                block = np.full((2, LANES), (self.nothing,), int)
-                block[1] = self.dump
-                block[0, :length] = spikes.at + line * spikes.place + byte
-                block[1, :length] = out.at + line * out.place + byte
-                blocks.append(block)
+        blocks = np.empty((len(lines), 2, LANES), int)
+        blocks[:, 0], blocks[:, 1] = self.nothing, self.dump
+        blocks[:, 0, :length] = spikes.at + lines * spikes.place
+        blocks[:, 1, :length] = out.at + lines * out.place
         fields = self._tables(full, 8)
         constants, _ = _neuron(neuron, 1)
+        self.file.lists = max(self.file.lists, 16 * spikes.place)
         self.file.layer(
             "LINES",
             **{name: fields[name] for name in ("raw", "inputs", "rows", "rows_step", "size")},
-            group=inputs,
-            places=len(blocks),
-            sources=self.file.constant(np.array(blocks), "i4"),
+            places=len(lines),
+            part_bytes=spikes.place,
+            sources=self.file.constant(blocks, "i4"),
             in_step=spikes.step,
-            spikes_step=out.step,
+            keep=self.file.allocate(16 * spikes.place),
             before=self.file.constant(lane_before, "i2"),
             before_step=2 * LANES if len(before) > 1 else 0,
             neuron=self.file.constant(constants, "i4"),
             leak=neuron.bits or 0,
             forgets=int(neuron.bits is None),
             soft=int(not neuron.config.resets_to_zero),
+            special=int(neuron.bits is None or not neuron.config.resets_to_zero),
         )
 
     def _transpose(self, before: Spikes, after: Spikes, lines: np.ndarray, into_lines: bool) -> None:
