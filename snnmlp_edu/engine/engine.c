@@ -26,6 +26,7 @@ typedef uint8_t sixteen __attribute__((vector_size(16), may_alias));
 typedef uint64_t words64 __attribute__((vector_size(16), may_alias));
 typedef uint64_t word64 __attribute__((may_alias, aligned(1)));
 typedef uint16_t word16 __attribute__((may_alias));
+typedef uint32_t word32 __attribute__((may_alias, aligned(1)));
 
 /* One layer. Offsets count bytes: of `constants` where said so, else of the memory of one image; 0 means none. */
 struct layer {
@@ -63,7 +64,6 @@ struct network {
 
 /* The tables of every network: which bits of a byte are set, and how many. */
 struct bits { uint16_t numbers[32], set[256][8]; uint8_t count[256]; };
-typedef uint32_t word32 __attribute__((may_alias, aligned(1)));
 
 /* Compilers turn sums of shifts back into one multiplication; through this they cannot see. */
 INLINE unsigned opaque(unsigned x) { __asm__("" : "+r"(x)); return x; }
@@ -103,9 +103,9 @@ INLINE sixteen narrow(shorts lanes)
 INLINE unsigned bits_of(shorts lanes) { return top_bits_of(narrow(lanes)); }
 
 /* The plain neuron: which of 16 potentials exceed the threshold, as bits, and the membranes after the reset to 0. */
-INLINE unsigned fire_and_reset(shorts *v, shorts u, int16_t above)
+INLINE unsigned fire_16(shorts *v, shorts u, int16_t above)
 {
-#if defined __AVX512BW__ && defined __AVX512VL__
+#ifdef __AVX512BW__
     const __mmask16 fires = _mm256_cmpgt_epi16_mask((__m256i)u, _mm256_set1_epi16(above));
     *v = (shorts)_mm256_maskz_mov_epi16(_knot_mask16(fires), (__m256i)u);
     return fires;
@@ -119,22 +119,14 @@ INLINE unsigned fire_and_reset(shorts *v, shorts u, int16_t above)
 /* The same; a bit for each lane that fires goes into its byte. */
 INLINE sixteen fire_into_bytes(sixteen bytes, uint8_t bit, shorts *v, shorts u, int16_t above)
 {
-#if defined __AVX512BW__ && defined __AVX512VL__
-    const __mmask16 fires = _mm256_cmpgt_epi16_mask((__m256i)u, _mm256_set1_epi16(above));
-    *v = (shorts)_mm256_maskz_mov_epi16(_knot_mask16(fires), (__m256i)u);
+#ifdef __AVX512BW__
+    const __mmask16 fires = (__mmask16)fire_16(v, u, above);
     return (sixteen)_mm_mask_add_epi8((__m128i)bytes, fires, (__m128i)bytes, _mm_set1_epi8((char)bit));
 #else
     const shorts fires = u > above;
     *v = u & ~fires;
     return bytes + (narrow(fires) & bit);
 #endif
-}
-
-INLINE unsigned fire_wide_and_reset(longs *v, longs u, int32_t above)
-{
-    const longs fires = u > above;
-    *v = u & ~fires;
-    return bits_of(__builtin_convertvector(fires, shorts));
 }
 
 /* The numbers of the set bits of a column, `row` being that of the first; returns where the list ends. */
@@ -186,17 +178,20 @@ INLINE void sum_rows(shorts *sums, const int units, const uint16_t *list, const 
 }
 
 /* The same from tables, which hold the sums of all patterns of a byte, or of half a byte: no spike is looked for. */
-INLINE const shorts *sum_tables(shorts *sums, const int size, const int group, const uint8_t *column, int bytes, const shorts *table)
+INLINE void sum_tables(shorts *sums, const int size, const int group, const uint8_t *memory, const int32_t *source,
+                       int parts, int bytes, const shorts *table)
 {
     shorts a[MOST_UNITS];
-    UNROLL for (int r = 0; r < size; r++) a[r] = sums[r];
-    for (int n = 0; n < bytes; n++)
-        UNROLL for (int bit = 0; bit < 8; bit += group, table += size << group) {
-            const shorts *row = table + times(column[n] >> bit & ((1u << group) - 1), (unsigned)size);
-            UNROLL for (int r = 0; r < size; r++) a[r] += row[r];
-        }
+    UNROLL for (int r = 0; r < size; r++) a[r] = (shorts){0};
+    for (const int32_t *end = source + parts; source < end; source++) {
+        const uint8_t *column = memory + *source;
+        for (const uint8_t *last = column + bytes; column < last; column++)
+            UNROLL for (int bit = 0; bit < 8; bit += group, table += size << group) {
+                const shorts *row = table + times(*column >> bit & ((1u << group) - 1), (unsigned)size);
+                UNROLL for (int r = 0; r < size; r++) a[r] += row[r];
+            }
+    }
     UNROLL for (int r = 0; r < size; r++) sums[r] = a[r];
-    return table;
 }
 
 /* A constant of its own for each spike: what batch norm of spikes folds to. */
@@ -211,43 +206,35 @@ struct place { int32_t extra, keep, spikes, neuron; };
 
 /* The neurons of one place, 16 at a time, through all steps:
        current = ((sum + before) >> shift) + other currents,   potential = (membrane >> leak) + current;
-   above its threshold a neuron fires and is reset. What is constant here leaves no branch behind. */
+   above its threshold a neuron fires and is reset. */
 #define DEFINE_FIRE(name, vector, scalar, log2_bytes, widened, narrowed)                                               \
     INLINE void name(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,    \
-                     int size, const shorts *sums, int sums_step, const int steps, const int extra, const int keep,    \
-                     const int plain)                                                                                  \
+                     int registers, const shorts *sums, int sums_step)                                                 \
     {                                                                                                                  \
         const struct neuron *is = (const struct neuron *)(net->constants + at.neuron);                                 \
         const scalar above = (scalar)is->above, theta = (scalar)is->theta, bias = (scalar)is->bias,                    \
                      turned = (scalar)is->turned, driven = (scalar)is->driven;                                         \
-        const int left = l->shift < 0 ? -l->shift : 0, right = l->shift > 0 ? l->shift : 0, leak = l->leak;            \
-        const uint8_t *before = net->constants + l->before + first + first;                                            \
-        const uint8_t *from = memory + at.extra + (first << log2_bytes), *more = from + l->more - l->extra;            \
-        uint8_t *to = memory + at.keep + (first << log2_bytes), *spikes = memory + at.spikes + (first >> 3);           \
-        for (int q = first; size > 0 && q < l->lanes; size--, q += LANES, sums++) {                                    \
-            const int16_t *sum = (const int16_t *)sums;                                                                \
+        const int left = l->shift < 0 ? -l->shift : 0, right = l->shift > 0 ? l->shift : 0;                            \
+        for (int r = 0, q = first; r < registers; r++, q += LANES) {                                                   \
+            const uint8_t *sum = (const uint8_t *)(sums + r), *before = net->constants + l->before + q + q;            \
+            const uint8_t *from = memory + at.extra + (q << log2_bytes), *more = from + l->more - l->extra;            \
+            uint8_t *to = memory + at.keep + (q << log2_bytes), *spikes = memory + at.spikes + (q >> 3);               \
             vector v = {0};                                                                                            \
-            UNROLL for (int t = 0, k = 0, n = 0, m = 0, o = 0, b = 0; t < steps; t++) {                                \
-                vector x = widened((*(const shorts *)(sum + k) + *(const shorts *)(before + b)));                      \
+            for (int t = 0; t < net->is.steps; t++) {                                                                  \
+                vector x = widened((*(const shorts *)sum + *(const shorts *)before));                                  \
                 x = x << left >> right;                                                                                \
-                if (extra) x += *(const vector *)(from + n);                                                           \
-                if (!plain && l->more) x += *(const vector *)(more + n);                                               \
-                if (keep) *(vector *)(to + m) = x;                                                                     \
-                if (plain || q < l->fired) {                                                                           \
-                    if (!plain) x = (x & driven) + bias;                                                               \
-                    vector u = (v >> leak) + x;                                                                        \
-                    if (plain) *(word16 *)(spikes + o) = (word16)name##_and_reset(&v, u, above);                       \
-                    else {                                                                                             \
-                        vector fires = (u ^ turned) > above;                                                           \
-                        v = l->soft ? u - (fires & theta) : u & ~fires;                                                \
-                        if (l->forgets) v = (vector){0};                                                               \
-                        *(word16 *)(spikes + o) = (word16)bits_of(narrowed(fires));                                    \
-                    }                                                                                                  \
+                if (l->extra) x += *(const vector *)from;                                                              \
+                if (l->more) x += *(const vector *)more;                                                               \
+                if (l->keep) *(vector *)to = x;                                                                        \
+                if (q < l->fired) {                                                                                    \
+                    const vector u = (v >> l->leak) + (x & driven) + bias, fires = (u ^ turned) > above;               \
+                    v = l->soft ? u - (fires & theta) : u & ~fires;                                                    \
+                    if (l->forgets) v = (vector){0};                                                                   \
+                    *(word16 *)spikes = (word16)bits_of(narrowed(fires));                                              \
                 }                                                                                                      \
-                k += sums_step, b += l->before_step, n += l->extra_step, m += l->keep_step, o += l->spikes_step;       \
+                sum += sums_step, before += l->before_step, spikes += l->spikes_step;                                  \
+                from += l->extra_step, more += l->extra_step, to += l->keep_step;                                      \
             }                                                                                                          \
-            before += 2 * LANES, from += LANES << log2_bytes, more += LANES << log2_bytes, to += LANES << log2_bytes;  \
-            spikes += LANES / 8;                                                                                       \
         }                                                                                                              \
     }
 #define AS_IT_IS(x) (x)
@@ -256,17 +243,39 @@ struct place { int32_t extra, keep, spikes, neuron; };
 DEFINE_FIRE(fire, shorts, int16_t, 1, AS_IT_IS, AS_IT_IS)
 DEFINE_FIRE(fire_wide, longs, int32_t, 2, TO_LONGS, TO_SHORTS)
 
-static __attribute__((noinline)) void fire_place(const struct network *net, const struct layer *l, uint8_t *memory, struct place at,
-                                                 int first, int size, const shorts *sums, int sums_step)
+/* The same for four steps and the plain neuron, with no branch left. */
+INLINE void fire_plain(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,
+                       int registers, const shorts *sums, int sums_step, const int extra, const int keep)
 {
-    const int steps = net->is.steps;
-#define FIRE(fire, steps, extra, keep, plain) fire(net, l, memory, at, first, size, sums, sums_step, steps, extra, keep, plain)
-    if (l->wide) FIRE(fire_wide, steps, l->extra, l->keep, 0);
-    else if (steps != 4 || l->special) FIRE(fire, steps, l->extra, l->keep, 0);
-    else if (l->extra && l->keep) FIRE(fire, 4, 1, 1, 1);
-    else if (l->extra) FIRE(fire, 4, 1, 0, 1);
-    else if (l->keep) FIRE(fire, 4, 0, 1, 1);
-    else FIRE(fire, 4, 0, 0, 1);
+    const int16_t above = (int16_t)((const struct neuron *)(net->constants + at.neuron))->above;
+    const int left = l->shift < 0 ? -l->shift : 0, right = l->shift > 0 ? l->shift : 0, leak = l->leak;
+    for (int r = 0, q = first; r < registers; r++, q += LANES) {
+        const uint8_t *sum = (const uint8_t *)(sums + r), *before = net->constants + l->before + q + q;
+        const uint8_t *from = memory + at.extra + q + q;
+        uint8_t *to = memory + at.keep + q + q, *spikes = memory + at.spikes + (q >> 3);
+        shorts v = {0};
+        UNROLL for (int t = 0; t < 4; t++) {
+            shorts x = (*(const shorts *)sum + *(const shorts *)before) << left >> right;
+            if (extra) x += *(const shorts *)from;
+            if (keep) *(shorts *)to = x;
+            *(word16 *)spikes = (word16)fire_16(&v, (v >> leak) + x, above);
+            sum += sums_step, before += l->before_step, spikes += l->spikes_step;
+            from += l->extra_step, to += l->keep_step;
+        }
+    }
+}
+
+static __attribute__((noinline)) void fire_place(const struct network *net, const struct layer *l, uint8_t *memory,
+                                                 struct place at, int first, int size, const shorts *sums, int sums_step)
+{
+    const int left = (l->lanes - first) / LANES, registers = size < left ? size : left;
+#define FIRE(fire, ...) fire(net, l, memory, at, first, registers, sums, sums_step, ##__VA_ARGS__)
+    if (l->wide) FIRE(fire_wide);
+    else if (net->is.steps != 4 || l->special) FIRE(fire);
+    else if (l->extra && l->keep) FIRE(fire_plain, 1, 1);
+    else if (l->extra) FIRE(fire_plain, 1, 0);
+    else if (l->keep) FIRE(fire_plain, 0, 1);
+    else FIRE(fire_plain, 0, 0);
 }
 
 /* A map and the neurons behind it: a few places at a time, and of their outputs `size` registers at a time. */
@@ -304,14 +313,10 @@ INLINE void map(const struct network *net, const struct layer *l, uint8_t *memor
                     const shorts *table = (const shorts *)now;
                     if (kind == ROWS) sum_rows(sum, size / 2, end[0], end[1], (const unit *)now);
                     if (kind == SELECT) *sum = select_constants(memory + *source + step + (first >> 3), table);
-                    if (kind == TABLES) {
-                        UNROLL for (int r = 0; r < size; r++) sum[r] = (shorts){0};
-                        for (int i = 0; i < l->parts; i++)
-                            table = l->group == 8 ? sum_tables(sum, size, 8, memory + source[i] + step, l->part_bytes, table)
-                                                  : sum_tables(sum, size, 4, memory + source[i] + step, l->part_bytes, table);
-                    }
+                    if (kind == TABLES && l->group == 8) sum_tables(sum, size, 8, memory + step, source, l->parts, l->part_bytes, table);
+                    if (kind == TABLES && l->group == 4) sum_tables(sum, size, 4, memory + step, source, l->parts, l->part_bytes, table);
                 }
-                fire_place(net, l, memory, place, first, size, sums, l->in_steps == 1 ? 0 : LANES * size);
+                fire_place(net, l, memory, place, first, size, sums, l->in_steps == 1 ? 0 : size << 5);
                 place.extra += l->extra_place, place.keep += l->keep_place;
                 place.spikes += l->spikes_place, place.neuron += l->neuron_place;
             }
