@@ -21,6 +21,15 @@ enum { COPY, PATCHES, TRANSPOSE, LINES, ROWS, TABLES, SELECT };
 typedef int16_t shorts __attribute__((vector_size(32), may_alias)); /* the currents of 16 neurons */
 typedef int32_t longs __attribute__((vector_size(64), may_alias));  /* the same where 16 bits are too few */
 typedef uint8_t unit __attribute__((vector_size(32), may_alias));   /* weights of 8 bits to 32 neurons */
+typedef int16_t shorts_pair __attribute__((vector_size(64), aligned(32), may_alias));
+typedef uint8_t unit_pair __attribute__((vector_size(64), aligned(32), may_alias));
+#ifdef __AVX512BW__
+enum { TWO_AT_ONCE = 1 };
+#else
+enum { TWO_AT_ONCE = 0 };
+#endif
+#define FIRST_HALF(v) __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+#define SECOND_HALF(v) __builtin_shufflevector(v, v, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31)
 typedef uint16_t eight __attribute__((vector_size(16), aligned(2), may_alias));
 typedef uint8_t sixteen __attribute__((vector_size(16), may_alias));
 typedef uint64_t words64 __attribute__((vector_size(16), may_alias));
@@ -132,18 +141,11 @@ INLINE sixteen fire_into_bytes(sixteen bytes, uint8_t bit, shorts *v, shorts u, 
 /* The numbers of the set bits of a column, `row` being that of the first; returns where the list ends. */
 INLINE uint16_t *list_spikes(uint16_t *list, const struct bits *bits, const uint8_t *column, int bytes, int row)
 {
-#ifdef __AVX512VBMI2__
-    const __m512i numbers = _mm512_add_epi16(_mm512_set1_epi16((int16_t)row), _mm512_load_si512(bits->numbers));
-    __m512i now = numbers;
-    for (; bytes >= 4; bytes -= 4, column += 4, now = _mm512_add_epi16(now, _mm512_set1_epi16(32)), row += 32) {
-        const uint32_t word = *(const word32 *)column;
-        _mm512_storeu_si512(list, _mm512_maskz_compress_epi16(word, now));
-        list += __builtin_popcount(word);
-    }
-    if (bytes) {
-        uint32_t word = 0;
-        for (int i = 0; i < bytes; i++) word |= (uint32_t)column[i] << 8 * i;
-        _mm512_storeu_si512(list, _mm512_maskz_compress_epi16(word, now));
+#ifdef __AVX512VBMI2__ /* 32 at once */
+    __m512i numbers = _mm512_add_epi16(_mm512_set1_epi16((int16_t)row), _mm512_load_si512(bits->numbers));
+    for (; bytes > 0; bytes -= 4, column += 4, numbers = _mm512_add_epi16(numbers, _mm512_set1_epi16(32))) {
+        const uint32_t word = *(const word32 *)column & (bytes < 4 ? (1u << (bytes << 3)) - 1 : ~0u);
+        _mm512_storeu_si512(list, _mm512_maskz_compress_epi16(word, numbers));
         list += __builtin_popcount(word);
     }
     return list;
@@ -160,16 +162,28 @@ INLINE uint16_t *list_spikes(uint16_t *list, const struct bits *bits, const uint
    whole of them is added, and the upper byte by itself; what it left in the whole is taken off at the end. */
 INLINE void sum_rows(shorts *sums, const int units, const uint16_t *list, const uint16_t *end, const unit *rows)
 {
-    shorts whole[MOST_UNITS], upper[MOST_UNITS];
     const int16_t biases = (int16_t)((end - list) << 6);
+    const int pairs = TWO_AT_ONCE ? units / 2 : 0;
+    shorts whole[MOST_UNITS], upper[MOST_UNITS];
+    shorts_pair whole2[MOST_UNITS / 2], upper2[MOST_UNITS / 2];
     UNROLL for (int u = 0; u < units; u++) whole[u] = upper[u] = (shorts){0};
+    UNROLL for (int u = 0; u < pairs; u++) whole2[u] = upper2[u] = (shorts_pair){0};
     for (; list < end; list += 2) {
         const unit *a = rows + times(list[0], (unsigned)units), *b = rows + times(list[1], (unsigned)units);
-        UNROLL for (int u = 0; u < units; u++) {
-            shorts both = (shorts)(a[u] + b[u]);
+        UNROLL for (int u = 0; u < pairs; u++) {
+            const shorts_pair both = (shorts_pair)(((const unit_pair *)a)[u] + ((const unit_pair *)b)[u]);
+            whole2[u] += both;
+            upper2[u] += both >> 8;
+        }
+        UNROLL for (int u = pairs + pairs; u < units; u++) {
+            const shorts both = (shorts)(a[u] + b[u]);
             whole[u] += both;
             upper[u] += both >> 8;
         }
+    }
+    UNROLL for (int u = 0; u < pairs; u++) {
+        whole[2 * u] = FIRST_HALF(whole2[u]), whole[2 * u + 1] = SECOND_HALF(whole2[u]);
+        upper[2 * u] = FIRST_HALF(upper2[u]), upper[2 * u + 1] = SECOND_HALF(upper2[u]);
     }
     UNROLL for (int u = 0; u < units; u++) {
         sums[2 * u] = whole[u] - (upper[u] << 8) - biases;

@@ -49,7 +49,7 @@ MOST_ROWS = 2**16 - 16  # a spike in a list is a number of 16 bits
 LONGEST = 4096  # bytes of a column; columns without spikes, and columns that nobody reads, take so many
 BIAS = 64  # of a weight in the lower byte
 # A map becomes tables of the sums of 8, or of 4, inputs where these take no more bytes than this.
-BYTE_TABLES, HALF_TABLES = 160_000, 1_000
+BYTE_TABLES, HALF_TABLES = 160_000, 20_000
 
 KINDS = {name: number for number, name in enumerate(("COPY", "PATCHES", "TRANSPOSE", "LINES", "ROWS", "TABLES", "SELECT"))}
 
@@ -649,7 +649,8 @@ class _Writer:
         """How many inputs number a row of a table, if tables are small enough to be faster than rows."""
         steps, inputs, lanes = full.shape
         for group, most in ((8, BYTE_TABLES), (4, HALF_TABLES)):
-            if steps * (inputs // group << group) * lanes * 2 <= most:
+            one_register = lanes == LANES and inputs > 64  # half bytes read a quarter of the memory
+            if steps * (inputs // group << group) * lanes * 2 <= most and not (group == 8 and one_register):
                 return group
         return None
 
