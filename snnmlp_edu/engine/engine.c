@@ -222,8 +222,8 @@ struct place { int32_t extra, keep, spikes, neuron; };
        current = ((sum + before) >> shift) + other currents,   potential = (membrane >> leak) + current;
    above its threshold a neuron fires and is reset. */
 #define DEFINE_FIRE(name, vector, scalar, log2_bytes, widened, narrowed)                                               \
-    INLINE void name(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,    \
-                     int registers, const shorts *sums, int sums_step)                                                 \
+    static __attribute__((noinline)) void name(const struct network *net, const struct layer *l, uint8_t *memory,      \
+                     struct place at, int first, int registers, const shorts *sums, int sums_step)                                                 \
     {                                                                                                                  \
         const struct neuron *is = (const struct neuron *)(net->constants + at.neuron);                                 \
         const scalar above = (scalar)is->above, theta = (scalar)is->theta, bias = (scalar)is->bias,                    \
@@ -257,39 +257,41 @@ struct place { int32_t extra, keep, spikes, neuron; };
 DEFINE_FIRE(fire, shorts, int16_t, 1, AS_IT_IS, AS_IT_IS)
 DEFINE_FIRE(fire_wide, longs, int32_t, 2, TO_LONGS, TO_SHORTS)
 
-/* The same for four steps and the plain neuron, with no branch left. */
+/* The same for four steps, the plain neuron, and no shift to the right: no branch is left. */
 INLINE void fire_plain(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,
-                       int registers, const shorts *sums, int sums_step, const int extra, const int keep)
+                       int registers, const shorts *sums, const int sums_step, const int shifts, const int extra, const int keep)
 {
     const int16_t above = (int16_t)((const struct neuron *)(net->constants + at.neuron))->above;
-    const int left = l->shift < 0 ? -l->shift : 0, right = l->shift > 0 ? l->shift : 0, leak = l->leak;
-    for (int r = 0, q = first; r < registers; r++, q += LANES) {
-        const uint8_t *sum = (const uint8_t *)(sums + r), *before = net->constants + l->before + q + q;
-        const uint8_t *from = memory + at.extra + q + q;
-        uint8_t *to = memory + at.keep + q + q, *spikes = memory + at.spikes + (q >> 3);
+    const int left = -l->shift, leak = l->leak;
+    const shorts *before = (const shorts *)(net->constants + l->before + first + first);
+    const uint8_t *from = memory + at.extra + first + first;
+    uint8_t *to = memory + at.keep + first + first, *spikes = memory + at.spikes + (first >> 3);
+    for (int r = 0; r < registers; r++, from += sizeof(shorts), to += sizeof(shorts), spikes += sizeof(word16)) {
         shorts v = {0};
-        UNROLL for (int t = 0; t < 4; t++) {
-            shorts x = (*(const shorts *)sum + *(const shorts *)before) << left >> right;
-            if (extra) x += *(const shorts *)from;
-            if (keep) *(shorts *)to = x;
-            *(word16 *)spikes = (word16)fire_16(&v, (v >> leak) + x, above);
-            sum += sums_step, before += l->before_step, spikes += l->spikes_step;
-            from += l->extra_step, to += l->keep_step;
+        uint8_t *out = spikes, *kept = to;
+        const uint8_t *in = from;
+        UNROLL for (int t = 0; t < 4; t++, in += l->extra_step, kept += l->keep_step, out += l->spikes_step) {
+            shorts x = sums[r + sums_step * t] + before[r];
+            if (shifts) x <<= left;
+            if (extra) x += *(const shorts *)in;
+            if (keep) *(shorts *)kept = x;
+            *(word16 *)out = (word16)fire_16(&v, (v >> leak) + x, above);
         }
     }
 }
 
-static __attribute__((noinline)) void fire_place(const struct network *net, const struct layer *l, uint8_t *memory,
-                                                 struct place at, int first, int size, const shorts *sums, int sums_step)
+INLINE void fire_place(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,
+                       const shorts *sums, const int size, const int steps, const int shifts)
 {
     const int left = (l->lanes - first) / LANES, registers = size < left ? size : left;
-#define FIRE(fire, ...) fire(net, l, memory, at, first, registers, sums, sums_step, ##__VA_ARGS__)
-    if (l->wide) FIRE(fire_wide);
-    else if (net->is.steps != 4 || l->special) FIRE(fire);
-    else if (l->extra && l->keep) FIRE(fire_plain, 1, 1);
-    else if (l->extra) FIRE(fire_plain, 1, 0);
-    else if (l->keep) FIRE(fire_plain, 0, 1);
-    else FIRE(fire_plain, 0, 0);
+    if (l->special) (l->wide ? fire_wide : fire)(net, l, memory, at, first, registers, sums, steps == 1 ? 0 : size << 5);
+    else {
+#define PLAIN(extra, keep) fire_plain(net, l, memory, at, first, registers, sums, steps == 1 ? 0 : size, shifts, extra, keep)
+        if (l->extra && l->keep) PLAIN(1, 1);
+        else if (l->extra) PLAIN(1, 0);
+        else if (l->keep) PLAIN(0, 1);
+        else PLAIN(0, 0);
+    }
 }
 
 /* A map and the neurons behind it: a few places at a time, and of their outputs `size` registers at a time. */
@@ -330,7 +332,8 @@ INLINE void map(const struct network *net, const struct layer *l, uint8_t *memor
                     if (kind == TABLES && l->group == 8) sum_tables(sum, size, 8, memory + step, source, l->parts, l->part_bytes, table);
                     if (kind == TABLES && l->group == 4) sum_tables(sum, size, 4, memory + step, source, l->parts, l->part_bytes, table);
                 }
-                fire_place(net, l, memory, place, first, size, sums, l->in_steps == 1 ? 0 : size << 5);
+                if (l->in_steps == 1) fire_place(net, l, memory, place, first, sums, size, 1, kind == ROWS);
+                else fire_place(net, l, memory, place, first, sums, size, 4, kind == ROWS);
                 place.extra += l->extra_place, place.keep += l->keep_place;
                 place.spikes += l->spikes_place, place.neuron += l->neuron_place;
             }

@@ -453,6 +453,7 @@ class _Writer:
         with_spike, without = _lanes(norm.with_spike, spikes), _lanes(norm.without_spike, spikes)
         self.file.layer(
             "SELECT",
+            special=1,
             places=spikes.places,
             parts=1,
             sources=self.file.constant(spikes.sources(), "i4"),
@@ -501,6 +502,7 @@ class _Writer:
         with_spike, without = _lanes(affine.with_spike, spikes), _lanes(affine.without_spike, spikes)
         self.file.layer(
             "SELECT",
+            special=1,
             places=spikes.places,
             parts=1,
             sources=self.file.constant(spikes.sources(), "i4"),
@@ -618,7 +620,11 @@ class _Writer:
         if keep is not None:
             fields |= {"keep": keep.at, "keep_place": keep.place, "keep_step": keep.step}
         kind = fields.pop("kind")
-        special = bool(more) or fields.get("fired", 0) < lanes or any(fields.get(name) for name in ("soft", "forgets", "neuron_place"))
+        special = (
+            file.steps != 4 or self.wide or bits > 0 or more is not None or len(before) > 1
+            or fields.get("fired", 0) < lanes
+            or any(fields.get(name) for name in ("soft", "forgets", "neuron_place"))
+        )
         file.layer(
             kind,
             places=to.places,
