@@ -199,7 +199,7 @@ INLINE void sum_tables(shorts *sums, const int size, const int group, const uint
     UNROLL for (int r = 0; r < size; r++) a[r] = (shorts){0};
     for (const int32_t *end = source + parts; source < end; source++) {
         const uint8_t *column = memory + *source;
-        for (const uint8_t *last = column + bytes; column < last; column++)
+        _Pragma("GCC unroll 3") for (const uint8_t *last = column + bytes; column < last; column++)
             UNROLL for (int bit = 0; bit < 8; bit += group, table += size << group) {
                 const shorts *row = table + times(*column >> bit & ((1u << group) - 1), (unsigned)size);
                 UNROLL for (int r = 0; r < size; r++) a[r] += row[r];
