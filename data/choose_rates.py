@@ -19,7 +19,7 @@ from typing import Any
 
 from snnmlp_edu.checkpoints import load_checkpoint
 from snnmlp_edu.data import path
-from snnmlp_edu.errors import InputError
+from snnmlp_edu.errors import InputError, Preempted
 from snnmlp_edu.ledger import Plan, load_plan
 from snnmlp_edu.ledger.running import chosen_runs, train
 from snnmlp_edu.training import Recipe
@@ -95,3 +95,6 @@ if __name__ == "__main__":
         main()
     except InputError as error:
         sys.exit(f"error: {error}")
+    except Preempted as stop:
+        print(f"{stop}; the same command goes on from there", file=sys.stderr)
+        sys.exit(stop.exit_code)
