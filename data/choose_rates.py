@@ -25,7 +25,7 @@ from snnmlp_edu.ledger.running import chosen_runs, train
 from snnmlp_edu.training import Recipe
 
 FILE = path() / "rates.jsonl"
-RATES = (0.004, 0.008, 0.016)
+RATES = (0.008, 0.016, 0.032)
 SEED = 100
 
 
