@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded import record
 from scipy import stats
@@ -175,6 +175,15 @@ def test_records_of_unknown_images_take_those_of_each_variant_as_its_own() -> No
     assert not found.paired
     assert found.verdict == "not separated", "the seeds alone would separate them"
     assert "over seeds and images, unpaired" in str(found)
+
+
+@settings(max_examples=25)
+@given(*[st.lists(st.integers(1, 999), min_size=2, max_size=5)] * 3)
+def test_other_images_never_make_an_interval_narrower(a: list[int], b: list[int], c: list[int]) -> None:
+    for each in compare_with(scored(stage=a, none=b, spike=c), "stage"):
+        assert each.over_seeds is not None
+        assert each.low <= each.over_seeds.low
+        assert each.high >= each.over_seeds.high
 
 
 def test_answers_to_the_same_images_are_paired() -> None:

@@ -2,8 +2,8 @@ r"""Means over seeds, and whether variants differ.
 
 Each comparison has two 95 % intervals. The first is over *seeds*: how far other weights, splits and orders
 would move the difference, for these very test images. The second is over *seeds and images*: with other test
-images, too. Two variants are *separated* where both leave out zero; the second is nearly always the wider.
-What is no accuracy on test images, such as a number of additions, has the first alone.
+images, too; it is never the narrower. Two variants are *separated* where it leaves out zero. What is no
+accuracy on test images, such as a number of additions, has the first alone, and that decides.
 
 The intervals of a plan belong together: 95 % is the chance that all of those against one base hold (Dunnett),
 or that no comparison is called separated wrongly (Holm, where variances differ or there is no base). There is
@@ -140,10 +140,8 @@ class Comparison:
 
     @property
     def separated(self) -> bool:
-        """Whether there is a verdict, and both intervals leave out zero."""
-        return not self.doubt and all(
-            each.leaves_out_zero for each in (self.over_seeds, self.over_images) if each is not None
-        )
+        """Whether there is a verdict, and the interval that decides leaves out zero."""
+        return not self.doubt and self.interval.leaves_out_zero
 
     @property
     def verdict(self) -> str:
@@ -241,16 +239,22 @@ class Family:
         pooled = None
         if self.pooled.equal and self.pooled.freedom:
             pooled = Pooled(self.pooled.variance, self.variants * (seeds - 1), math.nan)
-        error = intervals.seeds_error(comparison.variances, (seeds, seeds), pooled)
-        if math.isnan(error.variance):
+        alone = intervals.seeds_error(comparison.variances, (seeds, seeds), pooled)
+        if math.isnan(alone.variance):
             return math.nan
+        errors = [alone]
         if images and comparison.image_error is not None:
-            error += comparison.image_error
-        if self.against_base:
-            critical = intervals.dunnett_critical((0.5,) * len(self.comparisons), error.freedom)
-        else:
-            critical = intervals.student_critical(len(self.comparisons), error.freedom)
-        return intervals.detectable(error, critical)
+            errors.append(alone + comparison.image_error)
+        many = len(self.comparisons)
+        return max(
+            intervals.detectable(
+                error,
+                intervals.dunnett_critical((0.5,) * many, error.freedom)
+                if self.against_base
+                else intervals.student_critical(many, error.freedom),
+            )
+            for error in errors
+        )
 
 
 def summarise(records: Iterable[Record], measure: str) -> list[Summary]:
@@ -367,6 +371,8 @@ def _family(
         return intervals.holm_criticals(gaps, errors)
 
     of_seeds, of_both = criticals(seeds), criticals(both)
+    reach = [critical * error.deviation for critical, error in zip(of_seeds, seeds, strict=True)]
+    wider = [critical * error.deviation for critical, error in zip(of_both, both, strict=True)]
     known = {
         pair: Comparison(
             *pair,
@@ -374,12 +380,14 @@ def _family(
             seeds=runs[i],
             difference=gaps[i],
             variances=own[i] if shared is None else (shared.variance, shared.variance),
-            over_seeds=_interval(gaps[i], seeds[i], of_seeds[i]),
-            over_images=None if images[i] is None else _interval(gaps[i], both[i], of_both[i]),
+            over_seeds=_interval(gaps[i], reach[i]),
+            over_images=None if images[i] is None else _interval(gaps[i], max(reach[i], wider[i])),
             paired=tables[i] is not None,
             image_error=images[i],
             freedom=seeds[i].freedom,
-            detectable=intervals.detectable(both[i], of_both[i]),
+            detectable=max(
+                intervals.detectable(seeds[i], of_seeds[i]), intervals.detectable(both[i], of_both[i])
+            ),
             doubt=_other_images(records, pair) or _doubt(measure, seeds[i]),
         )
         for i, pair in enumerate(judged)
@@ -388,8 +396,7 @@ def _family(
     return Family(measure, pooled, len(variances), comparisons, dunnett)
 
 
-def _interval(gap: float, error: Error, critical: float) -> Interval:
-    reach = critical * error.deviation
+def _interval(gap: float, reach: float) -> Interval:
     return Interval(gap - reach, gap + reach)
 
 

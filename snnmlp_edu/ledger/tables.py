@@ -30,8 +30,8 @@ from .statistics import (
 
 LEGEND = (
     "± standard deviation over the variant's seeds; differences in points\n"
-    "separated: both 95 % intervals leave out zero; unpaired: older records do not say which test images\n"
-    "were right, so that interval takes the images of the two as independent, and is wider\n"
+    "separated: the 95 % interval over seeds and images leaves out zero; unpaired: older records do not say\n"
+    "which test images were right, so that it takes the images of the two as independent, and is wider\n"
     "detectable: a difference of this size would have been found with a power of 80 %\n"
     f"too few seeds: the standard deviation has fewer than {FREEDOM} degrees of freedom; three runs have 2\n"
     "rate: spikes per neuron and step; MACs, additions, energy: of one image, folded"
