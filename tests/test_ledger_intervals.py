@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import optimize, stats
@@ -57,6 +57,7 @@ def test_single_runs_have_no_variance() -> None:
     assert (found.freedom, found.equal) == (0, True)
 
 
+@settings(max_examples=50, deadline=None)
 @given(*[st.lists(st.integers(0, 1000), min_size=3, max_size=6)] * 2)
 def test_the_error_over_seeds_is_that_of_scipys_t_tests(one: list[int], two: list[int]) -> None:
     if min(np.var(one), np.var(two)) == 0:
@@ -96,6 +97,7 @@ def test_unequal_numbers_of_runs_give_scipys_p() -> None:
     assert found.pvalue[0] == pytest.approx(0.05, abs=5e-4)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(2, 8), st.floats(2, 200), st.floats(0.2, 0.8))
 def test_dunnett_lies_between_one_comparison_and_bonferroni(many: int, freedom: float, share: float) -> None:
     found = intervals.dunnett_critical((share,) * many, freedom)
@@ -112,6 +114,7 @@ def test_holm_judges_the_smallest_p_by_all_and_the_next_by_the_rest() -> None:
     assert stopped == pytest.approx([normal[0]] * 3, abs=1e-6)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.floats(-5, 5), st.floats(2, 50)), min_size=1, max_size=6))
 def test_the_intervals_of_holm_leave_out_zero_where_holm_rejects(pairs: list[tuple[float, float]]) -> None:
     differences = [difference for difference, _ in pairs]

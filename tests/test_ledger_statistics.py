@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,9 +39,16 @@ def runs(**values: Sequence[float]) -> Any:
     return [Run(name, seed, value) for name, each in values.items() for seed, value in enumerate(each)]
 
 
+ONE = record("skip", "stage", 0, 0)
+
+
 def scored(**correct: Sequence[int]) -> list[ledger.Record]:
-    """Records of the plan `skip` with so many correct test images of 1,000; which they were is not known."""
-    return [record("skip", name, seed, n) for name, each in correct.items() for seed, n in enumerate(each)]
+    """Records with so many correct test images of 1,000; which they were is not known."""
+    return [
+        dataclasses.replace(ONE, variant=name, seed=seed, test_correct=n, test_accuracy=n / 1000)
+        for name, each in correct.items()
+        for seed, n in enumerate(each)
+    ]
 
 
 def packed(right: Any) -> str:
@@ -150,6 +158,7 @@ def test_the_whole_procedure_covers_all_differences_from_a_base() -> None:
     assert 0.92 < np.mean(covered) < 0.98
 
 
+@settings(max_examples=50, deadline=None)
 @given(*[st.lists(st.integers(0, 1000), min_size=2, max_size=5)] * 2)
 def test_a_comparison_turned_round_is_the_same(a: list[int], b: list[int]) -> None:
     values = runs(a=[n / 1000 for n in a], b=[n / 1000 for n in b])
@@ -177,7 +186,7 @@ def test_records_of_unknown_images_take_those_of_each_variant_as_its_own() -> No
     assert "over seeds and images, unpaired" in str(found)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15, deadline=None)
 @given(*[st.lists(st.integers(1, 999), min_size=2, max_size=5)] * 3)
 def test_other_images_never_make_an_interval_narrower(a: list[int], b: list[int], c: list[int]) -> None:
     for each in compare_with(scored(stage=a, none=b, spike=c), "stage"):
@@ -210,10 +219,11 @@ def test_one_older_record_among_others_is_enough_to_know_no_images() -> None:
     assert not compare(mixed, "none", "stage").paired
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 40), st.data())
 def test_which_images_were_right_is_unpacked(total: int, data: st.DataObject) -> None:
     right = np.array(data.draw(st.lists(st.booleans(), min_size=total, max_size=total)))
-    one = record("skip", "stage", 0, int(right.sum()), test_total=total, test_right=packed(right))
+    one = dataclasses.replace(ONE, test_correct=int(right.sum()), test_total=total, test_right=packed(right))
     found = right_images(one)
     assert found is not None
     assert np.array_equal(found, right)
@@ -262,6 +272,11 @@ def test_records_of_different_images_are_not_compared() -> None:
     other = [record("skip", "none", seed, 700 + seed, dataset_sha256="1" * 64) for seed in range(3)]
     assert compare([*other, *records[3:]], "none", "stage").verdict == "cannot say: runs on different images"
     assert compare([other[0], *records[1:]], "none", "stage").doubt == "runs on different images"
+    right = np.random.default_rng(0).random((3, 1000)) < 0.8
+    one, two = answered(none=right), answered(stage=right)
+    moved = [dataclasses.replace(each, dataset_sha256="1" * 64) for each in one]
+    assert compare([*one, *two], "none", "stage").paired
+    assert not compare([*moved, *two], "none", "stage").paired, "the images are others, even if as many"
     assert not compare(records, "none", "stage").doubt
 
 
@@ -297,6 +312,15 @@ def test_counts_and_energies_have_their_own_words() -> None:
 def test_equal_counts_are_not_separated() -> None:
     both = [record("skip", name, s, 0) for name in ("none", "stage") for s in range(3)]
     assert compare(both, "none", "stage", "parameters").verdict == "not separated"
+
+
+def test_a_network_without_spikes_has_no_rate_to_compare() -> None:
+    both = [record("baselines", name, s, 0) for name in ("spiking", "relu") for s in range(3)]
+    without = [
+        dataclasses.replace(each, firing_rates={}) if each.variant == "relu" else each for each in both
+    ]
+    with pytest.raises(InputError, match="relu has no mean_firing_rate"):
+        compare(without, "relu", "spiking", "mean_firing_rate")
 
 
 def test_what_cannot_be_compared() -> None:

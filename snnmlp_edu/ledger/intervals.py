@@ -147,7 +147,7 @@ def unpaired_images_error(one: float, other: float, images: int) -> Error:
         other: of the other.
         images: test images of each.
 
-    >>> unpaired_images_error(0.5, 0.9, 1000).variance
+    >>> round(unpaired_images_error(0.5, 0.9, 1000).variance, 6)  # (0.25 + 0.09) / 1000
     0.00034
     """
     return Error((one * (1 - one) + other * (1 - other)) / images, images - 1)
@@ -189,7 +189,7 @@ def dunnett_critical(shares: tuple[float, ...], freedom: float) -> float:
         return float(base_weights @ inside.prod(axis=0) @ weights) / math.sqrt(2 * math.pi) - (1 - ALPHA)
 
     alone, every = (student_critical(comparisons, freedom) for comparisons in (1, len(shares)))
-    return alone if len(shares) == 1 else float(optimize.brentq(excess, alone, every + 1e-9))
+    return alone if len(shares) == 1 else float(optimize.brentq(excess, alone, every + 1e-9, xtol=1e-7))
 
 
 def holm_criticals(differences: Sequence[float], errors: Sequence[Error]) -> list[float]:
@@ -244,7 +244,7 @@ def detectable(error: Error, critical: float) -> float:
         return float(found @ weights) - POWER
 
     # At ten critical values the power is close to 1, however few the degrees of freedom.
-    return error.deviation * float(optimize.brentq(excess, 0.0, 10 * critical))
+    return error.deviation * float(optimize.brentq(excess, 0.0, 10 * critical, xtol=1e-7))
 
 
 @functools.lru_cache(maxsize=4096)

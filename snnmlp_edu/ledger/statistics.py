@@ -228,11 +228,11 @@ class Family:
             seeds: of each variant, two or more.
             images: whether the interval over seeds and images has to leave out zero.
 
+        Returns:
+            In the unit of the measure; NaN where a variance is not known.
+
         Raises:
             InputError: fewer than two seeds.
-
-        Returns:
-            NaN where a variance is not known.
         """
         if seeds < 2:
             raise InputError(f"{seeds} seed has no spread; ask for two or more")
@@ -359,7 +359,7 @@ def _family(
     gaps = [statistics.fmean(values[one]) - statistics.fmean(values[other]) for one, other in judged]
     own = [(variances[one], variances[other]) for one, other in judged]
     seeds = [intervals.seeds_error(each, count, shared) for each, count in zip(own, runs, strict=True)]
-    tables = [_same_images(answers, *pair) for pair in judged]
+    tables = [None if _other_images(records, pair) else _answers_of_both(answers, *pair) for pair in judged]
     images = [_images_error(answers, pair, known) for pair, known in zip(judged, tables, strict=True)]
     both = [error if more is None else error + more for error, more in zip(seeds, images, strict=True)]
     dunnett = one_base and pooled.equal
@@ -463,7 +463,7 @@ def _answers(records: Sequence[Record]) -> dict[str, _Answers]:
 _Tables = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 
 
-def _same_images(answers: Mapping[str, _Answers], variant: str, base: str) -> _Tables | None:
+def _answers_of_both(answers: Mapping[str, _Answers], variant: str, base: str) -> _Tables | None:
     """The answers of both, if the records hold them, and to equally many images."""
     one, other = (answers[name].right if answers else None for name in (variant, base))
     if one is None or other is None or one.shape[1] != other.shape[1]:
@@ -521,4 +521,6 @@ def _value(record: Record, measure: str) -> float:
         raise InputError(
             f"a record has no number {measure!r}; take one such as test_accuracy or operations.accumulates"
         )
+    if not math.isfinite(value):
+        raise InputError(f"{record.variant} has no {measure}; compare variants that have one")
     return float(value)
