@@ -233,9 +233,10 @@ def require_known(owner: str, values: Iterable[Any], known: Iterable[str]) -> No
     known = list(known)
     for name in values:
         if name not in known:
-            raise InputError(
-                f"{owner} has no field {name!r}{nearest(str(name), known)} (fields: {', '.join(known)})"
-            )
+            outer, dot, inner = str(name).partition(".")
+            nested = dot and outer in known
+            hint = f"; write {outer}: {{{inner}: ...}}" if nested else nearest(str(name), known)
+            raise InputError(f"{owner} has no field {name!r}{hint} (fields: {', '.join(known)})")
 
 
 def from_mapping(cls: type[Kind], values: Any) -> Kind:

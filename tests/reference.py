@@ -44,8 +44,15 @@ def lif(current: Tensor, neuron: NeuronConfig) -> Tensor:
 
 
 # Currents that add up at the neurons behind the token mixing and behind the channel mixing: h + t and
-# h + t + c, m + t and m + c, BN(s) + t and BN(s') + c, or one alone.
-CURRENTS_SUMMED = {"stage": (2, 3), "membrane": (2, 2), "spike_bn": (2, 2), "spike": (1, 1), "none": (1, 1)}
+# h + t + c, m + t and m + c, BN(s) + t and BN(s') + c, or one alone; what the shortcut adds to each value, in
+# all; and whether what leaves is 0 or 1.
+WIRINGS = {
+    "stage": (2, 3, 2, True),
+    "membrane": (2, 2, 2, True),
+    "spike_bn": (2, 2, 2, True),
+    "spike": (1, 1, 2, False),
+    "none": (1, 1, 0, True),
+}
 # Which maps mix the positions, each with the axis that it writes.
 LINES = {"axial": (("rows", "width"), ("columns", "height")), "full": (("grid", "token"),), "none": ()}
 
@@ -143,12 +150,12 @@ class Reference:
             current = self.synapse(f"{name}.positions.{part}.synapse", s, c.token_norm, axis)
             mixed.append(self.fire(current))
         kind = "bn" if c.token_norm == "ln" else c.token_norm
-        summed = CURRENTS_SUMMED[c.skip][0]
+        summed = WIRINGS[c.skip][0]
         return self.synapse(f"{name}.fuse", torch.cat(mixed, dim=2), kind, "channel", summed)
 
     def channel(self, name: str, s: Tensor) -> Tensor:
         c = self.config
-        summed = CURRENTS_SUMMED[c.skip][1]
+        summed = WIRINGS[c.skip][1]
         hidden = self.fire(self.synapse(f"{name}.up", s, c.channel_norm, "channel"))
         return self.synapse(f"{name}.down", hidden, c.channel_norm, "channel", summed)
 

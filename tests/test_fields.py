@@ -51,6 +51,7 @@ class Outer:
         ({"inner": {"count": 1, "colour": ["red"]}}, ["Inner.colour is ['red']"]),
         ({"inner": {"count": 1, "color": "red"}}, ["Inner", "no field 'color'", "mean 'colour'"]),
         ({"inner": {}}, ["Inner", "lacks count"]),
+        ({"inner.count": 3}, ["Outer", "no field 'inner.count'", "inner: {count: ...}"]),
         ({"rate": 0}, ["Outer.rate is 0", "above 0", "or null"]),
         ({"rate": math.inf}, ["Outer.rate is inf"]),
         ({"pair": [1]}, ["Outer.pair is [1]", "list of 2"]),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import WIRINGS
 from torch import Tensor, nn
 from trained import assert_folded, assert_same, images_for, trained
 from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, RESETS, SKIPS, SPIKING_SKIPS, TOKEN_MIXINGS
@@ -26,7 +27,7 @@ def configurations(draw: st.DrawFn) -> NetworkConfig:
     activation = draw(st.sampled_from(["lif", "lif", "lif", "relu"]))
     skip = draw(st.sampled_from(SKIPS))
     channel_norms = [*FOLDING_NORMS]
-    if activation == "lif" and skip in ("spike", "none"):
+    if activation == "lif" and WIRINGS[skip][1] == 1:
         channel_norms += ["bn_token"]  # here its neuron takes the second one too
     neuron = NeuronConfig(
         beta=draw(st.sampled_from([0.0, 0.5, 0.8, 1.0])),

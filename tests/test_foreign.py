@@ -12,7 +12,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from audited import Fires
-from reference import CURRENTS_SUMMED, LINES, Reference
+from reference import LINES, WIRINGS, Reference
 from torch import Tensor, nn
 from torch.optim import SGD
 
@@ -29,6 +29,7 @@ from snnmlp_edu.fields import Rule, rules_of
 from snnmlp_edu.mfi import audit, calibrate, export_nir, fold_batch_norm
 from snnmlp_edu.mfi.events.execute import Mode, event_driven
 from snnmlp_edu.mfi.events.integer import IntegerLIF
+from snnmlp_edu.mfi.folding import rules
 from snnmlp_edu.mfi.folding.fold import NotFoldableError
 from snnmlp_edu.mfi.folding.layers import AxisLIF, ChannelAffine
 from snnmlp_edu.model import mixing
@@ -69,7 +70,7 @@ class TokenReference(Reference):
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     allow(monkeypatch, NetworkConfig, "skip", "token")
     monkeypatch.setitem(mixing.BLOCKS, "token", TokenBlock)
-    monkeypatch.setitem(CURRENTS_SUMMED, "token", (2, 1))
+    monkeypatch.setitem(WIRINGS, "token", (2, 1, 1, True))
 
 
 def images_for(config: NetworkConfig, batch: int = 2) -> Tensor:
@@ -122,6 +123,19 @@ def test_a_registered_block_is_refused_where_its_wiring_must_be_known(tiny: Netw
         export_nir(folded)
     with pytest.raises(InputError, match=r"TokenBlock.*mfi/events/integer\.py"):
         event_driven(folded, weights="int8")
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_neuron_takes_any_batch_norm_where_the_wiring_of_a_known_block_counts_one_current(
+    tiny: NetworkConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, images = token_network(tiny, channel_norm="bn_token")
+    with pytest.raises(NotFoldableError):
+        fold_batch_norm(network)
+    monkeypatch.setattr(rules, "WIRINGS", frozenset({TokenBlock}))
+    folded = fold_batch_norm(network)
+    assert type(folded.get_submodule("stages.0.blocks.0.channel.down.neuron")) is AxisLIF
+    torch.testing.assert_close(folded(images), network(images), rtol=0, atol=1e-10)
 
 
 def test_a_block_that_states_nothing_is_refused(tiny: NetworkConfig) -> None:
@@ -428,15 +442,13 @@ def test_every_table_by_name_holds_every_name() -> None:
         (DATASETS, Dataset),
         (RESAMPLING, Interpolation),
         (processes.PRECISION, Precision),
-        (CURRENTS_SUMMED, Skip),
+        (WIRINGS, Skip),
         (LINES, TokenMixingName),
     ):
         assert set(table) == set(get_args(names))
     assert {features_along(axis, (2, 3, 5)) for axis in get_args(Axis)} == {2, 3, 5, 6}
     assert set(SNNTORCH_LOSSES) < set(get_args(Loss))
-    additions = {"stage": 2, "membrane": 2, "spike_bn": 2, "spike": 2, "none": 0}
-    for name, block in mixing.BLOCKS.items():
-        assert mixing.wiring_of(block) == (*CURRENTS_SUMMED[name], additions[name], name != "spike")
+    assert {name: mixing.wiring_of(block) for name, block in mixing.BLOCKS.items()} == WIRINGS
 
 
 @pytest.mark.parametrize(

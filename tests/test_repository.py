@@ -99,15 +99,17 @@ def test_citation_file_follows_its_format() -> None:
 
 @pytest.mark.parametrize("name", chapters(BOOK))
 def test_notebook_is_what_its_source_converts_to(name: str) -> None:
-    stored = nbformat.read(BOOK / "chapters" / f"{name}.ipynb", as_version=4)
+    file = BOOK / "chapters" / f"{name}.ipynb"
+    difference = f"{file.relative_to(ROOT)} is not as its source makes it: run make notebooks"
+    assert file.is_file(), difference
+    stored = nbformat.read(file, as_version=4)
     converted = convert(BOOK / "chapters" / f"{name}.md", repository(BOOK))
     fields = ("id", "cell_type", "source", "metadata")
-    difference = f"book/chapters/{name}.ipynb is not as its source makes it: run make notebooks"
     assert [[cell[f] for f in fields] for cell in stored.cells] == [
         [cell[f] for f in fields] for cell in converted.cells
     ], difference
     assert stored.metadata == converted.metadata, difference
-    assert notebook_text(stored) == (BOOK / "chapters" / f"{name}.ipynb").read_text(encoding="utf-8")
+    assert notebook_text(stored) == file.read_text(encoding="utf-8")
 
 
 def test_every_chapter_is_in_the_table_of_contents() -> None:

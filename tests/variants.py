@@ -22,7 +22,8 @@ TOKEN_MIXINGS: tuple[str, ...] = get_args(TokenMixingName)
 HEADS: tuple[str, ...] = get_args(HeadName)
 RESETS: tuple[str, ...] = get_args(Reset)
 SURROGATES: tuple[str, ...] = get_args(SurrogateName)
-FOLDING_NORMS = tuple(name for name in get_args(ChannelNorm) if name not in ("bn_token", "ln"))
+NOT_FOLDING = ("bn_token", "ln")  # in every network
+FOLDING_NORMS = tuple(name for name in get_args(ChannelNorm) if name not in NOT_FOLDING)
 
 # Each recipe field that does not change the result, with another value than a recipe of the tests has.
 WITHOUT_EFFECT: tuple[dict[str, Any], ...] = (

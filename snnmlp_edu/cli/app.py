@@ -126,7 +126,7 @@ def predict(
     invert: Annotated[bool, typer.Option("--invert", help="Exchange black and white first.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Name what images show: any format, size and colours, fitted to what the network was trained on.
+    """Say what images show: any format, size and colours, fitted to what the network was trained on.
 
     Nothing is inverted unless you say so. The shipped network learned from garments that are white on
     black, as in Fashion-MNIST: for a dark garment on a light ground, give --invert. Transparent parts

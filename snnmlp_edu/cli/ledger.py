@@ -34,10 +34,10 @@ def run(
     variant: Annotated[str | None, typer.Option(help="Run only this variant.")] = None,
     seed: Annotated[int | None, typer.Option(help="Run only this seed.")] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Train one recorded run again, and compare; exit 1 if it differs.")
+        bool, typer.Option("--again", help="Repeat one recorded run and compare; exit 1 if it differs.")
     ] = False,
     results: Results = None,
-    output: Annotated[Path, typer.Option(help="Folder in which to make each run's folder.")] = OUTPUT,
+    output: Annotated[Path, typer.Option(help="Where to create each run's folder.")] = OUTPUT,
     progress: Annotated[bool, typer.Option("--progress", help="Show each epoch.")] = False,
     overrides: Annotated[
         list[str] | None,

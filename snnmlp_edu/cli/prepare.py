@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..printing import printable
 
 prepare_app = typer.Typer(
-    help="Download a data set, or unpack ImageNet. A repeated call skips what is done.",
+    help="Download a data set, or unpack ImageNet. A repeated call skips what is already done.",
     no_args_is_help=True,
 )
 

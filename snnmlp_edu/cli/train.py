@@ -19,7 +19,7 @@ def train(
         str | None,
         typer.Option(metavar="CHECKPOINT", help="Start from its weights; by default as the recipe says."),
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder in which to make the run's folder.")] = Path("runs"),
+    output: Annotated[Path, typer.Option(help="Where to create the run's folder.")] = Path("runs"),
     resume: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="Resume the run in this folder exactly where it stopped."),

@@ -13,16 +13,13 @@ from torch import nn
 from ..errors import InputError
 from ..model.linear import AxisLinear
 from ..model.mixing import (
+    BLOCKS,
     AxialMixing,
     ChannelMixing,
     FullMixing,
-    MembraneSkipBlock,
     MixerBlock,
     NoMixing,
-    NormalisedSpikeSkipBlock,
-    NoSkipBlock,
     PositionMixing,
-    SpikeSkipBlock,
     TokenMixing,
     wiring_of,
 )
@@ -63,9 +60,7 @@ CONTAINERS: Kinds = frozenset(
         ConvPatchEmbedding,
     }
 )
-WIRINGS: Kinds = frozenset(
-    {MixerBlock, MembraneSkipBlock, NormalisedSpikeSkipBlock, SpikeSkipBlock, NoSkipBlock}
-)
+WIRINGS: Kinds = frozenset(BLOCKS.values())
 MAPS: Kinds = frozenset({AxisLinear, SteppedLinear, nn.Conv2d})
 NORMALISATIONS: Kinds = frozenset({BatchNorm, ThresholdBatchNorm, TemporalBatchNorm, LayerNorm})
 STATISTICS: Kinds = frozenset({nn.BatchNorm1d, nn.SyncBatchNorm, nn.LayerNorm})  # inside a normalisation

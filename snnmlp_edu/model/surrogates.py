@@ -34,8 +34,7 @@ def _sigmoid(x: Tensor, slope: float) -> Tensor:
 
 
 def _atan(x: Tensor, slope: float) -> Tensor:
-    half_pi = math.asin(1)  # not math.pi: of numbers that are looked up, torch.compile makes inputs
-    return (slope / 2) / (1 + (half_pi * slope * x) ** 2)
+    return (slope / 2) / (1 + (math.pi / 2 * slope * x) ** 2)
 
 
 def _fast_sigmoid(x: Tensor, slope: float) -> Tensor:
@@ -125,21 +124,21 @@ class _Spike(torch.autograd.Function):
 
 
 class _TracedSpike(torch.autograd.Function):
-    """The same as torch.compile takes it: without forward-mode derivatives and functions in functions."""
+    """The same as torch.compile takes it: without forward-mode derivatives and functions in functions.
+
+    It is given the derivative's values, because in a traced backward pass no number may be looked up.
+    """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, derivative: Callable[[Tensor, float], Tensor], slope: float, inclusive: bool
-    ) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.derivative, ctx.slope = derivative, slope
+    def forward(ctx: Any, x: Tensor, slopes: Tensor, inclusive: bool) -> Tensor:
+        ctx.save_for_backward(slopes)
         return (x >= 0 if inclusive else x > 0).to(x.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (x,) = ctx.saved_tensors
-        return gradients[0] * ctx.derivative(x, ctx.slope), None, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return gradients[0] * slopes, None, None
 
 
 def spike(
@@ -159,5 +158,6 @@ def spike(
     derivative, default_slope = SURROGATES[surrogate]
     # As a float of its own: torch.compile(dynamic=True) cannot hand the same looked-up number to two spikes.
     slope = float(default_slope if slope is None else slope)
-    function = _TracedSpike if torch.compiler.is_compiling() else _Spike
-    return function.apply(x, derivative, slope, inclusive)
+    if torch.compiler.is_compiling():
+        return _TracedSpike.apply(x, derivative(x.detach(), slope), inclusive)
+    return _Spike.apply(x, derivative, slope, inclusive)

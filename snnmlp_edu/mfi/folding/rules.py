@@ -30,9 +30,8 @@ from ...model.mixing import (
     ChannelMixing,
     MixerBlock,
     NormalisedSpikeSkipBlock,
-    NoSkipBlock,
     PositionMixing,
-    SpikeSkipBlock,
+    wiring_of,
 )
 from ...model.network import Head, SpikingNetwork
 from ...model.neurons import LIF
@@ -53,14 +52,6 @@ from .layers import (
 )
 
 Replacements = dict[str, nn.Module]  # by module path
-
-# Synapses whose current is all that their neuron gets, by the class that holds them.
-_SOLE_CURRENTS: dict[type[nn.Module], tuple[str, ...]] = {
-    PositionMixing: ("synapse",),
-    ChannelMixing: ("up",),
-    SpikeSkipBlock: ("token.fuse", "channel.down"),
-    NoSkipBlock: ("token.fuse", "channel.down"),
-}
 
 _STATIC = (BatchNorm, ThresholdBatchNorm)  # the same constants at every step
 
@@ -100,7 +91,7 @@ def outcomes(network: nn.Module) -> Iterator[Replacements | NotFolded]:
         _below(path, synapse)
         for path, module in paths.items()
         if not any(f"{path}.".startswith(f"{other}.") for other in others)
-        for synapse in _SOLE_CURRENTS.get(type(module), ())
+        for synapse in _sole_currents(type(module))
     }
     config = getattr(network, "config", None)
     steps = config.time_steps if isinstance(config, NetworkConfig) else None
@@ -125,6 +116,19 @@ def outcomes(network: nn.Module) -> Iterator[Replacements | NotFolded]:
                 }
             case Head() if type(module) is Head:
                 yield _fold_head(path, module, steps, spikes_only)
+
+
+def _sole_currents(kind: type[nn.Module]) -> tuple[str, ...]:
+    """Synapses of a class whose current is all that their neuron gets."""
+    if kind is PositionMixing:
+        return ("synapse",)
+    if kind is ChannelMixing:
+        return ("up",)
+    wiring = wiring_of(kind) if kind in WIRINGS else None
+    if wiring is None:
+        return ()
+    currents = {"token.fuse": wiring.token_currents, "channel.down": wiring.channel_currents}
+    return tuple(synapse for synapse, count in currents.items() if count == 1)
 
 
 def _below(path: str, name: str) -> str:
