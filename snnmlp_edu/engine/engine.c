@@ -47,6 +47,7 @@ struct layer {
     int32_t size;                            /* registers of outputs in a pass */
     int32_t lanes, fired;                    /* outputs, and how many of them drive neurons, in whole registers */
     int32_t before, before_step, shift;      /* constants: what is added to a sum before its shift */
+    int32_t channels;                        /* constants: which bits of a column there are */
     int32_t wide;                            /* whether currents take 32 bits */
     int32_t extra, more, extra_place, extra_step; /* currents from elsewhere */
     int32_t keep, keep_place, keep_step;          /* where currents are kept */
@@ -423,6 +424,7 @@ INLINE void mix_lines(const struct network *net, const struct layer *l, uint8_t 
     const int16_t above = (int16_t)is->above, theta = (int16_t)is->theta;
     const int leak = l->leak, step = l->in_step, special = l->special;
     const uint8_t *tables = net->tables + l->rows, *constants = net->constants + l->before;
+    const uint8_t *channels = net->constants + l->channels;
     uint16_t(*fired)[8] = (uint16_t(*)[8])(memory + net->is.lists);
     sixteen *out = (sixteen *)(memory + l->keep);
     for (int n = 0; n < l->places; n++, line++) {
@@ -437,6 +439,7 @@ INLINE void mix_lines(const struct network *net, const struct layer *l, uint8_t 
                 for (int c = 7; c >= 0; c--, v[i] += v[i]) fired[b + i][c] = (uint16_t)top_bits_of(v[i]);
         }
         for (int g = 0; g < step; g++) {
+            if (!channels[g]) continue;
             sixteen now[MOST_STEPS];
             UNROLL for (int t = 0; t < steps; t++) now[t] = (sixteen){0};
             uint8_t bit = 1;
@@ -456,7 +459,7 @@ INLINE void mix_lines(const struct network *net, const struct layer *l, uint8_t 
                     }
                 }
             }
-            UNROLL for (int t = 0, at = g; t < steps; t++, at += step) out[at] = now[t];
+            UNROLL for (int t = 0, at = g; t < steps; t++, at += step) out[at] = now[t] & channels[g];
         }
         for (int b = 0; b < l->part_bytes; b += 8) {
             sixteen v[8];
