@@ -131,11 +131,14 @@ class _Writer:
         patch, channels = stem.patch, stem.channels
         full, stored = side * patch, stem.preprocessing.side
         column = channels * patch * patch
-        square, pixels = self.file.allocate(channels * full * full), self.file.allocate(side * side * column)
+        pixels = self.file.allocate(side * side * column)
         begin = (full - stored) // 2
-        picture = [channels, stored, stored, begin * full + begin, full, full * full, patch, full * patch]
+        numbers = np.full((channels, full, full), -1)
+        inside = slice(begin, begin + stored)
+        numbers[:, inside, inside] = np.arange(channels * stored * stored).reshape(channels, stored, stored)
+        patches = numbers.reshape(channels, side, patch, side, patch).transpose(1, 3, 0, 2, 4)
         self.file.layer(
-            "PATCHES", sources=self.file.constant(np.array(picture), "i4"), keep=square, spikes=pixels
+            "PATCHES", places=numbers.size, sources=self.file.constant(patches, "i4"), spikes=pixels
         )
         source = Spikes(pixels, side * side, 8 * column, 1, np.arange(8 * column))
         weights, before = _array(stem.weights)[None], _array(stem.before)
@@ -354,7 +357,7 @@ class _Writer:
             leak=neuron.bits or 0,
             forgets=int(neuron.bits is None),
             soft=int(not neuron.config.resets_to_zero),
-            special=int(neuron.bits is None or not neuron.config.resets_to_zero),
+            plain=int(neuron.bits is not None and neuron.config.resets_to_zero),
         )
 
     def _transpose(self, before: Spikes, after: Spikes, lines: np.ndarray, into_lines: bool) -> None:
@@ -404,7 +407,6 @@ class _Writer:
             lanes=spikes.lanes,
             before=self.file.constant(without, "i2"),
             wide=self.wide,
-            special=1,
             keep=keep.at,
             keep_place=keep.place,
             keep_step=keep.step,
@@ -554,14 +556,11 @@ class _Writer:
         if keep is not None:
             fields |= {"keep": keep.at, "keep_place": keep.place, "keep_step": keep.step}
         kind = fields.pop("kind")
-        special = (
-            file.steps != 4
-            or self.wide
-            or bits > 0
-            or more is not None
-            or len(before) > 1
-            or fields.get("fired", 0) < lanes
-            or any(fields.get(name) for name in ("soft", "forgets", "neuron_place"))
+        plain = (
+            (file.steps, self.wide, more, len(before)) == (4, 0, None, 1)
+            and bits <= 0
+            and fields.get("fired") == lanes
+            and not any(fields[name] for name in ("soft", "forgets", "neuron_place"))
         )
         file.layer(
             kind,
@@ -574,7 +573,7 @@ class _Writer:
             before_step=2 * lanes if len(before) > 1 else 0,
             shift=bits,
             wide=self.wide,
-            special=int(special),
+            plain=int(plain),
             **fields,
         )
 
