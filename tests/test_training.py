@@ -29,13 +29,9 @@ from snnmlp_edu.training import Recipe, evaluate, evaluate_embedded, fit, list_r
 from snnmlp_edu.training.batches import TrainingData
 from snnmlp_edu.training.schedule import TrainingSchedule, make_learning_rate_schedule, make_optimizer
 
+pytestmark = pytest.mark.usefixtures("step_by_step")
+
 SMALL: dict[str, Any] = {"dim": 6, "depths": [1, 1], "patch_size": 8, "time_steps": 1}
-
-
-@pytest.fixture(autouse=True)
-def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neurons that are compiled, or fused with what comes before, are not what these trainings are about."""
-    monkeypatch.setenv("SNNMLP_LIF_BACKEND", "eager")
 
 
 @pytest.fixture
