@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -24,7 +25,8 @@ from ..errors import InputError
 from ..printing import printable
 
 SOURCE = Path(__file__).with_name("engine.c")
-FLAGS = ("-std=gnu11", "-O3", "-Wno-psabi")
+FLAGS = ("-std=gnu11", "-fwrapv", "-Wno-psabi")  # sums of 16 bits wrap around, and that is meant
+FAST = "-O3"
 NATIVE = "-march=native"
 SHARED = ("-fPIC", "-shared")
 WITHOUT = "everything but the engine works without one"
@@ -50,6 +52,22 @@ def find_compiler() -> list[str]:
     raise InputError(f"{missing}; install GCC or Clang, or name one in CC; {WITHOUT}")
 
 
+def with_included(name: str) -> dict[str, bytes]:
+    """A file of C beside this one, with those that it includes, by their names; without what is generated.
+
+    >>> list(with_included("main.c"))[:2]
+    ['main.c', 'engine.c']
+    """
+    found: dict[str, bytes] = {}
+    wanted = [name]
+    while wanted:
+        file = SOURCE.with_name(wanted.pop(0))
+        if file.name not in found and file.exists():
+            found[file.name] = file.read_bytes()
+            wanted += re.findall(r'^#include "(.+)"', file.read_text(encoding="utf-8"), re.MULTILINE)
+    return found
+
+
 def compile_c(source: Path, output: Path, *flags: str) -> None:
     """Compile C for this machine's processor, or for any of its kind where the compiler knows no other.
 
@@ -63,7 +81,7 @@ def compile_c(source: Path, output: Path, *flags: str) -> None:
     """
     compiler = find_compiler()
     for processor in ([NATIVE], []):
-        done = _call([*compiler, *FLAGS, *processor, *flags, str(source), "-o", str(output)])
+        done = _call([*compiler, *FLAGS, FAST, *processor, *flags, str(source), "-o", str(output)])
         if done.returncode == 0 and output.exists():
             return
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
@@ -91,8 +109,10 @@ def _identity() -> tuple[Path | None, str]:
     """The cache's folder, and what the library depends on."""
     compiler = find_compiler()
     version = _call([*compiler, "--version"]).stdout.partition("\n")[0]
-    source = SOURCE.read_text(encoding="utf-8")
-    return cache_folder(), "\n".join((source, *FLAGS, NATIVE, *SHARED, *compiler, version, _processor()))
+    source = b"".join(with_included(SOURCE.name).values()).decode()
+    return cache_folder(), "\n".join(
+        (source, *FLAGS, FAST, NATIVE, *SHARED, *compiler, version, _processor())
+    )
 
 
 @functools.lru_cache(maxsize=1)

@@ -18,20 +18,19 @@ from ..errors import InputError
 from ..fields import nearest
 from ..mfi import event_driven
 from ..printing import printable
-from .building import FLAGS, compile_c, find_compiler
+from .building import FAST, FLAGS, compile_c, find_compiler, with_included
 from .exporting import write_network
 from .program import Header
 
-HERE = Path(__file__).parent
 PICTURES = {1: ("example.pgm", "P5"), 3: ("example.ppm", "P6")}
 ROW = 32  # bytes in a line of C
 
 MAKE_C = """\
 # make builds classify; make check compares its logits of {example} with those in expected.txt.
 NATIVE := $(shell $(CC) -march=native -fsyntax-only -x c /dev/null 2>/dev/null && echo -march=native)
-CFLAGS ?= -O3 $(NATIVE)
+CFLAGS ?= {fast} $(NATIVE)
 
-classify: main.c engine.c class_names.h
+classify: $(wildcard *.c *.h)
 	$(CC) {flags} $(CFLAGS) -o $@ main.c
 
 check: classify
@@ -57,8 +56,8 @@ class Target:
     """What a folder is made for.
 
     Args:
-        sources: files of C and others, beside this one, that are copied.
-        makefile: the text of the Makefile; `{flags}` and `{example}` are filled in.
+        sources: files beside this one that are copied, with what they include.
+        makefile: the text of the Makefile; `{flags}`, `{fast}` and `{example}` are filled in.
         use: how it is built and used, in Markdown.
         embedded: whether the network is C (`network_file.h`) rather than a file that is read (`network.bin`).
         build: the source that is compiled at once, and what it becomes.
@@ -72,8 +71,8 @@ class Target:
 
 
 TARGETS = {
-    "native": Target(("engine.c", "main.c"), MAKE_C, USE_C, build=("main.c", "classify")),
-    "c": Target(("engine.c", "main.c"), MAKE_C, USE_C),
+    "native": Target(("main.c",), MAKE_C, USE_C, build=("main.c", "classify")),
+    "c": Target(("main.c",), MAKE_C, USE_C),
 }
 
 
@@ -142,13 +141,13 @@ def _files(
     example, picture = _as_file(image.numpy())
     best = int(np.argmax(logits))
     expected = f"{example}\t{best}\t{names[best]}\t{' '.join(map(str, logits))}\n"
-    filled = {"{flags}": " ".join(flag for flag in FLAGS if flag != "-O3"), "{example}": example}
+    filled = {"{flags}": " ".join(FLAGS), "{fast}": FAST, "{example}": example}
     makefile = target.makefile
     for place, text in filled.items():
         makefile = makefile.replace(place, text)
     embedded = {"network_file.h": _as_c(content).encode()} if target.embedded else {"network.bin": content}
     return {
-        **{name: (HERE / name).read_bytes() for name in target.sources},
+        **{name: text for source in target.sources for name, text in with_included(source).items()},
         **embedded,
         "class_names.h": _names_as_c(names).encode(),
         "Makefile": makefile.encode(),
