@@ -139,6 +139,8 @@ def test_spikes_are_those_of_the_whole_numbers(tiny: NetworkConfig, changes: dic
     whole, program = event_driven(network, weights="int8"), compile_network(network)
     pixels = torch.randint(256, (1, 2, 8, 8), dtype=torch.uint8)
     recorded, spikes = record(whole, pixels / 255), program.spikes(pixels[0])
+    additions = program.additions(pixels[0])
+    assert whole.synaptic_operations.items() <= additions.items()
     assert set(spikes) == set(recorded)
     assert sum(int(fired.sum()) for fired in spikes.values()) > 0
     for path, fired in recorded.items():
@@ -220,7 +222,7 @@ def test_without_a_compiler_all_else_works(
     ],
 )
 def test_images_of_another_kind(program: Program, wrong: Any, message: str) -> None:
-    for run in (program, program.spikes):
+    for run in (program, program.spikes, program.additions):
         with pytest.raises(InputError, match=message) as error:
             run(wrong)
         assert "\n" not in str(error.value)
@@ -268,7 +270,7 @@ def test_damaged_file(program: Program) -> None:
     content = bytearray(program.content)
     content[-1] ^= 1
     with pytest.raises(InputError, match="checksum"):
-        Program(bytes(content), program.fired, program.scale)
+        Program(bytes(content), program.layout, program.scale)
 
 
 # --- building ----------------------------------------------------------------------------------------

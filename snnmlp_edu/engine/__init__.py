@@ -1,4 +1,4 @@
-"""A folded network as a program that only adds: exported, compiled, run, and read instruction by instruction.
+"""A folded network as a program that only adds: exported, compiled, run, and read by its instructions.
 
 Names are imported from here: `from snnmlp_edu.engine import compile_network`.
 """

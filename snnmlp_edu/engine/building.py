@@ -23,8 +23,8 @@ from pathlib import Path
 from ..data.files import cache_folder, write_atomically
 from ..errors import InputError
 from ..printing import printable
+from .file import SOURCE
 
-SOURCE = Path(__file__).with_name("engine.c")
 FLAGS = ("-std=gnu11", "-fwrapv", "-Wno-psabi")  # sums of 16 bits wrap around, and that is meant
 FAST = "-O3"
 NATIVE = "-march=native"

@@ -7,22 +7,10 @@
    A network is a file of 32-bit words, which exporting.py writes: a header, layers (struct layer), and constants.
    Spikes lie in columns, `steps` of them for each place: bit c of column t is neuron c at time step t. */
 
-#include <stdint.h>
-#ifdef __AVX2__
-#include <immintrin.h>
-#endif
+#include "lanes.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
-
-enum { MAGIC = 0x314E4E53, LANES = 16, MOST_STEPS = 32, MOST_UNITS = 6, CHUNK = 8 };
+enum { MAGIC = 0x314E4E53, MOST_STEPS = 32, MOST_UNITS = 6, CHUNK = 8 };
 enum { COPY, PATCHES, TRANSPOSE, LINES, ROWS, TABLES, SELECT };
-
-typedef int16_t shorts __attribute__((vector_size(32), may_alias)); /* the currents of 16 neurons */
-typedef int32_t longs __attribute__((vector_size(64), may_alias));  /* the same where 16 bits are too few */
-typedef uint8_t unit __attribute__((vector_size(32), may_alias));   /* weights of 8 bits to 32 neurons */
-typedef uint16_t eight __attribute__((vector_size(16), aligned(2), may_alias));
-typedef uint16_t word16 __attribute__((may_alias));
 
 /* One layer. Offsets count bytes: of `constants` where said so, else of the memory of one image; 0 means none. */
 struct layer {
@@ -34,13 +22,13 @@ struct layer {
     int32_t size;                            /* registers of outputs in a pass */
     int32_t lanes, fired;                    /* outputs, and how many of them drive neurons, in whole registers */
     int32_t before, before_step, shift;      /* constants: what is added to a sum before its shift */
+    int32_t channels;                        /* constants: which bits of a column there are */
     int32_t wide;                            /* whether currents take 32 bits */
     int32_t extra, more, extra_place, extra_step; /* currents from elsewhere */
     int32_t keep, keep_place, keep_step;          /* where currents are kept */
     int32_t spikes, spikes_place, spikes_step;    /* where spikes go */
     int32_t neuron, neuron_place;                 /* constants: struct neuron, one for all or one for each place */
-    int32_t leak, forgets, soft, special;         /* bits of the leak; no membrane stays; reset by subtraction; any of what
-                                                     the plain case leaves out */
+    int32_t leak, forgets, soft, plain;           /* bits of the leak; no membrane stays; reset by subtraction; see fire */
 };
 
 struct neuron { int32_t above, theta, turned, driven, bias; };
@@ -58,97 +46,33 @@ struct network {
     uint8_t *tables;
 };
 
-/* The tables of every network: which bits of a byte are set, and how many. */
-struct bits { uint16_t numbers[32], set[256][8]; uint8_t count[256]; };
-typedef uint32_t word32 __attribute__((may_alias, aligned(1)));
-
-/* Compilers turn sums of shifts back into one multiplication; through this they cannot see. */
-INLINE unsigned opaque(unsigned x) { __asm__("" : "+r"(x)); return x; }
-INLINE uint64_t opaque64(uint64_t x) { __asm__("" : "+r"(x)); return x; }
-
-/* x times a small constant, by shifts and additions. */
-INLINE unsigned times(unsigned x, const unsigned n)
-{
-    unsigned sum = n & 1 ? x : 0;
-    UNROLL for (int i = 1; i < 4; i++) if (n >> i & 1) sum = opaque(sum + opaque(opaque(x) << i));
-    return sum;
-}
-
-/* One bit for each of 16 lanes, which are 0 or -1. */
-INLINE unsigned bits_of(shorts lanes)
-{
-#ifdef __AVX2__
-    __m256i m = (__m256i)lanes;
-    return (unsigned)_mm_movemask_epi8(_mm_packs_epi16(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1)));
-#else
-    unsigned sum = 0;
-    UNROLL for (int i = 0; i < LANES; i++) sum |= (lanes[i] & 1u) << i;
-    return sum;
-#endif
-}
-
-/* The plain neuron: which of 16 potentials exceed the threshold, as bits, and the membranes after the reset to 0. */
-INLINE unsigned fire_and_reset(shorts *v, shorts u, int16_t above)
-{
-#if defined __AVX512BW__ && defined __AVX512VL__
-    const __mmask16 fires = _mm256_cmpgt_epi16_mask((__m256i)u, _mm256_set1_epi16(above));
-    *v = (shorts)_mm256_maskz_mov_epi16(_knot_mask16(fires), (__m256i)u);
-    return fires;
-#else
-    const shorts fires = u > above;
-    *v = u & ~fires;
-    return bits_of(fires);
-#endif
-}
-
-INLINE unsigned fire_wide_and_reset(longs *v, longs u, int32_t above)
-{
-    const longs fires = u > above;
-    *v = u & ~fires;
-    return bits_of(__builtin_convertvector(fires, shorts));
-}
-
-/* The numbers of the set bits of a column, `row` being that of the first; returns where the list ends. */
-INLINE uint16_t *list_spikes(uint16_t *list, const struct bits *bits, const uint8_t *column, int bytes, int row)
-{
-#ifdef __AVX512VBMI2__
-    const __m512i numbers = _mm512_add_epi16(_mm512_set1_epi16((int16_t)row), _mm512_load_si512(bits->numbers));
-    __m512i now = numbers;
-    for (; bytes >= 4; bytes -= 4, column += 4, now = _mm512_add_epi16(now, _mm512_set1_epi16(32)), row += 32) {
-        const uint32_t word = *(const word32 *)column;
-        _mm512_storeu_si512(list, _mm512_maskz_compress_epi16(word, now));
-        list += __builtin_popcount(word);
-    }
-    if (bytes) {
-        uint32_t word = 0;
-        for (int i = 0; i < bytes; i++) word |= (uint32_t)column[i] << 8 * i;
-        _mm512_storeu_si512(list, _mm512_maskz_compress_epi16(word, now));
-        list += __builtin_popcount(word);
-    }
-    return list;
-#endif
-    for (int i = 0; i < bytes; i++, row += 8) {
-        *(eight *)list = *(const eight *)bits->set[column[i]] + (uint16_t)row;
-        list += bits->count[column[i]];
-    }
-    return list;
-}
-
 /* The sum of the rows in a list, two at a time. A row is `units` of 32 bytes: the weight to lane j, plus 64, then the
    weight to lane j + 16, and so on in turn. Two rows add up in bytes, since no weight exceeds 63. In 16-bit lanes the
    whole of them is added, and the upper byte by itself; what it left in the whole is taken off at the end. */
 INLINE void sum_rows(shorts *sums, const int units, const uint16_t *list, const uint16_t *end, const unit *rows)
 {
-    shorts whole[MOST_UNITS], upper[MOST_UNITS];
     const int16_t biases = (int16_t)((end - list) << 6);
+    const int pairs = TWO_AT_ONCE ? units / 2 : 0;
+    shorts whole[MOST_UNITS], upper[MOST_UNITS];
+    shorts_pair whole2[MOST_UNITS / 2], upper2[MOST_UNITS / 2];
     UNROLL for (int u = 0; u < units; u++) whole[u] = upper[u] = (shorts){0};
+    UNROLL for (int u = 0; u < pairs; u++) whole2[u] = upper2[u] = (shorts_pair){0};
     for (; list < end; list += 2) {
         const unit *a = rows + times(list[0], (unsigned)units), *b = rows + times(list[1], (unsigned)units);
-        UNROLL for (int u = 0; u < units; u++) {
-            shorts both = (shorts)(a[u] + b[u]);
+        UNROLL for (int u = 0; u < pairs; u++) {
+            const shorts_pair both = (shorts_pair)(((const unit_pair *)a)[u] + ((const unit_pair *)b)[u]);
+            whole2[u] += both;
+            upper2[u] += both >> 8;
+        }
+        UNROLL for (int u = pairs + pairs; u < units; u++) {
+            const shorts both = (shorts)(a[u] + b[u]);
             whole[u] += both;
             upper[u] += both >> 8;
         }
+    }
+    UNROLL for (int u = 0; u < pairs; u++) {
+        whole[2 * u] = FIRST_HALF(whole2[u]), whole[2 * u + 1] = SECOND_HALF(whole2[u]);
+        upper[2 * u] = FIRST_HALF(upper2[u]), upper[2 * u + 1] = SECOND_HALF(upper2[u]);
     }
     UNROLL for (int u = 0; u < units; u++) {
         sums[2 * u] = whole[u] - (upper[u] << 8) - biases;
@@ -157,17 +81,20 @@ INLINE void sum_rows(shorts *sums, const int units, const uint16_t *list, const 
 }
 
 /* The same from tables, which hold the sums of all patterns of a byte, or of half a byte: no spike is looked for. */
-INLINE const shorts *sum_tables(shorts *sums, const int size, const int group, const uint8_t *column, int bytes, const shorts *table)
+INLINE void sum_tables(shorts *sums, const int size, const int group, const uint8_t *memory, const int32_t *source,
+                       int parts, int bytes, const shorts *table)
 {
     shorts a[MOST_UNITS];
-    UNROLL for (int r = 0; r < size; r++) a[r] = sums[r];
-    for (int n = 0; n < bytes; n++)
-        UNROLL for (int bit = 0; bit < 8; bit += group, table += size << group) {
-            const shorts *row = table + times(column[n] >> bit & ((1u << group) - 1), (unsigned)size);
-            UNROLL for (int r = 0; r < size; r++) a[r] += row[r];
-        }
+    UNROLL for (int r = 0; r < size; r++) a[r] = (shorts){0};
+    for (const int32_t *end = source + parts; source < end; source++) {
+        const uint8_t *column = memory + *source;
+        _Pragma("GCC unroll 3") for (const uint8_t *last = column + bytes; column < last; column++)
+            UNROLL for (int bit = 0; bit < 8; bit += group, table += size << group) {
+                const shorts *row = table + times(*column >> bit & ((1u << group) - 1), (unsigned)size);
+                UNROLL for (int r = 0; r < size; r++) a[r] += row[r];
+            }
+    }
     UNROLL for (int r = 0; r < size; r++) sums[r] = a[r];
-    return table;
 }
 
 /* A constant of its own for each spike: what batch norm of spikes folds to. */
@@ -182,62 +109,67 @@ struct place { int32_t extra, keep, spikes, neuron; };
 
 /* The neurons of one place, 16 at a time, through all steps:
        current = ((sum + before) >> shift) + other currents,   potential = (membrane >> leak) + current;
-   above its threshold a neuron fires and is reset. What is constant here leaves no branch behind. */
+   above its threshold a neuron fires and is reset. A plain layer's neurons have one threshold and are reset to 0, its
+   currents have 16 bits and are not shifted to the right; with constants for the last arguments no branch is left. */
 #define DEFINE_FIRE(name, vector, scalar, log2_bytes, widened, narrowed)                                               \
     INLINE void name(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,    \
-                     int size, const shorts *sums, int sums_step, const int steps, const int extra, const int keep,    \
-                     const int plain)                                                                                  \
+                     int registers, const shorts *sums, const int sums_step, const int steps, const int shifts,        \
+                     const int extra, const int keep, const int plain)                                                 \
     {                                                                                                                  \
         const struct neuron *is = (const struct neuron *)(net->constants + at.neuron);                                 \
         const scalar above = (scalar)is->above, theta = (scalar)is->theta, bias = (scalar)is->bias,                    \
                      turned = (scalar)is->turned, driven = (scalar)is->driven;                                         \
         const int left = l->shift < 0 ? -l->shift : 0, right = l->shift > 0 ? l->shift : 0, leak = l->leak;            \
-        const uint8_t *before = net->constants + l->before + first + first;                                            \
-        const uint8_t *from = memory + at.extra + (first << log2_bytes), *more = from + l->more - l->extra;            \
-        uint8_t *to = memory + at.keep + (first << log2_bytes), *spikes = memory + at.spikes + (first >> 3);           \
-        for (int q = first; size > 0 && q < l->lanes; size--, q += LANES, sums++) {                                    \
-            const int16_t *sum = (const int16_t *)sums;                                                                \
+        for (int r = 0, q = first; r < registers; r++, q += LANES) {                                                   \
+            const uint8_t *before = net->constants + l->before + q + q, *from = memory + at.extra + (q << log2_bytes); \
+            uint8_t *to = memory + at.keep + (q << log2_bytes), *spikes = memory + at.spikes + (q >> 3);               \
+            const shorts *sum = sums + r;                                                                              \
+            const int more = l->more - l->extra;                                                                       \
             vector v = {0};                                                                                            \
-            UNROLL for (int t = 0, k = 0, n = 0, m = 0, o = 0, b = 0; t < steps; t++) {                                \
-                vector x = widened((*(const shorts *)(sum + k) + *(const shorts *)(before + b)));                      \
-                x = x << left >> right;                                                                                \
-                if (extra) x += *(const vector *)(from + n);                                                           \
-                if (!plain && l->more) x += *(const vector *)(more + n);                                               \
-                if (keep) *(vector *)(to + m) = x;                                                                     \
-                if (plain || q < l->fired) {                                                                           \
-                    if (!plain) x = (x & driven) + bias;                                                               \
-                    vector u = (v >> leak) + x;                                                                        \
-                    if (plain) *(word16 *)(spikes + o) = (word16)name##_and_reset(&v, u, above);                       \
-                    else {                                                                                             \
-                        vector fires = (u ^ turned) > above;                                                           \
-                        v = l->soft ? u - (fires & theta) : u & ~fires;                                                \
-                        if (l->forgets) v = (vector){0};                                                               \
-                        *(word16 *)(spikes + o) = (word16)bits_of(narrowed(fires));                                    \
-                    }                                                                                                  \
+            UNROLL for (int t = 0; t < steps; t++, sum += sums_step) {                                                 \
+                vector x = widened((*sum + *(const shorts *)before));                                                  \
+                if (shifts) x <<= left;                                                                                \
+                if (!plain) x >>= right;                                                                               \
+                if (extra) x += *(const vector *)from;                                                                 \
+                if (!plain && l->more) x += *(const vector *)(from + more);                                            \
+                if (keep) *(vector *)to = x;                                                                           \
+                if (plain) *(word16 *)spikes = (word16)name##_and_reset(&v, (v >> leak) + x, above);                   \
+                else if (q < l->fired) {                                                                               \
+                    const vector u = (v >> leak) + (x & driven) + bias, fires = (u ^ turned) > above;                  \
+                    v = l->soft ? u - (fires & theta) : u & ~fires;                                                    \
+                    if (l->forgets) v = (vector){0};                                                                   \
+                    *(word16 *)spikes = (word16)bits_of(narrowed(fires));                                              \
                 }                                                                                                      \
-                k += sums_step, b += l->before_step, n += l->extra_step, m += l->keep_step, o += l->spikes_step;       \
+                spikes += l->spikes_step, from += l->extra_step, to += l->keep_step;                                   \
+                if (!plain) before += l->before_step;                                                                  \
             }                                                                                                          \
-            before += 2 * LANES, from += LANES << log2_bytes, more += LANES << log2_bytes, to += LANES << log2_bytes;  \
-            spikes += LANES / 8;                                                                                       \
         }                                                                                                              \
     }
 #define AS_IT_IS(x) (x)
 #define TO_LONGS(x) __builtin_convertvector(x, longs)
 #define TO_SHORTS(x) __builtin_convertvector(x, shorts)
+#define fire_wide_and_reset(v, u, above) 0 /* currents of 32 bits are never plain */
 DEFINE_FIRE(fire, shorts, int16_t, 1, AS_IT_IS, AS_IT_IS)
 DEFINE_FIRE(fire_wide, longs, int32_t, 2, TO_LONGS, TO_SHORTS)
 
-static __attribute__((noinline)) void fire_place(const struct network *net, const struct layer *l, uint8_t *memory, struct place at,
-                                                 int first, int size, const shorts *sums, int sums_step)
+static __attribute__((noinline)) void fire_any(const struct network *net, const struct layer *l, uint8_t *memory,
+                                               struct place at, int first, int registers, const shorts *sums, int step)
 {
     const int steps = net->is.steps;
-#define FIRE(fire, steps, extra, keep, plain) fire(net, l, memory, at, first, size, sums, sums_step, steps, extra, keep, plain)
-    if (l->wide) FIRE(fire_wide, steps, l->extra, l->keep, 0);
-    else if (steps != 4 || l->special) FIRE(fire, steps, l->extra, l->keep, 0);
-    else if (l->extra && l->keep) FIRE(fire, 4, 1, 1, 1);
-    else if (l->extra) FIRE(fire, 4, 1, 0, 1);
-    else if (l->keep) FIRE(fire, 4, 0, 1, 1);
-    else FIRE(fire, 4, 0, 0, 1);
+    if (l->wide) fire_wide(net, l, memory, at, first, registers, sums, step, steps, 1, l->extra, l->keep, 0);
+    else fire(net, l, memory, at, first, registers, sums, step, steps, 1, l->extra, l->keep, 0);
+}
+
+INLINE void fire_place(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,
+                       int size, const shorts *sums, const int step, const int shifts)
+{
+    const int left = (l->lanes - first) / LANES, registers = size < left ? size : left;
+#define FIRE_PLAIN(extra, keep) fire(net, l, memory, at, first, registers, sums, step, 4, shifts, extra, keep, 1)
+    if (!l->plain) fire_any(net, l, memory, at, first, registers, sums, step);
+    else if (l->extra && l->keep) FIRE_PLAIN(1, 1);
+    else if (l->extra) FIRE_PLAIN(1, 0);
+    else if (l->keep) FIRE_PLAIN(0, 1);
+    else FIRE_PLAIN(0, 0);
 }
 
 /* A map and the neurons behind it: a few places at a time, and of their outputs `size` registers at a time. */
@@ -275,14 +207,11 @@ INLINE void map(const struct network *net, const struct layer *l, uint8_t *memor
                     const shorts *table = (const shorts *)now;
                     if (kind == ROWS) sum_rows(sum, size / 2, end[0], end[1], (const unit *)now);
                     if (kind == SELECT) *sum = select_constants(memory + *source + step + (first >> 3), table);
-                    if (kind == TABLES) {
-                        UNROLL for (int r = 0; r < size; r++) sum[r] = (shorts){0};
-                        for (int i = 0; i < l->parts; i++)
-                            table = l->group == 8 ? sum_tables(sum, size, 8, memory + source[i] + step, l->part_bytes, table)
-                                                  : sum_tables(sum, size, 4, memory + source[i] + step, l->part_bytes, table);
-                    }
+                    if (kind == TABLES && l->group == 8) sum_tables(sum, size, 8, memory + step, source, l->parts, l->part_bytes, table);
+                    if (kind == TABLES && l->group == 4) sum_tables(sum, size, 4, memory + step, source, l->parts, l->part_bytes, table);
                 }
-                fire_place(net, l, memory, place, first, size, sums, l->in_steps == 1 ? 0 : LANES * size);
+                if (l->in_steps == 1) fire_place(net, l, memory, place, first, size, sums, 0, kind == ROWS);
+                else fire_place(net, l, memory, place, first, size, sums, size, kind == ROWS);
                 place.extra += l->extra_place, place.keep += l->keep_place;
                 place.spikes += l->spikes_place, place.neuron += l->neuron_place;
             }
@@ -295,39 +224,6 @@ INLINE void map(const struct network *net, const struct layer *l, uint8_t *memor
     const struct network *net, const struct layer *l, uint8_t *memory) { map(net, l, memory, kind, size); }
 MAP(ROWS, 2) MAP(ROWS, 4) MAP(ROWS, 6) MAP(ROWS, 8) MAP(ROWS, 10) MAP(ROWS, 12)
 MAP(TABLES, 1) MAP(TABLES, 2) MAP(TABLES, 3) MAP(TABLES, 4) MAP(TABLES, 5) MAP(TABLES, 6) MAP(SELECT, 1)
-
-/* The image in the middle of a black square, cut into patches: a column of pixels for each place. */
-static void cut_patches(const struct network *net, const struct layer *l, uint8_t *memory, const uint8_t *image)
-{
-    const struct picture { int32_t channels, height, width, begin, side, area, patch, strip; } *is =
-        (const struct picture *)(net->constants + l->sources);
-    uint8_t *square = memory + l->keep, *to = square + is->begin, *column = memory + l->spikes;
-    for (int c = 0; c < is->channels; c++, to += is->area) {
-        uint8_t *row = to;
-        for (int y = 0; y < is->height; y++, row += is->side, image += is->width)
-            for (int x = 0; x < is->width; x++) row[x] = image[x];
-    }
-    for (int top = 0; top < is->area; top += is->strip)
-        for (int left = 0; left < is->side; left += is->patch) {
-            const uint8_t *plane = square + top + left;
-            for (int c = 0; c < is->channels; c++, plane += is->area) {
-                const uint8_t *row = plane;
-                for (int y = 0; y < is->patch; y++, row += is->side, column += is->patch)
-                    for (int x = 0; x < is->patch; x++) column[x] = row[x];
-            }
-        }
-}
-
-/* 8 x 8 bits, transposed. */
-INLINE uint64_t transposed(uint64_t x)
-{
-    uint64_t t = (x ^ x >> 7) & 0x00AA00AA00AA00AAu;
-    x ^= t ^ opaque64(t) << 7;
-    t = (x ^ x >> 14) & 0x0000CCCC0000CCCCu;
-    x ^= t ^ opaque64(t) << 14;
-    t = (x ^ x >> 28) & 0x00000000F0F0F0F0u;
-    return x ^ t ^ opaque64(t) << 28;
-}
 
 INLINE uint64_t take(const uint8_t *memory, const int32_t *from)
 {
@@ -352,39 +248,76 @@ static void transpose(const struct network *net, const struct layer *l, uint8_t 
     }
 }
 
-/* Mixing within lines of at most 16 positions, 8 channels at a time: transposed, looked up, fired, transposed back. */
-INLINE void mix_lines(const struct network *net, const struct layer *l, uint8_t *memory, const int steps, const int halves)
+/* Eight vectors, of which each is interleaved with the one four further on: thrice this transposes 8 x 8 bytes. */
+INLINE void interleave(sixteen *v)
 {
-    const struct block { int32_t from[16], to[16]; } *block = (const struct block *)(net->constants + l->sources);
+    sixteen w[8];
+    UNROLL for (int i = 0; i < 4; i++) w[2 * i] = INTERLEAVE_LOW(v[i], v[i + 4]), w[2 * i + 1] = INTERLEAVE_HIGH(v[i], v[i + 4]);
+    UNROLL for (int i = 0; i < 8; i++) v[i] = w[i];
+}
+
+/* Mixing within lines of at most 16 positions. A byte of spikes from each of them, transposed, gives 8 numbers of 16
+   bits, one for each channel: which positions fired. Its two halves number the rows of two tables. */
+INLINE void mix_lines(const struct network *net, const struct layer *l, uint8_t *memory, const int steps)
+{
+    const struct line { int32_t from[16], to[16]; } *line = (const struct line *)(net->constants + l->sources);
     const struct neuron *is = (const struct neuron *)(net->constants + l->neuron);
     const int16_t above = (int16_t)is->above, theta = (int16_t)is->theta;
-    for (int n = 0; n < l->places; n++, block++) {
-        uint64_t in[MOST_STEPS][2], out[MOST_STEPS][2];
-        for (int t = 0, at = 0; t < steps; t++, at += l->in_step)
-            UNROLL for (int h = 0; h < halves; h++) in[t][h] = transposed(take(memory + at, block->from + 8 * h)), out[t][h] = 0;
-        for (int c = 0; c < 64; c += 8) {
-            shorts v = {0};
-            const uint8_t *table = net->tables + l->rows, *before = net->constants + l->before;
-            UNROLL for (int t = 0; t < steps; t++, table += l->rows_step, before += l->before_step) {
-                const shorts *sums = (const shorts *)table;
-                shorts u = (v >> l->leak) + *(const shorts *)before + sums[in[t][0] >> c & 255];
-                if (halves == 2) u += sums[256 + (in[t][1] >> c & 255)];
-                const uint64_t spikes = fire_and_reset(&v, u, above);
-                if (l->soft) v = u - ((u > above) & theta);
-                if (l->forgets) v = (shorts){0};
-                out[t][0] |= (spikes & 255) << c;
-                if (halves == 2) out[t][1] |= spikes >> 8 << c;
+    const int leak = l->leak, step = l->in_step, plain = l->plain;
+    const uint8_t *tables = net->tables + l->rows, *constants = net->constants + l->before;
+    const uint8_t *channels = net->constants + l->channels;
+    uint16_t(*fired)[8] = (uint16_t(*)[8])(memory + net->is.lists);
+    sixteen *out = (sixteen *)(memory + l->keep);
+    for (int n = 0; n < l->places; n++, line++) {
+        for (int b = 0; b < l->part_bytes; b += 8) {
+            sixteen v[8];
+            UNROLL for (int i = 0; i < 8; i++) {
+                const word64 *low = (const word64 *)(memory + line->from[i] + b), *high = (const word64 *)(memory + line->from[i + 8] + b);
+                v[i] = INTERLEAVE_LOW(((sixteen)(words64){*low, 0}), ((sixteen)(words64){*high, 0}));
+            }
+            interleave(v), interleave(v), interleave(v);
+            UNROLL for (int i = 0; i < 8; i++)
+                for (int c = 7; c >= 0; c--, v[i] += v[i]) fired[b + i][c] = (uint16_t)top_bits_of(v[i]);
+        }
+        for (int g = 0; g < step; g++) {
+            if (!channels[g]) continue;
+            sixteen now[MOST_STEPS];
+            UNROLL for (int t = 0; t < steps; t++) now[t] = (sixteen){0};
+            uint8_t bit = 1;
+            for (int c = 0; c < 8; c++, bit = (uint8_t)(bit + bit)) {
+                shorts v = {0};
+                const uint8_t *table = tables, *before = constants;
+                UNROLL for (int t = 0, at = g; t < steps; t++, at += step, table += l->rows_step, before += l->before_step) {
+                    const shorts *sums = (const shorts *)table;
+                    const unsigned number = fired[at][c];
+                    shorts u = (v >> leak) + *(const shorts *)before + sums[number & 255] + sums[256 + (number >> 8)];
+                    if (plain) now[t] = fire_into_bytes(now[t], bit, &v, u, above);
+                    else {
+                        const shorts fires = u > above;
+                        v = l->soft ? u - (fires & theta) : u & ~fires;
+                        if (l->forgets) v = (shorts){0};
+                        now[t] += narrow(fires) & bit;
+                    }
+                }
+            }
+            UNROLL for (int t = 0, at = g; t < steps; t++, at += step) out[at] = now[t] & channels[g];
+        }
+        for (int b = 0; b < l->part_bytes; b += 8) {
+            sixteen v[8];
+            UNROLL for (int i = 0; i < 8; i++) v[i] = out[b + i];
+            interleave(v), interleave(v), interleave(v);
+            UNROLL for (int i = 0; i < 8; i++) {
+                *(word64 *)(memory + line->to[2 * i] + b) = ((words64)v[i])[0];
+                *(word64 *)(memory + line->to[2 * i + 1] + b) = ((words64)v[i])[1];
             }
         }
-        for (int t = 0, at = 0; t < steps; t++, at += l->spikes_step)
-            UNROLL for (int h = 0; h < halves; h++) put(memory + at, block->to + 8 * h, transposed(out[t][h]));
     }
 }
 
 static void run_lines(const struct network *net, const struct layer *l, uint8_t *memory)
 {
-    if (net->is.steps == 4 && l->group == 16) mix_lines(net, l, memory, 4, 2);
-    else mix_lines(net, l, memory, net->is.steps, l->group == 16 ? 2 : 1);
+    if (net->is.steps == 4) mix_lines(net, l, memory, 4);
+    else mix_lines(net, l, memory, net->is.steps);
 }
 
 /* What is the same for all images: lists of set bits, and tables of the sums of every pattern of a few rows. */
@@ -428,12 +361,18 @@ const char *snn_open(struct network *net, const uint8_t *file, uint32_t bytes)
     return 0;
 }
 
+/* Pixels in the order of the patches that they are in; black where there is no pixel. */
+static void cut_patches(const int32_t *pixels, int count, uint8_t *columns, const uint8_t *image)
+{
+    for (int i = 0; i < count; i++) columns[i] = pixels[i] < 0 ? 0 : image[pixels[i]];
+}
+
 static void run_layer(const struct network *net, const struct layer *l, uint8_t *memory, const uint8_t *image)
 {
 #define CASE(kind, size) case size: map_##kind##_##size(net, l, memory); return;
     switch (l->kind) {
         case COPY: for (int i = 0; i < l->part_bytes; i++) memory[l->keep + i] = net->constants[l->sources + i]; return;
-        case PATCHES: cut_patches(net, l, memory, image); return;
+        case PATCHES: cut_patches((const int32_t *)(net->constants + l->sources), l->places, memory + l->spikes, image); return;
         case TRANSPOSE: transpose(net, l, memory); return;
         case LINES: run_lines(net, l, memory); return;
         case SELECT: map_SELECT_1(net, l, memory); return;

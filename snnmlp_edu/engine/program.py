@@ -6,7 +6,7 @@ import functools
 import os
 import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -19,7 +19,8 @@ from ..errors import InputError
 from ..fields import whole
 from ..mfi import event_driven
 from .building import load_engine
-from .exporting import Spikes, write_network
+from .exporting import write_network
+from .file import NetworkFile, Spikes
 
 THREADS = whole(1)
 ALIGNMENT = 64  # of all that the engine is given
@@ -77,7 +78,7 @@ def compile_network(folded: nn.Module, preprocessing: Any = None) -> Program:
     load_engine()  # what is missing is said at once
     network = event_driven(folded, weights="int8", preprocessing=preprocessing)
     content, layout = write_network(network)
-    return Program(content, layout.fired, network.scales["head"])
+    return Program(content, layout, network.scales["head"])
 
 
 class Program:
@@ -87,15 +88,15 @@ class Program:
 
     Args:
         content: the network's file, which `write_network` made.
-        fired: where each layer's spikes lie in the memory of one image.
+        layout: where spikes lie in the memory of one image.
         scale: what one unit of the logits stands for.
 
     Raises:
         InputError: there is no C compiler or it fails, or the file is damaged.
     """
 
-    def __init__(self, content: bytes, fired: Sequence[Spikes], scale: float) -> None:
-        self.content, self.fired, self.scale = content, tuple(fired), scale
+    def __init__(self, content: bytes, layout: NetworkFile, scale: float) -> None:
+        self.content, self.layout, self.scale = content, layout, scale
         self._engine = load_engine()
         self._file = _aligned(len(content))
         self._file[:] = np.frombuffer(content, np.uint8)
@@ -109,8 +110,8 @@ class Program:
         self._engine.snn_prepare(self._network.ctypes.data, self._tables.ctypes.data)
         self._memories: deque[np.ndarray] = deque()  # whose ends threads may take from and add to
 
-    def __reduce__(self) -> tuple[type[Program], tuple[bytes, tuple[Spikes, ...], float]]:
-        return Program, (self.content, self.fired, self.scale)  # addresses mean nothing elsewhere
+    def __reduce__(self) -> tuple[type[Program], tuple[bytes, NetworkFile, float]]:
+        return Program, (self.content, self.layout, self.scale)  # addresses mean nothing elsewhere
 
     def __call__(self, images: Tensor | np.ndarray, threads: int = 1) -> Tensor:
         """Logits in whole numbers, int32 `[B, classes]`; times `scale` they are the network's.
@@ -143,11 +144,26 @@ class Program:
         Raises:
             InputError: as in a call, or there are several images.
         """
+        memory = self._after(image)
+        return {layer.path: _spikes_of(layer, memory) for layer in self.layout.fired}
+
+    def additions(self, image: Tensor | np.ndarray) -> dict[str, int]:
+        """How many weights each map adds for one image: one for each spike and target; by path.
+
+        Args:
+            image: as in `spikes`.
+
+        Raises:
+            InputError: as in `spikes`.
+        """
+        return self.layout.additions(self._after(image))
+
+    def _after(self, image: Tensor | np.ndarray) -> np.ndarray:
+        """The memory after one image."""
         pixels = self._pixels(image)
         if len(pixels) != 1:
             raise InputError(f"there are {len(pixels)} images; spikes are shown of one at a time")
-        memory = self._run(pixels, np.empty((1, self.classes), np.int32), keep=True)
-        return {layer.path: _spikes_of(layer, memory) for layer in self.fired}
+        return self._run(pixels, np.empty((1, self.classes), np.int32), keep=True)
 
     def _run(self, pixels: np.ndarray, logits: np.ndarray, keep: bool = False) -> np.ndarray:
         """Run images one after the other; returns the memory, which serves another run unless it is kept."""

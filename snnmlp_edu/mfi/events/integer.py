@@ -134,7 +134,7 @@ def _finest(
     Raises:
         _TooFineError: they do at none.
     """
-    for bits in range(most_bits, -most_bits - 1, -1):
+    for bits in range(most_bits, -MOST_BITS - 1, -1):
         try:
             whole, before = scaled(unit * 2.0**-bits)
         except _TooFineError:
@@ -287,7 +287,7 @@ class IntegerStem(nn.Module):
         by_pixel = (real / (255 * std)).flatten(1).T  # [pixels, dim]
         weights = (by_pixel.unsqueeze(1) * powers.view(-1, 1)).flatten(0, 1).unsqueeze(0)
         self.bits, whole, before = _finest(
-            lambda scale: _scaled(weights, biases.unsqueeze(0), scale, SHORT), unit, 15
+            lambda scale: _scaled(weights, biases.unsqueeze(0), scale, SHORT), unit, 0
         )
         sums = torch.stack((whole.clamp(max=0).sum(1) + before, whole.clamp(min=0).sum(1) + before))
         self.magnitude = int(shifted(sums, self.bits).abs().max())
@@ -328,8 +328,8 @@ class IntegerStem(nn.Module):
         expected = (p.in_channels, p.image_size, p.image_size)
         if not images.is_floating_point() or images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise InputError(
-                f"images are {images.dtype} of shape {tuple(images.shape)}; this network takes uint8 as stored,"
-                f" or preprocessed ones [B, {', '.join(map(str, expected))}]"
+                f"images are {images.dtype} of shape {tuple(images.shape)}; this network takes uint8 as"
+                f" stored, or preprocessed ones [B, {', '.join(map(str, expected))}]"
             )
         mean, std = (
             torch.tensor(values, dtype=torch.float64, device=images.device).view(-1, 1, 1)
@@ -339,8 +339,8 @@ class IntegerStem(nn.Module):
         pixels = values.round()
         if not bool(((values - pixels).abs() < 0.01).all()) or pixels.min() < 0 or pixels.max() > 255:
             raise InputError(
-                "images are no preprocessed bytes, and in whole numbers a pixel is a byte: give them as stored, in"
-                " uint8"
+                "images are no preprocessed bytes, and in whole numbers a pixel is a byte: give them as"
+                " stored, in uint8"
             )
         return pixels.to(torch.int32)
 
@@ -487,7 +487,9 @@ def _prove(network: SpikingMLP, group: _Group, whole: dict[str, nn.Module], word
         reached = (largest + bias) * stays + network.config.time_steps
         if not neuron.config.resets_to_zero:
             reached += int(threshold.max())
-        if reached + 1 > 2 ** (word - 1) - 1 or (isinstance(neuron, IntegerLIF) and threshold + 1 > 2 ** (word - 1) - 1):
+        if reached + 1 > 2 ** (word - 1) - 1 or (
+            isinstance(neuron, IntegerLIF) and threshold + 1 > 2 ** (word - 1) - 1
+        ):
             raise _TooFineError
 
 
