@@ -31,6 +31,7 @@ from .arguments import (
     parse_overrides,
 )
 from .data import data_app
+from .engine import Engine, compile_program, compiled
 from .ledger import ledger_app
 from .train import train
 
@@ -44,6 +45,9 @@ app = typer.Typer(
 
 
 app.command(epilog="Example: snnmlp train --recipe fashion_smoke epochs=2 neuron.beta=0.8")(train)
+app.command("compile", epilog="Example: snnmlp compile mlp_spe_nano --output nano && make -C nano check")(
+    compile_program
+)
 app.add_typer(data_app, name="data")
 app.add_typer(ledger_app, name="ledger")
 
@@ -104,11 +108,13 @@ def evaluate(
     workers: Annotated[
         int | None, typer.Option(help="Processes that read image files; by default chosen for the machine.")
     ] = None,
+    engine: Engine = False,
     as_json: Json = False,
 ) -> None:
     """Test a trained network on the test images of the data that it was trained on."""
     trained = load_checkpoint(checkpoint)
-    correct, total = evaluate_source(trained, own_source(trained, dataset, data_dir), Loading(workers))
+    source = own_source(trained, dataset, data_dir)
+    correct, total = evaluate_source(trained, source, Loading(workers), compiled(trained) if engine else None)
     if as_json:
         verdict = {"checkpoint": checkpoint, "correct": correct, "total": total, "accuracy": correct / total}
         print_json(verdict)
@@ -124,6 +130,7 @@ def predict(
     ],
     top: Annotated[int, typer.Option(help="Classes to name for each image.")] = 3,
     invert: Annotated[bool, typer.Option("--invert", help="Exchange black and white first.")] = False,
+    engine: Engine = False,
     as_json: Json = False,
 ) -> None:
     """Say what images show: any format, size and colours, fitted to what the network was trained on.
@@ -132,7 +139,8 @@ def predict(
     black, as in Fashion-MNIST: for a dark garment on a light ground, give --invert. Transparent parts
     count as black.
     """
-    found = prediction.predict(load_checkpoint(checkpoint), images, top, invert)
+    trained = load_checkpoint(checkpoint)
+    found = prediction.predict(trained, images, top, invert, compiled(trained) if engine else None)
     if as_json:
         rows = [
             {
