@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
@@ -43,12 +44,13 @@ OPSET, IR_VERSION = 18, 9  # of ONNX; runtimes since 2023 read them
 IMAGES, LOGITS = "images", "logits"  # the names of what goes in and comes out
 
 
-def _import(name: str) -> Any:
-    """A module of the extra `[bench]`."""
+@contextmanager
+def _of_the_extra() -> Iterator[None]:
+    """Within it packages of the extra `[bench]` are imported."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what these packages import in turn
-            return __import__(name, fromlist=["_"])
+            yield
     except ImportError as error:
         raise InputError(
             f"the ReLU twin in ONNX Runtime needs onnx and onnxruntime ({error}); run, in a clone:"
@@ -62,8 +64,9 @@ def check_installed() -> None:
     Raises:
         InputError: onnx or onnxruntime is not installed.
     """
-    for name in ("onnx", "onnxruntime"):
-        _import(name)
+    with _of_the_extra():
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
 
 
 def write_twin(folded: nn.Module, layout: Layout) -> bytes:
@@ -100,10 +103,11 @@ def quantise(graph: bytes, images: Tensor) -> bytes:
     Raises:
         InputError: onnx or onnxruntime is missing.
     """
-    quantisation = _import("onnxruntime.quantization")
-    model = _import("onnx").load_from_string(graph)
+    with _of_the_extra():
+        import onnx
+        from onnxruntime import quantization
 
-    class Reader(quantisation.CalibrationDataReader):  # type: ignore[name-defined]
+    class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
             self.batches = iter(images.split(16))
 
@@ -117,14 +121,14 @@ def quantise(graph: bytes, images: Tensor) -> bytes:
         path = Path(folder) / "int8.onnx"
         logger.setLevel(logging.ERROR)  # it advises a preparation that finds nothing to do in these graphs
         try:
-            quantisation.quantize_static(
-                model,
+            quantization.quantize_static(
+                onnx.load_from_string(graph),
                 str(path),
                 Reader(),
-                quant_format=quantisation.QuantFormat.QDQ,
+                quant_format=quantization.QuantFormat.QDQ,
                 per_channel=True,
-                activation_type=quantisation.QuantType.QUInt8,
-                weight_type=quantisation.QuantType.QInt8,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
                 reduce_range=True,  # else AVX2 saturates, and the accuracy depends on the machine
             )
         finally:
@@ -144,11 +148,12 @@ class OnnxNetwork:
     """
 
     def __init__(self, graph: bytes, threads: int = 1) -> None:
-        runtime = _import("onnxruntime")
-        options = runtime.SessionOptions()
+        with _of_the_extra():
+            import onnxruntime
+        options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
-        self.session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits `[B, classes]` of images `[B, channels, H, W]`."""
@@ -163,7 +168,9 @@ class _Graph:
     """
 
     def __init__(self, last: bool) -> None:
-        self.onnx = _import("onnx")
+        with _of_the_extra():
+            import onnx
+        self.onnx: Any = onnx
         self.last = last
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
@@ -314,13 +321,9 @@ class _Graph:
                 kernel, shift = self.constant(weight[:, :, None, None]), self.constant(bias)
                 return self.node("Conv", x, kernel, shift, kernel_shape=[1, 1])
             case _ if self.last:
-                positions = len(
-                    weight
-                )  # before them the places of other lines, after them what shares their line
-                together = width * channels if linear.axis == "height" else channels
-                return self.reshape(
-                    self.along_rows(weight, bias, self.reshape(x, positions, together)), channels
-                )
+                places = width * channels if linear.axis == "height" else channels  # that share one line
+                mixed = self.along_rows(weight, bias, self.reshape(x, len(weight), places))
+                return self.reshape(mixed, channels)
             case "width":
                 return self.along_columns(weight, bias, x)
             case "height":
