@@ -238,6 +238,7 @@ def test_the_command_prints_what_was_asked_beside_what_was_measured(
     assert f"{DENSE}: asked 12, measured 10.00" in table.output
     assert f"{FP32}: as fast as the engine where 12.5% fire" in table.output
     assert "a note" in table.output
+    assert "unequal accuracy" in table.output
     assert "OMP_WAIT_POLICY" in table.output
     assert "<svg" in drawn.read_text()
     assert ONE_THREAD in CliRunner().invoke(app, ["bench", "--engine", "--quick"]).output

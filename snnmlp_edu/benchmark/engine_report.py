@@ -129,6 +129,8 @@ def remarks(measured: dict[str, Any]) -> list[str]:
         for name, rate in sweep["crossovers"].items():
             found = rate if isinstance(rate, str) else f"as fast as the engine where {rate:.1%} fire"
             lines.append(f"{sweep['task']}, {name}: {found}")
+    if any(task["accuracy"] for task in measured["tasks"]):
+        lines.append("accuracy on the embedded test images; speed at unequal accuracy is no win")
     found = measured["machine"]
     packages = f"torch {found['torch']}, ONNX Runtime {found['onnxruntime']}"
     policy = f"OMP_WAIT_POLICY {found['omp_wait_policy']}"
