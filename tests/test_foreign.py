@@ -27,7 +27,7 @@ from snnmlp_edu.data.settings import Interpolation
 from snnmlp_edu.data.sources import DATASETS, Dataset, Entry, ImageSource, open_source
 from snnmlp_edu.fields import Rule, rules_of
 from snnmlp_edu.mfi import audit, calibrate, export_nir, fold_batch_norm
-from snnmlp_edu.mfi.events.execute import Mode, event_driven
+from snnmlp_edu.mfi.events.execute import event_driven
 from snnmlp_edu.mfi.events.integer import IntegerLIF
 from snnmlp_edu.mfi.folding import rules
 from snnmlp_edu.mfi.folding.fold import NotFoldableError
@@ -95,9 +95,7 @@ def test_a_registered_block_runs_folds_and_fires_on_events(tiny: NetworkConfig, 
     torch.testing.assert_close(folded(images), wanted, rtol=0, atol=1e-10)
     report = audit(folded, images)
     assert report.multiplication_free, report
-    for mode in get_args(Mode):
-        fast = event_driven(folded, mode, images)
-        torch.testing.assert_close(fast(images), wanted, rtol=0, atol=1e-10)
+    torch.testing.assert_close(event_driven(folded)(images), wanted, rtol=0, atol=1e-10)
 
 
 @pytest.mark.usefixtures("registered")
@@ -347,14 +345,12 @@ def test_folded_or_on_events_a_foreign_part_computes_the_same(tiny: NetworkConfi
     assert refused is None or name in refused
     folded = fold_batch_norm(network, strict=False)
     torch.testing.assert_close(folded(images), wanted, rtol=0, atol=1e-10)
-    for mode in get_args(Mode):
 
-        def on_events(mode: Mode = mode) -> None:
-            found = event_driven(folded, mode, images)(images)
-            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
+    def on_events() -> None:
+        torch.testing.assert_close(event_driven(folded)(images), wanted, rtol=0, atol=1e-10)
 
-        refused = refusal(on_events)
-        assert refused is None or names_the_part(refused, tiny, name)
+    refused = refusal(on_events)
+    assert refused is None or names_the_part(refused, tiny, name)
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..inputs import check_network_input
-from ..mfi.events.execute import Faster
 from ..mfi.events.layers import EventMap
 from ..mfi.known import refuse_unknown
 from ..model.holding import in_this_thread
@@ -107,7 +106,7 @@ def _checked(model: nn.Module, images: Tensor) -> SpikingNetwork:
     network = _ours(model)
     if any(module.training for module in network.modules()):
         raise InputError("the network is in training mode; call model.eval() before counting")
-    if any(isinstance(module, EventMap | Faster) for module in network.modules()):
+    if any(isinstance(module, EventMap) for module in network.modules()):
         raise InputError(
             "the network runs on events and keeps a count of its own, synaptic_operations; count the folded"
             " network that event_driven was given"

@@ -19,6 +19,7 @@ membrane exceeds the `word` of its neurons: 16 bits where the threshold then is 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...config import NeuronConfig
+from ...data import Preprocessing
 from ...errors import InputError
 from ...model.layout import spread_along
 from ...model.mixing import (
@@ -60,6 +62,7 @@ LARGEST = 63  # two such weights add up in one byte
 SHORT = 2**15 - 1
 FEWEST_UNITS, MOST_UNITS = 64, 4096  # of a threshold: the fewest in 16 bits, and the most
 MOST_BITS = 8  # of a shift, either way
+MOST_STEM_BITS = 15
 PIXEL_BITS = 8
 
 
@@ -90,8 +93,7 @@ class IntegerTable(nn.Module):
         self.bits, whole, before = _finest(
             lambda scale: _scaled(weights, biases, scale, LARGEST), unit, most_bits
         )
-        sums = torch.stack((whole.clamp(max=0).sum(1) + before, whole.clamp(min=0).sum(1) + before))
-        self.magnitude = int(shifted(sums, self.bits).abs().max())
+        self.magnitude = int(shifted(torch.stack(_ends(whole, before)), self.bits).abs().max())
         self.register_buffer("weights", functional.pad(whole, (0, 0, 1, 0)).flatten(0, 1).to(torch.int8))
         self.register_buffer("before", before.to(torch.int32))
 
@@ -119,6 +121,11 @@ def shifted(values: Tensor, bits: int) -> Tensor:
 
 
 def _scaled(weights: Tensor, biases: Tensor, scale: float, largest: int) -> tuple[Tensor, Tensor]:
+    """Weights and biases in a unit.
+
+    Raises:
+        _TooFineError: a weight exceeds the largest whole number that is allowed.
+    """
     whole = torch.round(weights / scale).to(torch.int64)
     before = torch.round(biases / scale).to(torch.int64)
     if whole.abs().max() > largest:
@@ -131,6 +138,11 @@ def _finest(
 ) -> tuple[int, Tensor, Tensor]:
     """The largest shift r at which weights `[steps, in, out]` and all their sums fit, with both in that unit.
 
+    Args:
+        scaled: makes weights and biases whole in the unit that it is given.
+        unit: of the current, after the shift.
+        most_bits: the largest shift to try.
+
     Raises:
         _TooFineError: they do at none.
     """
@@ -140,11 +152,15 @@ def _finest(
         except _TooFineError:
             continue
         before = before + (2**bits // 2 if bits > 0 else 0)  # rounds to the nearest
-        lowest = whole.clamp(max=0).sum(1) + before
-        highest = whole.clamp(min=0).sum(1) + before
+        lowest, highest = _ends(whole, before)
         if max(-int(lowest.min()), int(highest.max()), int(before.abs().max())) <= SHORT:
             return bits, whole, before
     raise _TooFineError
+
+
+def _ends(whole: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest sum of weights `[steps, in, out]`, whatever spikes arrive; `[steps, out]`."""
+    return whole.clamp(max=0).sum(1) + before, whole.clamp(min=0).sum(1) + before
 
 
 class IntegerLIF(LIF):
@@ -192,6 +208,8 @@ class IntegerAxisLIF(LIF):
     Args:
         neuron: the neuron, real.
         unit: what one unit stands for.
+
+    Currents, spikes, `word` and what is raised are as in `IntegerLIF`.
     """
 
     threshold: Tensor
@@ -244,13 +262,16 @@ def leak_bits(config: NeuronConfig) -> int | None:
 def _run(
     current: Tensor, bits: int | None, fires: Callable[[Tensor], Tensor], subtracted: Tensor | int | None
 ) -> Tensor:
+    """Spikes of neurons that start from rest; a reset subtracts something, or with None sets to 0."""
     membrane: Tensor | None = None
     spikes = []
     for now in current:
         potential = now if membrane is None or bits is None else (membrane >> bits) + now
         fired = fires(potential)
-        reset = torch.zeros_like(potential) if subtracted is None else potential - subtracted
-        membrane = torch.where(fired, reset, potential)
+        if subtracted is None:
+            membrane = potential.masked_fill(fired, 0)
+        else:
+            membrane = torch.where(fired, potential - subtracted, potential)
         spikes.append(fired)
     return torch.stack(spikes).to(torch.get_default_dtype())
 
@@ -264,13 +285,14 @@ class IntegerStem(nn.Module):
         unit: what one unit of the current stands for.
 
     The buffer `weights` is `[pixels of a patch * 8, dim]`, pixels in the order channel, row, column, and bits
-    from the lowest; `before` is `[1, dim]`.
+    from the lowest; `before`, `[1, dim]`, is added to a sum before its shift by `bits`. Weights may take 16
+    bits here.
     """
 
     weights: Tensor
     before: Tensor
 
-    def __init__(self, stem: Stem, preprocessing: Any, unit: float) -> None:
+    def __init__(self, stem: Stem, preprocessing: Preprocessing, unit: float) -> None:
         super().__init__()
         conv = stem.embed.conv
         self.time_steps, self.patch = stem.config.time_steps, stem.config.patch_size
@@ -287,10 +309,9 @@ class IntegerStem(nn.Module):
         by_pixel = (real / (255 * std)).flatten(1).T  # [pixels, dim]
         weights = (by_pixel.unsqueeze(1) * powers.view(-1, 1)).flatten(0, 1).unsqueeze(0)
         self.bits, whole, before = _finest(
-            lambda scale: _scaled(weights, biases.unsqueeze(0), scale, SHORT), unit, 15
+            lambda scale: _scaled(weights, biases.unsqueeze(0), scale, SHORT), unit, MOST_STEM_BITS
         )
-        sums = torch.stack((whole.clamp(max=0).sum(1) + before, whole.clamp(min=0).sum(1) + before))
-        self.magnitude = int(shifted(sums, self.bits).abs().max())
+        self.magnitude = int(shifted(torch.stack(_ends(whole, before)), self.bits).abs().max())
         self.register_buffer("weights", whole[0].to(torch.int32))
         self.register_buffer("before", before.to(torch.int32))
 
@@ -310,7 +331,7 @@ class IntegerStem(nn.Module):
         set_bits = bits.flatten(3).flatten(0, 2)
         events = Events(set_bits.nonzero()[:, 1].to(torch.int32), bounds_of(set_bits.sum(dim=1)))
         sums = shifted(add_rows(events, self.weights) + self.before, self.bits)
-        current = sums.view(*patches.shape[:3], -1)
+        current = sums.view(*patches.shape[:3], sums.shape[1])
         return current.expand(self.time_steps, *current.shape)
 
     def _pixels(self, images: Tensor) -> Tensor:
@@ -353,7 +374,7 @@ class _Group(NamedTuple):
 
 
 @torch.no_grad()
-def to_integers(network: nn.Module, preprocessing: Any = None) -> dict[str, float]:
+def to_integers(network: nn.Module, preprocessing: Preprocessing | None = None) -> dict[str, float]:
     """Turn an event-driven network into whole numbers, in place.
 
     Args:
@@ -373,21 +394,39 @@ def to_integers(network: nn.Module, preprocessing: Any = None) -> dict[str, floa
         raise InputError("skip is 'spike': its blocks add spikes to sums above 1, which are no spikes")
     refuse_unknown(network, _KNOWN, "weights='int8'", "snnmlp_edu/mfi/events/integer.py")
     leak_bits(c.neuron)
+    _refuse_infinite(network)
     given = preprocessing or network.preprocessing or _whole_bytes(network)
+    for name in ("image_size", "in_channels"):
+        if getattr(given, name) != getattr(c, name):
+            raise InputError(
+                f"preprocessing.{name} is {getattr(given, name)}, and the network's {name} {getattr(c, name)};"
+                " give the preprocessing that the network was trained with"
+            )
     scales = {}
     for group in _groups(network):
         scales[group.name] = _convert(network, group, given)
     return scales
 
 
-def _whole_bytes(network: SpikingMLP) -> Any:
-    from ...data import Preprocessing
+def _refuse_infinite(network: nn.Module) -> None:
+    for path, module in network.named_modules():
+        match module:
+            case RowTable():
+                values = module.rows
+            case nn.Conv2d():
+                values = module.weight
+            case _:
+                continue
+        if not bool(values.isfinite().all()):
+            raise InputError(f"{path} holds weights that are not finite; load or train them again")
 
+
+def _whole_bytes(network: SpikingMLP) -> Preprocessing:
     return Preprocessing(network.config.image_size, network.config.in_channels)
 
 
 def _groups(network: SpikingMLP) -> list[_Group]:
-    """The layers that share a scale."""
+    """The layers that share a scale: position mixing and the way up alone, and else those of a stage."""
     sole: dict[str, str] = {"head.affine": "head.neuron", "head.neuron": "head.neuron"}
     for path, module in network.named_modules():
         if isinstance(module, PositionMixing):
@@ -403,7 +442,7 @@ def _groups(network: SpikingMLP) -> list[_Group]:
     return [_Group(name, paths) for name, paths in groups.items()]
 
 
-def _convert(network: SpikingMLP, group: _Group, preprocessing: Any) -> float:
+def _convert(network: SpikingMLP, group: _Group, preprocessing: Preprocessing) -> float:
     """Turn a group into whole numbers, in the finest unit in which all is proved to fit; returns the unit."""
     real = {path: network.get_submodule(path) for path in group.paths}
     neurons = [layer for layer in real.values() if isinstance(layer, LIF)]
@@ -413,7 +452,7 @@ def _convert(network: SpikingMLP, group: _Group, preprocessing: Any) -> float:
         while word == 32 or threshold / unit >= FEWEST_UNITS:
             try:
                 whole = {path: _in_units(path, layer, unit, preprocessing) for path, layer in real.items()}
-                _prove(network, group, whole, word)
+                _prove(network, group, whole, unit, word)
             except _TooFineError:
                 unit *= 2**0.25
                 continue
@@ -436,24 +475,24 @@ def _convert_head(network: SpikingMLP, group: _Group, unit: float) -> None:
 
 def _finest_unit(layers: Iterable[nn.Module]) -> float:
     """No map's weights fit into a unit below this one."""
-    return max(
-        (
-            float(layer.table.rows.unflatten(0, (layer.steps, -1))[:, 1:].abs().max()) / (LARGEST + 0.49)
-            for layer in layers
-            if isinstance(layer, EventMap) and isinstance(layer.table, RowTable)
-        ),
-        default=0.0,
+    largest = max(
+        float(layer.table.rows.unflatten(0, (layer.steps, -1))[:, 1:].abs().max())
+        for layer in layers
+        if isinstance(layer, EventMap) and isinstance(layer.table, RowTable)
     )
+    return largest / (LARGEST + 0.49) or 1.0  # any unit holds weights that are all 0
 
 
-def _in_units(path: str, layer: nn.Module, unit: float, preprocessing: Any) -> nn.Module:
+def _in_units(path: str, layer: nn.Module, unit: float, preprocessing: Preprocessing) -> nn.Module:
     """A layer in whole numbers of a unit."""
     match layer:
         case EventMap():
             assert isinstance(layer.table, RowTable)
             most_bits = 0 if path.startswith("head.") else MOST_BITS
+            twin = copy.copy(layer)
             table = IntegerTable(layer.table.rows, layer.steps, unit, most_bits).eval()
-            return layer.with_table(table)
+            twin._modules = {**layer._modules, "table": table}
+            return twin
         case AxisLIF() if type(layer) is AxisLIF:
             return IntegerAxisLIF(layer, unit).eval()
         case LIF() if type(layer) is LIF:
@@ -472,36 +511,44 @@ def _in_units(path: str, layer: nn.Module, unit: float, preprocessing: Any) -> n
             )
 
 
-def _prove(network: SpikingMLP, group: _Group, whole: dict[str, nn.Module], word: int) -> None:
+def _prove(network: SpikingMLP, group: _Group, whole: dict[str, nn.Module], unit: float, word: int) -> None:
     """Check that no current and no membrane of a group can exceed its bits, whatever spikes arrive.
 
     Raises:
         _TooFineError: one could.
     """
+    most = 2 ** (word - 1) - 2  # a strict comparison is one with the threshold + 1
+    steps = network.config.time_steps
     largest = largest_current(network, group.name, lambda path: magnitude(whole[path]))
+    if group.name == "head.neuron":
+        head: Any = network.head
+        largest += round(float(head.shift.abs().max()) / unit)
     neurons = [layer for layer in whole.values() if isinstance(layer, IntegerLIF | IntegerAxisLIF)]
     for neuron in neurons:
-        threshold = torch.as_tensor(neuron.threshold).abs()
         bias = int(neuron.bias.abs().max()) if isinstance(neuron, IntegerAxisLIF) else 0
-        stays = sum(neuron.config.beta**step for step in range(network.config.time_steps))
-        reached = (largest + bias) * stays + network.config.time_steps
+        kept = sum(neuron.config.beta**step for step in range(steps))
+        reached = (largest + bias) * kept + steps  # in each step the leak may round one down
+        threshold = int(torch.as_tensor(neuron.threshold).abs().max())
         if not neuron.config.resets_to_zero:
-            reached += int(threshold.max())
-        if reached + 1 > 2 ** (word - 1) - 1 or (isinstance(neuron, IntegerLIF) and threshold + 1 > 2 ** (word - 1) - 1):
+            reached += threshold
+        if reached > most or (isinstance(neuron, IntegerLIF) and threshold > most):
             raise _TooFineError
 
 
 def magnitude(layer: nn.Module) -> int:
-    """The largest current, in size, that a layer in whole numbers can send."""
+    """The largest current, in size, that a layer in whole numbers can send.
+
+    Raises:
+        _TooFineError: a constant of it exceeds 16 bits.
+    """
     match layer:
         case EventMap():
             return int(layer.table.magnitude)  # type: ignore[arg-type]
         case IntegerStem():
             return layer.magnitude
         case SelectedAffine():
-            step = (layer.with_spike - layer.without_spike).abs().max()
-            if step > SHORT:
-                raise _TooFineError
+            if (layer.with_spike - layer.without_spike).abs().max() > SHORT:
+                raise _TooFineError  # what a spike adds is a weight, too
             return int(torch.maximum(layer.with_spike.abs(), layer.without_spike.abs()).max())
         case _:
             raise AssertionError(type(layer).__name__)
