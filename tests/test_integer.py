@@ -368,9 +368,9 @@ def test_weights_that_need_no_rounding_give_the_spikes_of_the_folded_network(
     skip: Any, token_mixing: Any
 ) -> None:
     config = NetworkConfig(
-        dim=6, depths=(1, 1), patch_size=2, image_size=8, in_channels=2, num_classes=5, time_steps=2, skip=skip,
-        token_mixing=token_mixing, neuron=NeuronConfig(beta=0.0),
-    )  # fmt: skip
+        dim=6, depths=(1, 1), patch_size=2, image_size=8, in_channels=2, num_classes=5, time_steps=2
+    )
+    config = config.replace(skip=skip, token_mixing=token_mixing, neuron={"beta": 0.0})
     images = pixels(config, 3)
     folded = fold_batch_norm(calibrate(SpikingMLP(config).double(), images.double() / 255))
     few_valued(folded, theta=2.0)

@@ -159,7 +159,7 @@ def _finest(
 
 
 def _ends(whole: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-    """The lowest and the highest sum of weights `[steps, in, out]`, whatever spikes arrive; `[steps, out]`."""
+    """The lowest and the highest sum, `[steps, out]`, of weights `[steps, in, out]`."""
     return whole.clamp(max=0).sum(1) + before, whole.clamp(min=0).sum(1) + before
 
 
@@ -349,8 +349,8 @@ class IntegerStem(nn.Module):
         expected = (p.in_channels, p.image_size, p.image_size)
         if not images.is_floating_point() or images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise InputError(
-                f"images are {images.dtype} of shape {tuple(images.shape)}; this network takes uint8 as stored,"
-                f" or preprocessed ones [B, {', '.join(map(str, expected))}]"
+                f"images are {images.dtype} of shape {tuple(images.shape)}; this network takes uint8 as"
+                f" stored, or preprocessed ones [B, {', '.join(map(str, expected))}]"
             )
         mean, std = (
             torch.tensor(values, dtype=torch.float64, device=images.device).view(-1, 1, 1)
@@ -360,8 +360,8 @@ class IntegerStem(nn.Module):
         pixels = values.round()
         if not bool(((values - pixels).abs() < 0.01).all()) or pixels.min() < 0 or pixels.max() > 255:
             raise InputError(
-                "images are no preprocessed bytes, and in whole numbers a pixel is a byte: give them as stored, in"
-                " uint8"
+                "images are no preprocessed bytes, and in whole numbers a pixel is a byte: give them as stored,"
+                " in uint8"
             )
         return pixels.to(torch.int32)
 
@@ -399,7 +399,7 @@ def to_integers(network: nn.Module, preprocessing: Preprocessing | None = None) 
     for name in ("image_size", "in_channels"):
         if getattr(given, name) != getattr(c, name):
             raise InputError(
-                f"preprocessing.{name} is {getattr(given, name)}, and the network's {name} {getattr(c, name)};"
+                f"preprocessing.{name} is {getattr(given, name)}, and that of the network {getattr(c, name)};"
                 " give the preprocessing that the network was trained with"
             )
     scales = {}
