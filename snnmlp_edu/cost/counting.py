@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..inputs import check_network_input
 from ..mfi.events.layers import EventMap
-from ..mfi.known import refuse_unknown
+from ..mfi.known import refuse_infinite, refuse_unknown
 from ..model.holding import in_this_thread
 from ..model.mixing import MixerBlock, wiring_of
 from ..model.network import SpikingNetwork
@@ -119,9 +119,7 @@ def _checked(model: nn.Module, images: Tensor) -> SpikingNetwork:
                 " `wiring = Wiring(...)` (snnmlp_edu.model.mixing)"
             )
     refuse_unknown(network, KNOWN | blocks, "count_operations", "snnmlp_edu/cost/tally.py")
-    for path, tensor in network.state_dict().items():
-        if not tensor.isfinite().all():
-            raise InputError(f"{path} holds NaN or infinite values; load or train weights that are finite")
+    refuse_infinite(network)
     check_network_input(images, network)
     if images.ndim not in (4, 5):
         raise InputError(

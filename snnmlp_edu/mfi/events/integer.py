@@ -45,7 +45,7 @@ from ...model.network import SpikingMLP, Stage
 from ...model.neurons import LIF
 from ...model.patches import ConvPatchEmbedding, SpikingPatchEncoding, Stem
 from ..folding.layers import AxisLIF, FoldedFigureHead, FoldedHead, SelectedAffine, constant
-from ..known import CONTAINERS, FOLDED_HEADS, NEURONS, WIRINGS, refuse_unknown
+from ..known import CONTAINERS, FOLDED_HEADS, NEURONS, WIRINGS, refuse_infinite, refuse_unknown
 from .layers import EventConv2d, EventLinear, EventMap
 from .tables import Events, RowTable, bounds_of
 
@@ -360,8 +360,8 @@ class IntegerStem(nn.Module):
         pixels = values.round()
         if not bool(((values - pixels).abs() < 0.01).all()) or pixels.min() < 0 or pixels.max() > 255:
             raise InputError(
-                "images are no preprocessed bytes, and in whole numbers a pixel is a byte: give them as stored,"
-                " in uint8"
+                "images are no preprocessed bytes, and in whole numbers a pixel is a byte: give them as"
+                " stored, in uint8"
             )
         return pixels.to(torch.int32)
 
@@ -394,7 +394,7 @@ def to_integers(network: nn.Module, preprocessing: Preprocessing | None = None) 
         raise InputError("skip is 'spike': its blocks add spikes to sums above 1, which are no spikes")
     refuse_unknown(network, _KNOWN, "weights='int8'", "snnmlp_edu/mfi/events/integer.py")
     leak_bits(c.neuron)
-    _refuse_infinite(network)
+    refuse_infinite(network)
     given = preprocessing or network.preprocessing or _whole_bytes(network)
     for name in ("image_size", "in_channels"):
         if getattr(given, name) != getattr(c, name):
@@ -406,19 +406,6 @@ def to_integers(network: nn.Module, preprocessing: Preprocessing | None = None) 
     for group in _groups(network):
         scales[group.name] = _convert(network, group, given)
     return scales
-
-
-def _refuse_infinite(network: nn.Module) -> None:
-    for path, module in network.named_modules():
-        match module:
-            case RowTable():
-                values = module.rows
-            case nn.Conv2d():
-                values = module.weight
-            case _:
-                continue
-        if not bool(values.isfinite().all()):
-            raise InputError(f"{path} holds weights that are not finite; load or train them again")
 
 
 def _whole_bytes(network: SpikingMLP) -> Preprocessing:
