@@ -27,6 +27,7 @@ from snnmlp_edu.data.settings import Interpolation
 from snnmlp_edu.data.sources import DATASETS, Dataset, Entry, ImageSource, open_source
 from snnmlp_edu.fields import Rule, rules_of
 from snnmlp_edu.mfi import audit, calibrate, export_nir, fold_batch_norm
+from snnmlp_edu.mfi.events import integer
 from snnmlp_edu.mfi.events.execute import event_driven
 from snnmlp_edu.mfi.events.integer import IntegerLIF
 from snnmlp_edu.mfi.folding import rules
@@ -115,11 +116,16 @@ def test_a_registered_block_is_counted_by_what_it_states(tiny: NetworkConfig) ->
 
 
 @pytest.mark.usefixtures("registered")
-def test_a_registered_block_is_refused_where_its_wiring_must_be_known(tiny: NetworkConfig) -> None:
+def test_a_registered_block_is_refused_where_its_wiring_must_be_known(
+    tiny: NetworkConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folded = fold_batch_norm(token_network(tiny)[0])
     with pytest.raises(InputError, match=r"TokenBlock.*mfi/nir\.py"):
         export_nir(folded)
     with pytest.raises(InputError, match=r"TokenBlock.*mfi/events/integer\.py"):
+        event_driven(folded, weights="int8")
+    monkeypatch.setattr(integer, "_KNOWN", integer._KNOWN | {TokenBlock})  # as a block of BLOCKS is
+    with pytest.raises(InputError, match=r"blocks\.0 is a TokenBlock.*mfi/events/integer\.py"):
         event_driven(folded, weights="int8")
 
 

@@ -492,10 +492,14 @@ def _in_units(path: str, layer: nn.Module, unit: float, preprocessing: Preproces
         case Stem():
             return IntegerStem(layer, preprocessing, unit).eval()
         case _:
-            raise InputError(
-                f"{path} is a {type(layer).__name__}, which has no form in whole numbers; extend"
-                " snnmlp_edu/mfi/events/integer.py"
-            )
+            raise _not_here(path, layer)
+
+
+def _not_here(path: str, layer: nn.Module) -> InputError:
+    return InputError(
+        f"{path} is a {type(layer).__name__}, which has no form in whole numbers; extend"
+        " snnmlp_edu/mfi/events/integer.py"
+    )
 
 
 def _prove(network: SpikingMLP, group: _Group, whole: dict[str, nn.Module], unit: float, word: int) -> None:
@@ -563,7 +567,7 @@ def largest_current(network: SpikingMLP, group: str, size: Callable[[str], int])
             )
             embedding = max(down + first, 2 * down + second)
         case other:
-            raise AssertionError(type(other).__name__)
+            raise _not_here(f"{group}.embedding", other)
     reached, carried = [embedding], embedding
     for index, block in enumerate(module.blocks):
         path = f"{group}.blocks.{index}"
@@ -577,6 +581,8 @@ def largest_current(network: SpikingMLP, group: str, size: Callable[[str], int])
                 reached.append(channel + size(f"{path}.channel_skip_norm"))
             case NoSkipBlock():
                 reached += [token, channel]
-            case MixerBlock():
+            case MixerBlock() if type(block) is MixerBlock:
                 reached.append(embedding + token + channel)
+            case _:
+                raise _not_here(path, block)
     return max(reached)
