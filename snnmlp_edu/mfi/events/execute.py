@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from ...data import Preprocessing
 from ...errors import InputError
 from ...fields import checked
 from ...model.patches import Stem
@@ -23,7 +24,9 @@ from .layers import EventMap
 Weights = Literal["float", "int8"]
 
 
-def event_driven(folded: nn.Module, weights: Weights = "float", preprocessing: Any = None) -> Any:
+def event_driven(
+    folded: nn.Module, weights: Weights = "float", preprocessing: Preprocessing | None = None
+) -> Any:
     r"""A network that computes the same from spike events, by gathering and adding weight rows.
 
     .. math::
@@ -45,8 +48,8 @@ def event_driven(folded: nn.Module, weights: Weights = "float", preprocessing: A
     Args:
         folded: what `fold_batch_norm` returned; it stays as it is.
         weights: `float` as folded, or `int8`.
-        preprocessing: for `int8`, how pixels become the network's input: a `data.Preprocessing`. By default
-            that of the checkpoint which the network was loaded from, or else p / 255 for pixels p.
+        preprocessing: for `int8`, how pixels become the network's input. By default that of the checkpoint
+            which the network was loaded from, or else p / 255 for pixels p.
 
     Raises:
         InputError: the network is not folded, is in training mode, has no spikes, runs on events already, or
@@ -67,9 +70,14 @@ def event_driven(folded: nn.Module, weights: Weights = "float", preprocessing: A
     checked("weights", weights, Weights)
     _check(folded)
     network: Any = copy.deepcopy(folded)
-    network.synaptic_operations = {}
+    operations: dict[str, int] = {}
     for path, dense in _maps(network):
-        network.set_submodule(path, event_form(dense, path, network.synaptic_operations))
+        form = event_form(dense, path, operations)
+        if path:
+            network.set_submodule(path, form)
+        else:
+            network = form  # one layer alone
+    network.synaptic_operations = operations
     if weights == "int8":
         network.scales = to_integers(network, preprocessing)
     return network

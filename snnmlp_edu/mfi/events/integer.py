@@ -19,16 +19,18 @@ membrane exceeds the `word` of its neurons: 16 bits where the threshold then is 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ...config import NeuronConfig
+from ...data import Preprocessing
 from ...errors import InputError
 from ...model.layout import spread_along
 from ...model.mixing import (
@@ -43,7 +45,7 @@ from ...model.network import SpikingMLP, Stage
 from ...model.neurons import LIF
 from ...model.patches import ConvPatchEmbedding, SpikingPatchEncoding, Stem
 from ..folding.layers import AxisLIF, FoldedFigureHead, FoldedHead, SelectedAffine, constant
-from ..known import CONTAINERS, FOLDED_HEADS, NEURONS, WIRINGS, refuse_unknown
+from ..known import CONTAINERS, FOLDED_HEADS, NEURONS, WIRINGS, refuse_infinite, refuse_unknown
 from .layers import EventConv2d, EventLinear, EventMap
 from .tables import Events, RowTable, bounds_of
 
@@ -61,6 +63,7 @@ SHORT = 2**15 - 1
 FEWEST_UNITS, MOST_UNITS = 64, 4096  # of a threshold: the fewest in 16 bits, and the most
 MOST_BITS = 8  # of a shift, either way
 PIXEL_BITS = 8
+Size = TypeVar("Size", int, float)
 
 
 class _TooFineError(Exception):
@@ -87,11 +90,8 @@ class IntegerTable(nn.Module):
         super().__init__()
         real = rows.unflatten(0, (steps, -1)).double()
         biases, weights = real[:, 0], real[:, 1:]
-        self.bits, whole, before = _finest(
-            lambda scale: _scaled(weights, biases, scale, LARGEST), unit, most_bits
-        )
-        sums = torch.stack((whole.clamp(max=0).sum(1) + before, whole.clamp(min=0).sum(1) + before))
-        self.magnitude = int(shifted(sums, self.bits).abs().max())
+        self.bits, whole, before = _finest(weights, biases, unit, LARGEST, most_bits)
+        self.magnitude = int(shifted(torch.stack(_ends(whole, before)), self.bits).abs().max())
         self.register_buffer("weights", functional.pad(whole, (0, 0, 1, 0)).flatten(0, 1).to(torch.int8))
         self.register_buffer("before", before.to(torch.int32))
 
@@ -118,33 +118,36 @@ def shifted(values: Tensor, bits: int) -> Tensor:
     return values >> bits if bits >= 0 else values << -bits
 
 
-def _scaled(weights: Tensor, biases: Tensor, scale: float, largest: int) -> tuple[Tensor, Tensor]:
-    whole = torch.round(weights / scale).to(torch.int64)
-    before = torch.round(biases / scale).to(torch.int64)
-    if whole.abs().max() > largest:
-        raise _TooFineError
-    return whole, before
-
-
 def _finest(
-    scaled: Callable[[float], tuple[Tensor, Tensor]], unit: float, most_bits: int
+    weights: Tensor, biases: Tensor, unit: float, largest: int, most_bits: int
 ) -> tuple[int, Tensor, Tensor]:
-    """The largest shift r at which weights `[steps, in, out]` and all their sums fit, with both in that unit.
+    """The largest shift r at which weights and all their sums fit, and both in the map's own unit.
+
+    Args:
+        weights: real, `[steps, in, out]`.
+        biases: real, `[steps, out]`.
+        unit: of the current, after the shift.
+        largest: the largest whole number that a weight may be.
+        most_bits: the largest shift to try, either way.
 
     Raises:
-        _TooFineError: they do at none.
+        _TooFineError: they fit at none.
     """
-    for bits in range(most_bits, -MOST_BITS - 1, -1):
-        try:
-            whole, before = scaled(unit * 2.0**-bits)
-        except _TooFineError:
-            continue
-        before = before + (2**bits // 2 if bits > 0 else 0)  # rounds to the nearest
-        lowest = whole.clamp(max=0).sum(1) + before
-        highest = whole.clamp(min=0).sum(1) + before
-        if max(-int(lowest.min()), int(highest.max()), int(before.abs().max())) <= SHORT:
-            return bits, whole, before
+    heaviest = float(weights.abs().max()) if weights.numel() else 0.0
+    fitting = math.floor(math.log2((largest + 0.49) * unit / heaviest)) if heaviest else most_bits
+    for bits in range(min(most_bits, fitting), -most_bits - 1, -1):
+        scale = unit * 2.0**-bits
+        whole = torch.round(weights / scale)
+        before = torch.round(biases / scale) + (2**bits // 2 if bits > 0 else 0)  # rounds to the nearest
+        lowest, highest = _ends(whole, before)
+        if max(-float(lowest.min()), float(highest.max()), float(before.abs().max())) <= SHORT:
+            return bits, whole.to(torch.int64), before.to(torch.int64)
     raise _TooFineError
+
+
+def _ends(whole: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest sum, `[steps, out]`, of weights `[steps, in, out]`."""
+    return whole.clamp(max=0).sum(1) + before, whole.clamp(min=0).sum(1) + before
 
 
 class IntegerLIF(LIF):
@@ -192,6 +195,8 @@ class IntegerAxisLIF(LIF):
     Args:
         neuron: the neuron, real.
         unit: what one unit stands for.
+
+    Currents, spikes, `word` and what is raised are as in `IntegerLIF`.
     """
 
     threshold: Tensor
@@ -244,13 +249,16 @@ def leak_bits(config: NeuronConfig) -> int | None:
 def _run(
     current: Tensor, bits: int | None, fires: Callable[[Tensor], Tensor], subtracted: Tensor | int | None
 ) -> Tensor:
+    """Spikes of neurons that start from rest; a reset subtracts something, or with None sets to 0."""
     membrane: Tensor | None = None
     spikes = []
     for now in current:
         potential = now if membrane is None or bits is None else (membrane >> bits) + now
         fired = fires(potential)
-        reset = torch.zeros_like(potential) if subtracted is None else potential - subtracted
-        membrane = torch.where(fired, reset, potential)
+        if subtracted is None:
+            membrane = potential.masked_fill(fired, 0)
+        else:
+            membrane = torch.where(fired, potential - subtracted, potential)
         spikes.append(fired)
     return torch.stack(spikes).to(torch.get_default_dtype())
 
@@ -264,13 +272,14 @@ class IntegerStem(nn.Module):
         unit: what one unit of the current stands for.
 
     The buffer `weights` is `[pixels of a patch * 8, dim]`, pixels in the order channel, row, column, and bits
-    from the lowest; `before` is `[1, dim]`.
+    from the lowest; `before`, `[1, dim]`, is added to a sum before its shift by `bits`. Weights may take 16
+    bits here.
     """
 
     weights: Tensor
     before: Tensor
 
-    def __init__(self, stem: Stem, preprocessing: Any, unit: float) -> None:
+    def __init__(self, stem: Stem, preprocessing: Preprocessing, unit: float) -> None:
         super().__init__()
         conv = stem.embed.conv
         self.time_steps, self.patch = stem.config.time_steps, stem.config.patch_size
@@ -286,11 +295,8 @@ class IntegerStem(nn.Module):
         powers = 2.0 ** torch.arange(PIXEL_BITS, dtype=torch.float64)
         by_pixel = (real / (255 * std)).flatten(1).T  # [pixels, dim]
         weights = (by_pixel.unsqueeze(1) * powers.view(-1, 1)).flatten(0, 1).unsqueeze(0)
-        self.bits, whole, before = _finest(
-            lambda scale: _scaled(weights, biases.unsqueeze(0), scale, SHORT), unit, 0
-        )
-        sums = torch.stack((whole.clamp(max=0).sum(1) + before, whole.clamp(min=0).sum(1) + before))
-        self.magnitude = int(shifted(sums, self.bits).abs().max())
+        self.bits, whole, before = _finest(weights, biases.unsqueeze(0), unit, SHORT, most_bits=0)
+        self.magnitude = int(shifted(torch.stack(_ends(whole, before)), self.bits).abs().max())
         self.register_buffer("weights", whole[0].to(torch.int32))
         self.register_buffer("before", before.to(torch.int32))
 
@@ -310,7 +316,7 @@ class IntegerStem(nn.Module):
         set_bits = bits.flatten(3).flatten(0, 2)
         events = Events(set_bits.nonzero()[:, 1].to(torch.int32), bounds_of(set_bits.sum(dim=1)))
         sums = shifted(add_rows(events, self.weights) + self.before, self.bits)
-        current = sums.view(*patches.shape[:3], -1)
+        current = sums.view(*patches.shape[:3], sums.shape[1])
         return current.expand(self.time_steps, *current.shape)
 
     def _pixels(self, images: Tensor) -> Tensor:
@@ -353,7 +359,7 @@ class _Group(NamedTuple):
 
 
 @torch.no_grad()
-def to_integers(network: nn.Module, preprocessing: Any = None) -> dict[str, float]:
+def to_integers(network: nn.Module, preprocessing: Preprocessing | None = None) -> dict[str, float]:
     """Turn an event-driven network into whole numbers, in place.
 
     Args:
@@ -373,21 +379,26 @@ def to_integers(network: nn.Module, preprocessing: Any = None) -> dict[str, floa
         raise InputError("skip is 'spike': its blocks add spikes to sums above 1, which are no spikes")
     refuse_unknown(network, _KNOWN, "weights='int8'", "snnmlp_edu/mfi/events/integer.py")
     leak_bits(c.neuron)
+    refuse_infinite(network)
     given = preprocessing or network.preprocessing or _whole_bytes(network)
+    for name in ("image_size", "in_channels"):
+        if getattr(given, name) != getattr(c, name):
+            raise InputError(
+                f"preprocessing.{name} is {getattr(given, name)}, and that of the network {getattr(c, name)};"
+                " give the preprocessing that the network was trained with"
+            )
     scales = {}
     for group in _groups(network):
         scales[group.name] = _convert(network, group, given)
     return scales
 
 
-def _whole_bytes(network: SpikingMLP) -> Any:
-    from ...data import Preprocessing
-
+def _whole_bytes(network: SpikingMLP) -> Preprocessing:
     return Preprocessing(network.config.image_size, network.config.in_channels)
 
 
 def _groups(network: SpikingMLP) -> list[_Group]:
-    """The layers that share a scale."""
+    """The layers that share a scale: position mixing and the way up alone, and else those of a stage."""
     sole: dict[str, str] = {"head.affine": "head.neuron", "head.neuron": "head.neuron"}
     for path, module in network.named_modules():
         if isinstance(module, PositionMixing):
@@ -403,17 +414,23 @@ def _groups(network: SpikingMLP) -> list[_Group]:
     return [_Group(name, paths) for name, paths in groups.items()]
 
 
-def _convert(network: SpikingMLP, group: _Group, preprocessing: Any) -> float:
+def _convert(network: SpikingMLP, group: _Group, preprocessing: Preprocessing) -> float:
     """Turn a group into whole numbers, in the finest unit in which all is proved to fit; returns the unit."""
     real = {path: network.get_submodule(path) for path in group.paths}
     neurons = [layer for layer in real.values() if isinstance(layer, LIF)]
     threshold = min((layer.config.threshold for layer in neurons), default=math.inf)
+    sizes = {path: _real_magnitude(layer) for path, layer in real.items()}
+    largest = largest_current(network, group.name, sizes.__getitem__) if neurons else 0.0
     for word in (16, 32):
         unit = threshold / MOST_UNITS if neurons else _finest_unit(real.values())
+        # Units in which the real weights alone exceed the bits are passed over: quantising takes its time.
+        hopeless = 0.99 * largest / 2 ** (word - 1)
+        while unit < hopeless:
+            unit *= 2**0.25
         while word == 32 or threshold / unit >= FEWEST_UNITS:
             try:
                 whole = {path: _in_units(path, layer, unit, preprocessing) for path, layer in real.items()}
-                _prove(network, group, whole, word)
+                _prove(network, group, whole, unit, word)
             except _TooFineError:
                 unit *= 2**0.25
                 continue
@@ -426,6 +443,14 @@ def _convert(network: SpikingMLP, group: _Group, preprocessing: Any) -> float:
     raise AssertionError("some unit fits into 32 bits")
 
 
+def _real_magnitude(layer: nn.Module) -> float:
+    """The largest current, in size, that a map of real weights can send; of other layers 0, which is less."""
+    if not isinstance(layer, EventMap) or not isinstance(layer.table, RowTable):
+        return 0.0
+    rows = layer.table.rows.unflatten(0, (layer.steps, -1)).double()
+    return float(torch.stack(_ends(rows[:, 1:], rows[:, 0])).abs().max())
+
+
 def _convert_head(network: SpikingMLP, group: _Group, unit: float) -> None:
     match network.head:
         case FoldedFigureHead() as head if group.name == "head.neuron":
@@ -436,24 +461,24 @@ def _convert_head(network: SpikingMLP, group: _Group, unit: float) -> None:
 
 def _finest_unit(layers: Iterable[nn.Module]) -> float:
     """No map's weights fit into a unit below this one."""
-    return max(
-        (
-            float(layer.table.rows.unflatten(0, (layer.steps, -1))[:, 1:].abs().max()) / (LARGEST + 0.49)
-            for layer in layers
-            if isinstance(layer, EventMap) and isinstance(layer.table, RowTable)
-        ),
-        default=0.0,
+    largest = max(
+        float(layer.table.rows.unflatten(0, (layer.steps, -1))[:, 1:].abs().max())
+        for layer in layers
+        if isinstance(layer, EventMap) and isinstance(layer.table, RowTable)
     )
+    return largest / (LARGEST + 0.49) or 1.0  # any unit holds weights that are all 0
 
 
-def _in_units(path: str, layer: nn.Module, unit: float, preprocessing: Any) -> nn.Module:
+def _in_units(path: str, layer: nn.Module, unit: float, preprocessing: Preprocessing) -> nn.Module:
     """A layer in whole numbers of a unit."""
     match layer:
         case EventMap():
             assert isinstance(layer.table, RowTable)
             most_bits = 0 if path.startswith("head.") else MOST_BITS
+            twin = copy.copy(layer)
             table = IntegerTable(layer.table.rows, layer.steps, unit, most_bits).eval()
-            return layer.with_table(table)
+            twin._modules = {**layer._modules, "table": table}
+            return twin
         case AxisLIF() if type(layer) is AxisLIF:
             return IntegerAxisLIF(layer, unit).eval()
         case LIF() if type(layer) is LIF:
@@ -466,50 +491,60 @@ def _in_units(path: str, layer: nn.Module, unit: float, preprocessing: Any) -> n
         case Stem():
             return IntegerStem(layer, preprocessing, unit).eval()
         case _:
-            raise InputError(
-                f"{path} is a {type(layer).__name__}, which has no form in whole numbers; extend"
-                " snnmlp_edu/mfi/events/integer.py"
-            )
+            raise _not_here(path, layer)
 
 
-def _prove(network: SpikingMLP, group: _Group, whole: dict[str, nn.Module], word: int) -> None:
+def _not_here(path: str, layer: nn.Module) -> InputError:
+    return InputError(
+        f"{path} is a {type(layer).__name__}, which has no form in whole numbers; extend"
+        " snnmlp_edu/mfi/events/integer.py"
+    )
+
+
+def _prove(network: SpikingMLP, group: _Group, whole: dict[str, nn.Module], unit: float, word: int) -> None:
     """Check that no current and no membrane of a group can exceed its bits, whatever spikes arrive.
 
     Raises:
         _TooFineError: one could.
     """
+    most = 2 ** (word - 1) - 2  # a strict comparison is one with the threshold + 1
+    steps = network.config.time_steps
     largest = largest_current(network, group.name, lambda path: magnitude(whole[path]))
+    if group.name == "head.neuron":
+        head: Any = network.head
+        largest += round(float(head.shift.abs().max()) / unit)
     neurons = [layer for layer in whole.values() if isinstance(layer, IntegerLIF | IntegerAxisLIF)]
     for neuron in neurons:
-        threshold = torch.as_tensor(neuron.threshold).abs()
         bias = int(neuron.bias.abs().max()) if isinstance(neuron, IntegerAxisLIF) else 0
-        stays = sum(neuron.config.beta**step for step in range(network.config.time_steps))
-        reached = (largest + bias) * stays + network.config.time_steps
+        kept = sum(neuron.config.beta**step for step in range(steps))
+        reached = (largest + bias) * kept + steps  # in each step the leak may round one down
+        threshold = int(torch.as_tensor(neuron.threshold).abs().max())
         if not neuron.config.resets_to_zero:
-            reached += int(threshold.max())
-        if reached + 1 > 2 ** (word - 1) - 1 or (
-            isinstance(neuron, IntegerLIF) and threshold + 1 > 2 ** (word - 1) - 1
-        ):
+            reached += threshold
+        if reached > most or (isinstance(neuron, IntegerLIF) and threshold > most):
             raise _TooFineError
 
 
 def magnitude(layer: nn.Module) -> int:
-    """The largest current, in size, that a layer in whole numbers can send."""
+    """The largest current, in size, that a layer in whole numbers can send.
+
+    Raises:
+        _TooFineError: a constant of it exceeds 16 bits.
+    """
     match layer:
         case EventMap():
             return int(layer.table.magnitude)  # type: ignore[arg-type]
         case IntegerStem():
             return layer.magnitude
         case SelectedAffine():
-            step = (layer.with_spike - layer.without_spike).abs().max()
-            if step > SHORT:
-                raise _TooFineError
+            if (layer.with_spike - layer.without_spike).abs().max() > SHORT:
+                raise _TooFineError  # what a spike adds is a weight, too
             return int(torch.maximum(layer.with_spike.abs(), layer.without_spike.abs()).max())
         case _:
             raise AssertionError(type(layer).__name__)
 
 
-def largest_current(network: SpikingMLP, group: str, size: Callable[[str], int]) -> int:
+def largest_current(network: SpikingMLP, group: str, size: Callable[[str], Size]) -> Size:
     """The largest current, in size, that can add up at a neuron of a group, of the sizes of its maps."""
     if group == "head":
         return size("head.linear")
@@ -531,7 +566,7 @@ def largest_current(network: SpikingMLP, group: str, size: Callable[[str], int])
             )
             embedding = max(down + first, 2 * down + second)
         case other:
-            raise AssertionError(type(other).__name__)
+            raise _not_here(f"{group}.embedding", other)
     reached, carried = [embedding], embedding
     for index, block in enumerate(module.blocks):
         path = f"{group}.blocks.{index}"
@@ -545,6 +580,8 @@ def largest_current(network: SpikingMLP, group: str, size: Callable[[str], int])
                 reached.append(channel + size(f"{path}.channel_skip_norm"))
             case NoSkipBlock():
                 reached += [token, channel]
-            case MixerBlock():
+            case MixerBlock() if type(block) is MixerBlock:
                 reached.append(embedding + token + channel)
+            case _:
+                raise _not_here(path, block)
     return max(reached)

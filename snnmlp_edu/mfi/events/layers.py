@@ -2,22 +2,13 @@ r"""Linear maps and convolutions that visit only the spikes that occurred."""
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import InputError
 from ...model.layout import Axis, view_along
-from .tables import (
-    Events,
-    RowTable,
-    find_events,
-    is_watched,
-    join_bags,
-    shift_rows,
-)
+from .tables import Events, RowTable, find_events, is_watched, join_bags, shift_rows
 
 
 class EventMap(nn.Module):
@@ -27,8 +18,8 @@ class EventMap(nn.Module):
         rows: `[rows, out]`; row 0 is the bias, then one row for each input.
 
     `forward` writes into `operations[path]` how many weights it added, columns of the table times spikes
-    visited: what hardware counts as synaptic operations. Biases are not among them. Where a mode watches
-    by a dispatch mode it writes nothing: a number that depends on the data would leave PyTorch.
+    visited: what hardware counts as synaptic operations. Biases are not among them. While a dispatch mode
+    watches it writes nothing: a number that depends on the data would leave PyTorch.
     """
 
     def __init__(self, rows: Tensor) -> None:
@@ -38,12 +29,6 @@ class EventMap(nn.Module):
         self.table: nn.Module = RowTable(rows)
         self.path = ""
         self.operations: dict[str, int] = {}
-
-    def with_table(self, table: nn.Module) -> EventMap:
-        """The same map with another table."""
-        twin = copy.copy(self)
-        twin._modules = {**self._modules, "table": table}
-        return twin
 
     def events(self, *spikes: Tensor) -> Events:
         """The rows that each output place adds."""
