@@ -112,7 +112,7 @@ struct place { int32_t extra, keep, spikes, neuron; };
 /* The neurons of one place, 16 at a time, through all steps:
        current = ((sum + before) >> shift) + other currents,   potential = (membrane >> leak) + current;
    above its threshold a neuron fires and is reset. A plain layer's neurons have one threshold and are reset to 0, its
-   currents have 16 bits and are not shifted to the right; with constants for the last arguments no branch is left. */
+   currents have 16 bits and are not shifted to the right, but in the stem; with constants for the last arguments no branch is left. */
 #define DEFINE_FIRE(name, vector, scalar, log2_bytes, widened, narrowed)                                               \
     INLINE void name(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,    \
                      int registers, const shorts *sums, const int sums_step, const int steps, const int shifts,        \
@@ -130,8 +130,8 @@ struct place { int32_t extra, keep, spikes, neuron; };
             vector v = {0};                                                                                            \
             UNROLL for (int t = 0; t < steps; t++, sum += sums_step) {                                                 \
                 vector x = widened((*sum + *(const shorts *)before));                                                  \
-                if (shifts) x <<= left;                                                                                \
-                if (!plain) x >>= right;                                                                               \
+                if (shifts & 1) x <<= left;                                                                            \
+                if (shifts & 2) x >>= right;                                                                           \
                 if (extra) x += *(const vector *)from;                                                                 \
                 if (!plain && l->more) x += *(const vector *)(from + more);                                            \
                 if (keep) *(vector *)to = x;                                                                           \
@@ -158,8 +158,8 @@ static __attribute__((noinline)) void fire_any(const struct network *net, const 
                                                struct place at, int first, int registers, const shorts *sums, int step)
 {
     const int steps = net->is.steps;
-    if (l->wide) fire_wide(net, l, memory, at, first, registers, sums, step, steps, 1, l->extra, l->keep, 0);
-    else fire(net, l, memory, at, first, registers, sums, step, steps, 1, l->extra, l->keep, 0);
+    if (l->wide) fire_wide(net, l, memory, at, first, registers, sums, step, steps, 3, l->extra, l->keep, 0);
+    else fire(net, l, memory, at, first, registers, sums, step, steps, 3, l->extra, l->keep, 0);
 }
 
 INLINE void fire_place(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,
@@ -212,7 +212,7 @@ INLINE void map(const struct network *net, const struct layer *l, uint8_t *memor
                     if (kind == TABLES && l->group == 8) sum_tables(sum, size, 8, memory + step, source, l->parts, l->part_bytes, table);
                     if (kind == TABLES && l->group == 4) sum_tables(sum, size, 4, memory + step, source, l->parts, l->part_bytes, table);
                 }
-                if (l->in_steps == 1) fire_place(net, l, memory, place, first, size, sums, 0, kind == ROWS);
+                if (l->in_steps == 1) fire_place(net, l, memory, place, first, size, sums, 0, 2); /* the stem */
                 else fire_place(net, l, memory, place, first, size, sums, size, kind == ROWS);
                 place.extra += l->extra_place, place.keep += l->keep_place;
                 place.spikes += l->spikes_place, place.neuron += l->neuron_place;

@@ -524,7 +524,7 @@ class _Writer:
             full[np.ix_(np.arange(len(weights)), slots, to.order)] = weights
         lane_before = np.zeros((len(before), lanes), int)
         lane_before[:, to.order] = before
-        if bits < 0 and self._fits_tables(full) is not None:  # entries of 16 bits hold what is shifted
+        if bits < 0 and (not short or self._fits_tables(full) is not None):  # entries of 16 bits hold what is shifted
             full, lane_before, bits = full << -bits, lane_before << -bits, 0
         fields = self._weights(full, short)
         target = fires or to
@@ -558,7 +558,7 @@ class _Writer:
         kind = fields.pop("kind")
         plain = (
             (file.steps, self.wide, more, len(before)) == (4, 0, None, 1)
-            and bits <= 0
+            and (bits <= 0 or fields["in_steps"] == 1)
             and fields.get("fired") == lanes
             and not any(fields[name] for name in ("soft", "forgets", "neuron_place"))
         )

@@ -295,7 +295,7 @@ class IntegerStem(nn.Module):
         powers = 2.0 ** torch.arange(PIXEL_BITS, dtype=torch.float64)
         by_pixel = (real / (255 * std)).flatten(1).T  # [pixels, dim]
         weights = (by_pixel.unsqueeze(1) * powers.view(-1, 1)).flatten(0, 1).unsqueeze(0)
-        self.bits, whole, before = _finest(weights, biases.unsqueeze(0), unit, SHORT, most_bits=0)
+        self.bits, whole, before = _finest(weights, biases.unsqueeze(0), unit, SHORT, most_bits=15)
         self.magnitude = int(shifted(torch.stack(_ends(whole, before)), self.bits).abs().max())
         self.register_buffer("weights", whole[0].to(torch.int32))
         self.register_buffer("before", before.to(torch.int32))
