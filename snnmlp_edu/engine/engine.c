@@ -21,8 +21,21 @@ enum { COPY, PATCHES, TRANSPOSE, LINES, ROWS, TABLES, SELECT };
 typedef int16_t shorts __attribute__((vector_size(32), may_alias)); /* the currents of 16 neurons */
 typedef int32_t longs __attribute__((vector_size(64), may_alias));  /* the same where 16 bits are too few */
 typedef uint8_t unit __attribute__((vector_size(32), may_alias));   /* weights of 8 bits to 32 neurons */
+typedef int16_t shorts_pair __attribute__((vector_size(64), aligned(32), may_alias));
+typedef uint8_t unit_pair __attribute__((vector_size(64), aligned(32), may_alias));
+#ifdef __AVX512BW__
+enum { TWO_AT_ONCE = 1 };
+#else
+enum { TWO_AT_ONCE = 0 };
+#endif
+#define FIRST_HALF(v) __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+#define SECOND_HALF(v) __builtin_shufflevector(v, v, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31)
 typedef uint16_t eight __attribute__((vector_size(16), aligned(2), may_alias));
+typedef uint8_t sixteen __attribute__((vector_size(16), may_alias));
+typedef uint64_t words64 __attribute__((vector_size(16), may_alias));
+typedef uint64_t word64 __attribute__((may_alias, aligned(1)));
 typedef uint16_t word16 __attribute__((may_alias));
+typedef uint32_t word32 __attribute__((may_alias, aligned(1)));
 
 /* One layer. Offsets count bytes: of `constants` where said so, else of the memory of one image; 0 means none. */
 struct layer {
@@ -60,7 +73,6 @@ struct network {
 
 /* The tables of every network: which bits of a byte are set, and how many. */
 struct bits { uint16_t numbers[32], set[256][8]; uint8_t count[256]; };
-typedef uint32_t word32 __attribute__((may_alias, aligned(1)));
 
 /* Compilers turn sums of shifts back into one multiplication; through this they cannot see. */
 INLINE unsigned opaque(unsigned x) { __asm__("" : "+r"(x)); return x; }
@@ -74,23 +86,35 @@ INLINE unsigned times(unsigned x, const unsigned n)
     return sum;
 }
 
-/* One bit for each of 16 lanes, which are 0 or -1. */
-INLINE unsigned bits_of(shorts lanes)
+/* The highest bits of 16 bytes. */
+INLINE unsigned top_bits_of(sixteen v)
 {
 #ifdef __AVX2__
-    __m256i m = (__m256i)lanes;
-    return (unsigned)_mm_movemask_epi8(_mm_packs_epi16(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1)));
+    return (unsigned)_mm_movemask_epi8((__m128i)v);
 #else
     unsigned sum = 0;
-    UNROLL for (int i = 0; i < LANES; i++) sum |= (lanes[i] & 1u) << i;
+    UNROLL for (int i = 0; i < LANES; i++) sum |= (v[i] >> 7 & 1u) << i;
     return sum;
 #endif
 }
 
-/* The plain neuron: which of 16 potentials exceed the threshold, as bits, and the membranes after the reset to 0. */
-INLINE unsigned fire_and_reset(shorts *v, shorts u, int16_t above)
+/* 16 lanes of 0 or -1, as bytes. */
+INLINE sixteen narrow(shorts lanes)
 {
-#if defined __AVX512BW__ && defined __AVX512VL__
+#ifdef __AVX2__
+    __m256i m = (__m256i)lanes;
+    return (sixteen)_mm_packs_epi16(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+#else
+    return __builtin_convertvector(lanes, sixteen);
+#endif
+}
+
+INLINE unsigned bits_of(shorts lanes) { return top_bits_of(narrow(lanes)); }
+
+/* The plain neuron: which of 16 potentials exceed the threshold, as bits, and the membranes after the reset to 0. */
+INLINE unsigned fire_16(shorts *v, shorts u, int16_t above)
+{
+#ifdef __AVX512BW__
     const __mmask16 fires = _mm256_cmpgt_epi16_mask((__m256i)u, _mm256_set1_epi16(above));
     *v = (shorts)_mm256_maskz_mov_epi16(_knot_mask16(fires), (__m256i)u);
     return fires;
@@ -101,28 +125,27 @@ INLINE unsigned fire_and_reset(shorts *v, shorts u, int16_t above)
 #endif
 }
 
-INLINE unsigned fire_wide_and_reset(longs *v, longs u, int32_t above)
+/* The same; a bit for each lane that fires goes into its byte. */
+INLINE sixteen fire_into_bytes(sixteen bytes, uint8_t bit, shorts *v, shorts u, int16_t above)
 {
-    const longs fires = u > above;
+#ifdef __AVX512BW__
+    const __mmask16 fires = (__mmask16)fire_16(v, u, above);
+    return (sixteen)_mm_mask_add_epi8((__m128i)bytes, fires, (__m128i)bytes, _mm_set1_epi8((char)bit));
+#else
+    const shorts fires = u > above;
     *v = u & ~fires;
-    return bits_of(__builtin_convertvector(fires, shorts));
+    return bytes + (narrow(fires) & bit);
+#endif
 }
 
 /* The numbers of the set bits of a column, `row` being that of the first; returns where the list ends. */
 INLINE uint16_t *list_spikes(uint16_t *list, const struct bits *bits, const uint8_t *column, int bytes, int row)
 {
-#ifdef __AVX512VBMI2__
-    const __m512i numbers = _mm512_add_epi16(_mm512_set1_epi16((int16_t)row), _mm512_load_si512(bits->numbers));
-    __m512i now = numbers;
-    for (; bytes >= 4; bytes -= 4, column += 4, now = _mm512_add_epi16(now, _mm512_set1_epi16(32)), row += 32) {
-        const uint32_t word = *(const word32 *)column;
-        _mm512_storeu_si512(list, _mm512_maskz_compress_epi16(word, now));
-        list += __builtin_popcount(word);
-    }
-    if (bytes) {
-        uint32_t word = 0;
-        for (int i = 0; i < bytes; i++) word |= (uint32_t)column[i] << 8 * i;
-        _mm512_storeu_si512(list, _mm512_maskz_compress_epi16(word, now));
+#ifdef __AVX512VBMI2__ /* 32 at once */
+    __m512i numbers = _mm512_add_epi16(_mm512_set1_epi16((int16_t)row), _mm512_load_si512(bits->numbers));
+    for (; bytes > 0; bytes -= 4, column += 4, numbers = _mm512_add_epi16(numbers, _mm512_set1_epi16(32))) {
+        const uint32_t word = *(const word32 *)column & (bytes < 4 ? (1u << (bytes << 3)) - 1 : ~0u);
+        _mm512_storeu_si512(list, _mm512_maskz_compress_epi16(word, numbers));
         list += __builtin_popcount(word);
     }
     return list;
@@ -139,16 +162,28 @@ INLINE uint16_t *list_spikes(uint16_t *list, const struct bits *bits, const uint
    whole of them is added, and the upper byte by itself; what it left in the whole is taken off at the end. */
 INLINE void sum_rows(shorts *sums, const int units, const uint16_t *list, const uint16_t *end, const unit *rows)
 {
-    shorts whole[MOST_UNITS], upper[MOST_UNITS];
     const int16_t biases = (int16_t)((end - list) << 6);
+    const int pairs = TWO_AT_ONCE ? units / 2 : 0;
+    shorts whole[MOST_UNITS], upper[MOST_UNITS];
+    shorts_pair whole2[MOST_UNITS / 2], upper2[MOST_UNITS / 2];
     UNROLL for (int u = 0; u < units; u++) whole[u] = upper[u] = (shorts){0};
+    UNROLL for (int u = 0; u < pairs; u++) whole2[u] = upper2[u] = (shorts_pair){0};
     for (; list < end; list += 2) {
         const unit *a = rows + times(list[0], (unsigned)units), *b = rows + times(list[1], (unsigned)units);
-        UNROLL for (int u = 0; u < units; u++) {
-            shorts both = (shorts)(a[u] + b[u]);
+        UNROLL for (int u = 0; u < pairs; u++) {
+            const shorts_pair both = (shorts_pair)(((const unit_pair *)a)[u] + ((const unit_pair *)b)[u]);
+            whole2[u] += both;
+            upper2[u] += both >> 8;
+        }
+        UNROLL for (int u = pairs + pairs; u < units; u++) {
+            const shorts both = (shorts)(a[u] + b[u]);
             whole[u] += both;
             upper[u] += both >> 8;
         }
+    }
+    UNROLL for (int u = 0; u < pairs; u++) {
+        whole[2 * u] = FIRST_HALF(whole2[u]), whole[2 * u + 1] = SECOND_HALF(whole2[u]);
+        upper[2 * u] = FIRST_HALF(upper2[u]), upper[2 * u + 1] = SECOND_HALF(upper2[u]);
     }
     UNROLL for (int u = 0; u < units; u++) {
         sums[2 * u] = whole[u] - (upper[u] << 8) - biases;
@@ -157,17 +192,20 @@ INLINE void sum_rows(shorts *sums, const int units, const uint16_t *list, const 
 }
 
 /* The same from tables, which hold the sums of all patterns of a byte, or of half a byte: no spike is looked for. */
-INLINE const shorts *sum_tables(shorts *sums, const int size, const int group, const uint8_t *column, int bytes, const shorts *table)
+INLINE void sum_tables(shorts *sums, const int size, const int group, const uint8_t *memory, const int32_t *source,
+                       int parts, int bytes, const shorts *table)
 {
     shorts a[MOST_UNITS];
-    UNROLL for (int r = 0; r < size; r++) a[r] = sums[r];
-    for (int n = 0; n < bytes; n++)
-        UNROLL for (int bit = 0; bit < 8; bit += group, table += size << group) {
-            const shorts *row = table + times(column[n] >> bit & ((1u << group) - 1), (unsigned)size);
-            UNROLL for (int r = 0; r < size; r++) a[r] += row[r];
-        }
+    UNROLL for (int r = 0; r < size; r++) a[r] = (shorts){0};
+    for (const int32_t *end = source + parts; source < end; source++) {
+        const uint8_t *column = memory + *source;
+        _Pragma("GCC unroll 3") for (const uint8_t *last = column + bytes; column < last; column++)
+            UNROLL for (int bit = 0; bit < 8; bit += group, table += size << group) {
+                const shorts *row = table + times(*column >> bit & ((1u << group) - 1), (unsigned)size);
+                UNROLL for (int r = 0; r < size; r++) a[r] += row[r];
+            }
+    }
     UNROLL for (int r = 0; r < size; r++) sums[r] = a[r];
-    return table;
 }
 
 /* A constant of its own for each spike: what batch norm of spikes folds to. */
@@ -182,43 +220,35 @@ struct place { int32_t extra, keep, spikes, neuron; };
 
 /* The neurons of one place, 16 at a time, through all steps:
        current = ((sum + before) >> shift) + other currents,   potential = (membrane >> leak) + current;
-   above its threshold a neuron fires and is reset. What is constant here leaves no branch behind. */
+   above its threshold a neuron fires and is reset. */
 #define DEFINE_FIRE(name, vector, scalar, log2_bytes, widened, narrowed)                                               \
-    INLINE void name(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,    \
-                     int size, const shorts *sums, int sums_step, const int steps, const int extra, const int keep,    \
-                     const int plain)                                                                                  \
+    static __attribute__((noinline)) void name(const struct network *net, const struct layer *l, uint8_t *memory,      \
+                     struct place at, int first, int registers, const shorts *sums, int sums_step)                                                 \
     {                                                                                                                  \
         const struct neuron *is = (const struct neuron *)(net->constants + at.neuron);                                 \
         const scalar above = (scalar)is->above, theta = (scalar)is->theta, bias = (scalar)is->bias,                    \
                      turned = (scalar)is->turned, driven = (scalar)is->driven;                                         \
-        const int left = l->shift < 0 ? -l->shift : 0, right = l->shift > 0 ? l->shift : 0, leak = l->leak;            \
-        const uint8_t *before = net->constants + l->before + first + first;                                            \
-        const uint8_t *from = memory + at.extra + (first << log2_bytes), *more = from + l->more - l->extra;            \
-        uint8_t *to = memory + at.keep + (first << log2_bytes), *spikes = memory + at.spikes + (first >> 3);           \
-        for (int q = first; size > 0 && q < l->lanes; size--, q += LANES, sums++) {                                    \
-            const int16_t *sum = (const int16_t *)sums;                                                                \
+        const int left = l->shift < 0 ? -l->shift : 0, right = l->shift > 0 ? l->shift : 0;                            \
+        for (int r = 0, q = first; r < registers; r++, q += LANES) {                                                   \
+            const uint8_t *sum = (const uint8_t *)(sums + r), *before = net->constants + l->before + q + q;            \
+            const uint8_t *from = memory + at.extra + (q << log2_bytes), *more = from + l->more - l->extra;            \
+            uint8_t *to = memory + at.keep + (q << log2_bytes), *spikes = memory + at.spikes + (q >> 3);               \
             vector v = {0};                                                                                            \
-            UNROLL for (int t = 0, k = 0, n = 0, m = 0, o = 0, b = 0; t < steps; t++) {                                \
-                vector x = widened((*(const shorts *)(sum + k) + *(const shorts *)(before + b)));                      \
+            for (int t = 0; t < net->is.steps; t++) {                                                                  \
+                vector x = widened((*(const shorts *)sum + *(const shorts *)before));                                  \
                 x = x << left >> right;                                                                                \
-                if (extra) x += *(const vector *)(from + n);                                                           \
-                if (!plain && l->more) x += *(const vector *)(more + n);                                               \
-                if (keep) *(vector *)(to + m) = x;                                                                     \
-                if (plain || q < l->fired) {                                                                           \
-                    if (!plain) x = (x & driven) + bias;                                                               \
-                    vector u = (v >> leak) + x;                                                                        \
-                    if (plain) *(word16 *)(spikes + o) = (word16)name##_and_reset(&v, u, above);                       \
-                    else {                                                                                             \
-                        vector fires = (u ^ turned) > above;                                                           \
-                        v = l->soft ? u - (fires & theta) : u & ~fires;                                                \
-                        if (l->forgets) v = (vector){0};                                                               \
-                        *(word16 *)(spikes + o) = (word16)bits_of(narrowed(fires));                                    \
-                    }                                                                                                  \
+                if (l->extra) x += *(const vector *)from;                                                              \
+                if (l->more) x += *(const vector *)more;                                                               \
+                if (l->keep) *(vector *)to = x;                                                                        \
+                if (q < l->fired) {                                                                                    \
+                    const vector u = (v >> l->leak) + (x & driven) + bias, fires = (u ^ turned) > above;               \
+                    v = l->soft ? u - (fires & theta) : u & ~fires;                                                    \
+                    if (l->forgets) v = (vector){0};                                                                   \
+                    *(word16 *)spikes = (word16)bits_of(narrowed(fires));                                              \
                 }                                                                                                      \
-                k += sums_step, b += l->before_step, n += l->extra_step, m += l->keep_step, o += l->spikes_step;       \
+                sum += sums_step, before += l->before_step, spikes += l->spikes_step;                                  \
+                from += l->extra_step, more += l->extra_step, to += l->keep_step;                                      \
             }                                                                                                          \
-            before += 2 * LANES, from += LANES << log2_bytes, more += LANES << log2_bytes, to += LANES << log2_bytes;  \
-            spikes += LANES / 8;                                                                                       \
         }                                                                                                              \
     }
 #define AS_IT_IS(x) (x)
@@ -227,17 +257,41 @@ struct place { int32_t extra, keep, spikes, neuron; };
 DEFINE_FIRE(fire, shorts, int16_t, 1, AS_IT_IS, AS_IT_IS)
 DEFINE_FIRE(fire_wide, longs, int32_t, 2, TO_LONGS, TO_SHORTS)
 
-static __attribute__((noinline)) void fire_place(const struct network *net, const struct layer *l, uint8_t *memory, struct place at,
-                                                 int first, int size, const shorts *sums, int sums_step)
+/* The same for four steps, the plain neuron, and no shift to the right: no branch is left. */
+INLINE void fire_plain(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,
+                       int registers, const shorts *sums, const int sums_step, const int shifts, const int extra, const int keep)
 {
-    const int steps = net->is.steps;
-#define FIRE(fire, steps, extra, keep, plain) fire(net, l, memory, at, first, size, sums, sums_step, steps, extra, keep, plain)
-    if (l->wide) FIRE(fire_wide, steps, l->extra, l->keep, 0);
-    else if (steps != 4 || l->special) FIRE(fire, steps, l->extra, l->keep, 0);
-    else if (l->extra && l->keep) FIRE(fire, 4, 1, 1, 1);
-    else if (l->extra) FIRE(fire, 4, 1, 0, 1);
-    else if (l->keep) FIRE(fire, 4, 0, 1, 1);
-    else FIRE(fire, 4, 0, 0, 1);
+    const int16_t above = (int16_t)((const struct neuron *)(net->constants + at.neuron))->above;
+    const int left = -l->shift, leak = l->leak;
+    const shorts *before = (const shorts *)(net->constants + l->before + first + first);
+    const uint8_t *from = memory + at.extra + first + first;
+    uint8_t *to = memory + at.keep + first + first, *spikes = memory + at.spikes + (first >> 3);
+    for (int r = 0; r < registers; r++, from += sizeof(shorts), to += sizeof(shorts), spikes += sizeof(word16)) {
+        shorts v = {0};
+        uint8_t *out = spikes, *kept = to;
+        const uint8_t *in = from;
+        UNROLL for (int t = 0; t < 4; t++, in += l->extra_step, kept += l->keep_step, out += l->spikes_step) {
+            shorts x = sums[r + sums_step * t] + before[r];
+            if (shifts) x <<= left;
+            if (extra) x += *(const shorts *)in;
+            if (keep) *(shorts *)kept = x;
+            *(word16 *)out = (word16)fire_16(&v, (v >> leak) + x, above);
+        }
+    }
+}
+
+INLINE void fire_place(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,
+                       const shorts *sums, const int size, const int steps, const int shifts)
+{
+    const int left = (l->lanes - first) / LANES, registers = size < left ? size : left;
+    if (l->special) (l->wide ? fire_wide : fire)(net, l, memory, at, first, registers, sums, steps == 1 ? 0 : size << 5);
+    else {
+#define PLAIN(extra, keep) fire_plain(net, l, memory, at, first, registers, sums, steps == 1 ? 0 : size, shifts, extra, keep)
+        if (l->extra && l->keep) PLAIN(1, 1);
+        else if (l->extra) PLAIN(1, 0);
+        else if (l->keep) PLAIN(0, 1);
+        else PLAIN(0, 0);
+    }
 }
 
 /* A map and the neurons behind it: a few places at a time, and of their outputs `size` registers at a time. */
@@ -275,14 +329,11 @@ INLINE void map(const struct network *net, const struct layer *l, uint8_t *memor
                     const shorts *table = (const shorts *)now;
                     if (kind == ROWS) sum_rows(sum, size / 2, end[0], end[1], (const unit *)now);
                     if (kind == SELECT) *sum = select_constants(memory + *source + step + (first >> 3), table);
-                    if (kind == TABLES) {
-                        UNROLL for (int r = 0; r < size; r++) sum[r] = (shorts){0};
-                        for (int i = 0; i < l->parts; i++)
-                            table = l->group == 8 ? sum_tables(sum, size, 8, memory + source[i] + step, l->part_bytes, table)
-                                                  : sum_tables(sum, size, 4, memory + source[i] + step, l->part_bytes, table);
-                    }
+                    if (kind == TABLES && l->group == 8) sum_tables(sum, size, 8, memory + step, source, l->parts, l->part_bytes, table);
+                    if (kind == TABLES && l->group == 4) sum_tables(sum, size, 4, memory + step, source, l->parts, l->part_bytes, table);
                 }
-                fire_place(net, l, memory, place, first, size, sums, l->in_steps == 1 ? 0 : LANES * size);
+                if (l->in_steps == 1) fire_place(net, l, memory, place, first, sums, size, 1, kind == ROWS);
+                else fire_place(net, l, memory, place, first, sums, size, 4, kind == ROWS);
                 place.extra += l->extra_place, place.keep += l->keep_place;
                 place.spikes += l->spikes_place, place.neuron += l->neuron_place;
             }
@@ -352,39 +403,77 @@ static void transpose(const struct network *net, const struct layer *l, uint8_t 
     }
 }
 
-/* Mixing within lines of at most 16 positions, 8 channels at a time: transposed, looked up, fired, transposed back. */
-INLINE void mix_lines(const struct network *net, const struct layer *l, uint8_t *memory, const int steps, const int halves)
+#define INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define INTERLEAVE_HIGH(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+
+/* Eight vectors, of which each is interleaved with the one four further on: thrice this transposes 8 x 8 bytes. */
+INLINE void interleave(sixteen *v)
 {
-    const struct block { int32_t from[16], to[16]; } *block = (const struct block *)(net->constants + l->sources);
+    sixteen w[8];
+    UNROLL for (int i = 0; i < 4; i++) w[2 * i] = INTERLEAVE_LOW(v[i], v[i + 4]), w[2 * i + 1] = INTERLEAVE_HIGH(v[i], v[i + 4]);
+    UNROLL for (int i = 0; i < 8; i++) v[i] = w[i];
+}
+
+/* Mixing within lines of at most 16 positions. A byte of spikes from each of them, transposed, gives 8 numbers of 16
+   bits, one for each channel: which positions fired. Its two halves number the rows of two tables. */
+INLINE void mix_lines(const struct network *net, const struct layer *l, uint8_t *memory, const int steps)
+{
+    const struct line { int32_t from[16], to[16]; } *line = (const struct line *)(net->constants + l->sources);
     const struct neuron *is = (const struct neuron *)(net->constants + l->neuron);
     const int16_t above = (int16_t)is->above, theta = (int16_t)is->theta;
-    for (int n = 0; n < l->places; n++, block++) {
-        uint64_t in[MOST_STEPS][2], out[MOST_STEPS][2];
-        for (int t = 0, at = 0; t < steps; t++, at += l->in_step)
-            UNROLL for (int h = 0; h < halves; h++) in[t][h] = transposed(take(memory + at, block->from + 8 * h)), out[t][h] = 0;
-        for (int c = 0; c < 64; c += 8) {
-            shorts v = {0};
-            const uint8_t *table = net->tables + l->rows, *before = net->constants + l->before;
-            UNROLL for (int t = 0; t < steps; t++, table += l->rows_step, before += l->before_step) {
-                const shorts *sums = (const shorts *)table;
-                shorts u = (v >> l->leak) + *(const shorts *)before + sums[in[t][0] >> c & 255];
-                if (halves == 2) u += sums[256 + (in[t][1] >> c & 255)];
-                const uint64_t spikes = fire_and_reset(&v, u, above);
-                if (l->soft) v = u - ((u > above) & theta);
-                if (l->forgets) v = (shorts){0};
-                out[t][0] |= (spikes & 255) << c;
-                if (halves == 2) out[t][1] |= spikes >> 8 << c;
+    const int leak = l->leak, step = l->in_step, special = l->special;
+    const uint8_t *tables = net->tables + l->rows, *constants = net->constants + l->before;
+    uint16_t(*fired)[8] = (uint16_t(*)[8])(memory + net->is.lists);
+    sixteen *out = (sixteen *)(memory + l->keep);
+    for (int n = 0; n < l->places; n++, line++) {
+        for (int b = 0; b < l->part_bytes; b += 8) {
+            sixteen v[8];
+            UNROLL for (int i = 0; i < 8; i++) {
+                const word64 *low = (const word64 *)(memory + line->from[i] + b), *high = (const word64 *)(memory + line->from[i + 8] + b);
+                v[i] = INTERLEAVE_LOW(((sixteen)(words64){*low, 0}), ((sixteen)(words64){*high, 0}));
+            }
+            interleave(v), interleave(v), interleave(v);
+            UNROLL for (int i = 0; i < 8; i++)
+                for (int c = 7; c >= 0; c--, v[i] += v[i]) fired[b + i][c] = (uint16_t)top_bits_of(v[i]);
+        }
+        for (int g = 0; g < step; g++) {
+            sixteen now[MOST_STEPS];
+            UNROLL for (int t = 0; t < steps; t++) now[t] = (sixteen){0};
+            uint8_t bit = 1;
+            for (int c = 0; c < 8; c++, bit = (uint8_t)(bit + bit)) {
+                shorts v = {0};
+                const uint8_t *table = tables, *before = constants;
+                UNROLL for (int t = 0, at = g; t < steps; t++, at += step, table += l->rows_step, before += l->before_step) {
+                    const shorts *sums = (const shorts *)table;
+                    const unsigned number = fired[at][c];
+                    shorts u = (v >> leak) + *(const shorts *)before + sums[number & 255] + sums[256 + (number >> 8)];
+                    if (!special) now[t] = fire_into_bytes(now[t], bit, &v, u, above);
+                    else {
+                        const shorts fires = u > above;
+                        v = l->soft ? u - (fires & theta) : u & ~fires;
+                        if (l->forgets) v = (shorts){0};
+                        now[t] += narrow(fires) & bit;
+                    }
+                }
+            }
+            UNROLL for (int t = 0, at = g; t < steps; t++, at += step) out[at] = now[t];
+        }
+        for (int b = 0; b < l->part_bytes; b += 8) {
+            sixteen v[8];
+            UNROLL for (int i = 0; i < 8; i++) v[i] = out[b + i];
+            interleave(v), interleave(v), interleave(v);
+            UNROLL for (int i = 0; i < 8; i++) {
+                *(word64 *)(memory + line->to[2 * i] + b) = ((words64)v[i])[0];
+                *(word64 *)(memory + line->to[2 * i + 1] + b) = ((words64)v[i])[1];
             }
         }
-        for (int t = 0, at = 0; t < steps; t++, at += l->spikes_step)
-            UNROLL for (int h = 0; h < halves; h++) put(memory + at, block->to + 8 * h, transposed(out[t][h]));
     }
 }
 
 static void run_lines(const struct network *net, const struct layer *l, uint8_t *memory)
 {
-    if (net->is.steps == 4 && l->group == 16) mix_lines(net, l, memory, 4, 2);
-    else mix_lines(net, l, memory, net->is.steps, l->group == 16 ? 2 : 1);
+    if (net->is.steps == 4) mix_lines(net, l, memory, 4);
+    else mix_lines(net, l, memory, net->is.steps);
 }
 
 /* What is the same for all images: lists of set bits, and tables of the sums of every pattern of a few rows. */

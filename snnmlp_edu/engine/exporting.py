@@ -49,7 +49,7 @@ MOST_ROWS = 2**16 - 16  # a spike in a list is a number of 16 bits
 LONGEST = 4096  # bytes of a column; columns without spikes, and columns that nobody reads, take so many
 BIAS = 64  # of a weight in the lower byte
 # A map becomes tables of the sums of 8, or of 4, inputs where these take no more bytes than this.
-BYTE_TABLES, HALF_TABLES = 160_000, 1_000
+BYTE_TABLES, HALF_TABLES = 160_000, 20_000
 
 KINDS = {name: number for number, name in enumerate(("COPY", "PATCHES", "TRANSPOSE", "LINES", "ROWS", "TABLES", "SELECT"))}
 
@@ -371,7 +371,8 @@ class _Writer:
         lines = lines.reshape(-1, together * lines.shape[1])  # [lines, positions]
         number, length = lines.shape
         out = self.file.spikes(spikes.places, spikes.lanes, spikes.order, f"{path}.synapse.neuron")
-        if length <= LANES and neuron.word == 16 and table.bits <= 0:
+        # The short way takes the columns of a place 8 bytes at a time.
+        if length <= LANES and neuron.word == 16 and table.bits <= 0 and spikes.place % 8 == 0:
             self._short_lines(weights << -table.bits, before << -table.bits, neuron, lines, spikes, out)
             return out
         channels, steps = spikes.order, self.file.steps
@@ -391,35 +392,32 @@ class _Writer:
     ) -> None:
         """Mixing within lines of at most 16 positions."""
         steps, length, _ = weights.shape
-        inputs = 8 * -(-length // 8)
-        full = np.zeros((steps, inputs, LANES), int)
+        full = np.zeros((steps, LANES, LANES), int)
         full[:, :length, :length] = weights
         lane_before = np.zeros((len(before), LANES), int)
         lane_before[:, :length] = before
-        blocks = []
-        for line in lines:
-            for byte in range(-(-(1 + spikes.order.max()) // 8)):
-                block = np.full((2, LANES), (self.nothing,), int)
-                block[1] = self.dump
-                block[0, :length] = spikes.at + line * spikes.place + byte
-                block[1, :length] = out.at + line * out.place + byte
-                blocks.append(block)
+        blocks = np.empty((len(lines), 2, LANES), int)
+        blocks[:, 0], blocks[:, 1] = self.nothing, self.dump
+        blocks[:, 0, :length] = spikes.at + lines * spikes.place
+        blocks[:, 1, :length] = out.at + lines * out.place
         fields = self._tables(full, 8)
         constants, _ = _neuron(neuron, 1)
+        self.file.lists = max(self.file.lists, 16 * spikes.place)
         self.file.layer(
             "LINES",
             **{name: fields[name] for name in ("raw", "inputs", "rows", "rows_step", "size")},
-            group=inputs,
-            places=len(blocks),
-            sources=self.file.constant(np.array(blocks), "i4"),
+            places=len(lines),
+            part_bytes=spikes.place,
+            sources=self.file.constant(blocks, "i4"),
             in_step=spikes.step,
-            spikes_step=out.step,
+            keep=self.file.allocate(16 * spikes.place),
             before=self.file.constant(lane_before, "i2"),
             before_step=2 * LANES if len(before) > 1 else 0,
             neuron=self.file.constant(constants, "i4"),
             leak=neuron.bits or 0,
             forgets=int(neuron.bits is None),
             soft=int(not neuron.config.resets_to_zero),
+            special=int(neuron.bits is None or not neuron.config.resets_to_zero),
         )
 
     def _transpose(self, before: Spikes, after: Spikes, lines: np.ndarray, into_lines: bool) -> None:
@@ -455,6 +453,7 @@ class _Writer:
         with_spike, without = _lanes(norm.with_spike, spikes), _lanes(norm.without_spike, spikes)
         self.file.layer(
             "SELECT",
+            special=1,
             places=spikes.places,
             parts=1,
             sources=self.file.constant(spikes.sources(), "i4"),
@@ -503,6 +502,7 @@ class _Writer:
         with_spike, without = _lanes(affine.with_spike, spikes), _lanes(affine.without_spike, spikes)
         self.file.layer(
             "SELECT",
+            special=1,
             places=spikes.places,
             parts=1,
             sources=self.file.constant(spikes.sources(), "i4"),
@@ -620,7 +620,11 @@ class _Writer:
         if keep is not None:
             fields |= {"keep": keep.at, "keep_place": keep.place, "keep_step": keep.step}
         kind = fields.pop("kind")
-        special = bool(more) or fields.get("fired", 0) < lanes or any(fields.get(name) for name in ("soft", "forgets", "neuron_place"))
+        special = (
+            file.steps != 4 or self.wide or bits > 0 or more is not None or len(before) > 1
+            or fields.get("fired", 0) < lanes
+            or any(fields.get(name) for name in ("soft", "forgets", "neuron_place"))
+        )
         file.layer(
             kind,
             places=to.places,
@@ -651,7 +655,8 @@ class _Writer:
         """How many inputs number a row of a table, if tables are small enough to be faster than rows."""
         steps, inputs, lanes = full.shape
         for group, most in ((8, BYTE_TABLES), (4, HALF_TABLES)):
-            if steps * (inputs // group << group) * lanes * 2 <= most:
+            one_register = lanes == LANES and inputs > 64  # half bytes read a quarter of the memory
+            if steps * (inputs // group << group) * lanes * 2 <= most and not (group == 8 and one_register):
                 return group
         return None
 

@@ -134,7 +134,7 @@ def _finest(
     Raises:
         _TooFineError: they do at none.
     """
-    for bits in range(most_bits, -most_bits - 1, -1):
+    for bits in range(most_bits, -MOST_BITS - 1, -1):
         try:
             whole, before = scaled(unit * 2.0**-bits)
         except _TooFineError:
@@ -287,7 +287,7 @@ class IntegerStem(nn.Module):
         by_pixel = (real / (255 * std)).flatten(1).T  # [pixels, dim]
         weights = (by_pixel.unsqueeze(1) * powers.view(-1, 1)).flatten(0, 1).unsqueeze(0)
         self.bits, whole, before = _finest(
-            lambda scale: _scaled(weights, biases.unsqueeze(0), scale, SHORT), unit, 15
+            lambda scale: _scaled(weights, biases.unsqueeze(0), scale, SHORT), unit, 0
         )
         sums = torch.stack((whole.clamp(max=0).sum(1) + before, whole.clamp(min=0).sum(1) + before))
         self.magnitude = int(shifted(sums, self.bits).abs().max())
