@@ -7,9 +7,9 @@ RUN := .venv/bin/python -m
 ENGINE := $(RUN) book.engine
 # Threads that wait sleep: beside other tests, spinning ones make small networks ten times slower.
 PYTEST := OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-PASSIVE} $(RUN) pytest
-# Each process runs whole chapters, and most of a chapter keeps one core busy.
-AT_ONCE := --numprocesses auto --maxprocesses 4 --dist loadfile
-NBVAL := --nbval-lax --nbval-current-env $(AT_ONCE) book/chapters
+# Each process takes whole files, in the order of pyproject.toml, and keeps one core busy.
+AT_ONCE := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+NBVAL := --nbval-lax --nbval-current-env $(AT_ONCE)
 
 .PHONY: setup book pdf notebooks test test-portable lint bench clean
 
@@ -25,12 +25,11 @@ pdf: setup  ## the book, and all of it as one PDF beside its pages
 notebooks: setup  ## refresh the committed notebooks beside their sources
 	@$(ENGINE) notebooks
 
-test: setup  ## the tests, then every committed notebook against its stored outputs
-	$(PYTEST) $(AT_ONCE)
+test: setup  ## every committed notebook against its stored outputs, and the tests
 	OMP_NUM_THREADS=1 $(PYTEST) $(NBVAL)
 
 test-portable: setup  ## before a release: the notebooks under the plainest instructions and another number of threads
-	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(PYTEST) $(NBVAL)
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(PYTEST) $(NBVAL) book/chapters
 
 lint: setup  ## style, formatting and types
 	$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy

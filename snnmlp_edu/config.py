@@ -20,7 +20,7 @@ Activation = Literal["lif", "relu"]
 ChannelNorm = Literal["bn", "bn_token", "ln", "tdbn", "tebn", "none"]
 TokenNorm = Literal["bn", "ln", "tdbn", "tebn", "none"]
 Skip = Literal["stage", "membrane", "spike_bn", "spike", "none"]
-PatchEncoding = Literal["spiking", "conv"]
+PatchEncoding = Literal["spiking", "conv", "conv3"]
 TokenMixingName = Literal["axial", "full", "none"]
 HeadName = Literal["released", "figure"]
 
@@ -116,7 +116,8 @@ class NetworkConfig:
         channel_norm: normalisation in the channel block (`bn_token` is the released code's).
         token_norm: normalisation in the token block.
         skip: where the shortcut enters and leaves a block.
-        patch_encoding: what is between stages: a `spiking` graph of convolutions, or one `conv`.
+        patch_encoding: what is between stages: a `spiking` graph of convolutions; one `conv` of 2 x 2; or one
+            of 3 x 3 (`conv3`), which is the graph without the maps between its nodes.
         token_mixing: `axial` (rows and columns), `full` (all positions), or `none`.
         head: `released` (BN, mean, linear) or `figure` (BN, mean, LIF, linear).
 

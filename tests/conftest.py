@@ -32,6 +32,12 @@ def deterministic(
 
 
 @pytest.fixture
+def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No neuron is compiled unless it asks: for trainings that are not about neurons, it takes longest."""
+    monkeypatch.setenv("SNNMLP_LIF_BACKEND", "eager")
+
+
+@pytest.fixture
 def tiny() -> NetworkConfig:
     """Two stages, small enough for fp64 on any machine."""
     return NetworkConfig(

@@ -136,8 +136,8 @@ class Reference:
         name, c = f"stages.{i}.embedding", self.config
         if i == 0:
             return self.conv_norm(f"{name}.embed", x, c.patch_size, 0)
-        if c.patch_encoding == "conv":
-            return self.conv_norm(f"{name}.embed", x, 2, 0)
+        if c.patch_encoding in ("conv", "conv3"):
+            return self.conv_norm(f"{name}.embed", x, 2, 0 if c.patch_encoding == "conv" else 1)
         n1, n2, n3 = self.conv_norm(f"{name}.down", x, 2, 1).chunk(3, dim=2)
         n2 = n2 + self.conv_norm(f"{name}.between.0", self.fire(n1), 1, 1)
         n3 = n3 + n1 + self.conv_norm(f"{name}.between.1", self.fire(n2), 1, 1)

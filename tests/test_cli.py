@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from typer.testing import CliRunner
 import snnmlp_edu
 from snnmlp_edu import registry
 from snnmlp_edu.checkpoints import load_checkpoint, save_checkpoint
-from snnmlp_edu.cli import app
+from snnmlp_edu.cli import app, main
 from snnmlp_edu.cli.arguments import parse_overrides
 from snnmlp_edu.config import NetworkConfig
 from snnmlp_edu.data import Preprocessing
@@ -225,14 +224,16 @@ def test_checkpoint_of_other_classes(tmp_path: Path, tiny: NetworkConfig) -> Non
     assert_wrong_usage(call("evaluate", tmp_path / "net.safetensors"), "classes are cat, dog and")
 
 
-def test_training_without_its_extra() -> None:
+def test_without_its_extra_training_says_so_and_all_else_runs() -> None:
     program = (
-        "import sys; sys.modules['lightning_fabric'] = None; from snnmlp_edu.cli import main;"
-        " sys.argv[1:] = ['train', '--recipe', 'fashion_smoke']; main()"
+        "import sys; sys.modules['lightning_fabric'] = None; "
+        "import snnmlp_edu, snnmlp_edu.cli, snnmlp_edu.training as t; print(t.evaluate.__name__);"
+        " sys.argv[1:] = ['train', '--recipe', 'fashion_smoke']; snnmlp_edu.cli.main()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "evaluate\n"
     assert_wrong_usage(
-        (done.returncode, done.stdout, done.stderr),
+        (done.returncode, "", done.stderr),
         r"training needs .*run, in a clone: pip install -e '\.\[train\]'",
     )
 
@@ -272,11 +273,19 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_installed_and_completes(shell: str, tmp_path: Path) -> None:
-    home = {**os.environ, "HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
-    run = partial(subprocess.run, capture_output=True, text=True, check=True)
-    program = [sys.executable, "-c", "from snnmlp_edu.cli import main; main()"]
-    assert shell in run([*program, "--install-completion", shell], env=home).stdout
+def test_completion_is_installed_and_completes(
+    shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said_by_the_program(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["snnmlp", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    assert shell in said_by_the_program("--install-completion", shell)
     written = [file.read_text() for file in tmp_path.rglob("*") if file.is_file()]
     assert any("_SNNMLP_COMPLETE" in text for text in written)
     asked = {
@@ -284,8 +293,9 @@ def test_completion_is_installed_and_completes(shell: str, tmp_path: Path) -> No
         "zsh": {"_TYPER_COMPLETE_ARGS": "snnmlp ledger ta"},
         "fish": {"_TYPER_COMPLETE_ARGS": "snnmlp ledger ta", "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
     }[shell]
-    done = run(program, env={**os.environ, **asked, "_SNNMLP_COMPLETE": f"complete_{shell}"})
-    assert "table" in done.stdout
+    for name, value in {**asked, "_SNNMLP_COMPLETE": f"complete_{shell}"}.items():
+        monkeypatch.setenv(name, value)
+    assert "table" in said_by_the_program()
 
 
 @pytest.mark.parametrize(
@@ -296,22 +306,17 @@ def test_exit_codes(words: list[str], expected: int) -> None:
     assert call(*words)[0] == expected
 
 
-def test_python_m_is_the_same_command() -> None:
-    command = [sys.executable, "-m", "snnmlp_edu"]
-    wrong = subprocess.run([*command, "evaluate", "nowhere"], capture_output=True, text=True, check=False)
-    assert_wrong_usage((wrong.returncode, wrong.stdout, wrong.stderr), "there is no checkpoint nowhere")
-    right = subprocess.run([*command, "models", "--json"], capture_output=True, text=True, check=True)
-    assert len(json.loads(right.stdout)) == len(list_models())
-    assert right.stderr == ""
+def test_python_m_is_the_same_command_and_needs_no_plotting_backend_unless_it_draws() -> None:
+    def run(*words: str) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "snnmlp_edu", *words]
+        environment = os.environ | {"MPLBACKEND": "nonsense"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
 
-
-def test_core_and_evaluation_run_without_lightning() -> None:
-    program = (
-        "import sys; sys.modules['lightning_fabric'] = None; "
-        "import snnmlp_edu, snnmlp_edu.cli, snnmlp_edu.training as t; print(t.evaluate.__name__)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "evaluate\n"
+    assert_wrong_usage(run("train"), "MPLBACKEND")
+    code, listed, complaint = run("models", "--json")
+    assert (code, complaint) == (0, "")
+    assert len(json.loads(listed)) == len(list_models())
 
 
 # --- export-nir --------------------------------------------------------------------------------------
@@ -346,17 +351,3 @@ def test_export_of_a_large_network(tmp_path: Path) -> None:
     answer = call("export-nir", "mlp_spe_nano", tmp_path / "nano.nir")
     assert_wrong_usage(answer, r"NIR shares no map .* stops at 16,777,216; take a smaller image_size")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_backend_that_matplotlib_does_not_know_is_one_line(tmp_path: Path) -> None:
-    environment = os.environ | {"MPLBACKEND": "nonsense"}
-    answers = {}
-    for word in ("models", "train"):
-        command = [sys.executable, "-m", "snnmlp_edu", word]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        answers[word] = (done.returncode, done.stderr)
-    assert answers["models"] == (0, "")
-    code, message = answers["train"]
-    assert code == 2
-    assert message.count("\n") == 1
-    assert "MPLBACKEND" in message

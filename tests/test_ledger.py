@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import errno
 import fcntl
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -132,6 +134,37 @@ def test_a_record_says_what_was_trained_where_and_what_came_out(done: Path) -> N
     assert record.validation_accuracy == checkpoint.metrics["validation_accuracy"]
     assert record.best_epoch == checkpoint.metrics["epoch"]
     assert record.parameters == sum(p.numel() for p in checkpoint.model.parameters())
+
+
+def bits_of(record: ledger.Record) -> np.ndarray:
+    """Which test images were classified correctly, without the library."""
+    assert record.test_right is not None
+    whole = np.unpackbits(np.frombuffer(base64.b64decode(record.test_right), np.uint8))
+    assert len(whole) == -(-record.test_total // 8) * 8
+    assert not whole[record.test_total :].any()
+    return whole[: record.test_total].astype(bool)
+
+
+def test_a_record_says_which_test_images_were_right(done: Path) -> None:
+    _, _, record, _ = ledger.read_records(done / "tiny.yaml", done / "results")
+    checkpoint = load_checkpoint(done / "runs" / "tiny" / "full-0" / "quick-0-1" / "checkpoint.safetensors")
+    images, labels = load_embedded("test")
+    with torch.no_grad():
+        logits = torch.cat([checkpoint.model(checkpoint.preprocessing(part)) for part in images.split(200)])
+    right = (logits.argmax(1) == labels).numpy()
+    assert 0 < right.sum() < 1000
+    assert np.array_equal(bits_of(record), right)
+
+
+def test_a_record_of_before_that_was_kept_is_read_by_its_own_hash(done: Path) -> None:
+    record = ledger.read_records(done / "tiny.yaml", done / "results")[0]
+    values = json.loads(record.to_line())
+    del values["sha256"], values["test_right"]
+    text = json.dumps(values)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    old = ledger.Record.from_line(f'{text[:-1]}, "sha256": "{digest}"}}', "here")
+    assert old == dataclasses.replace(record, test_right=None)
+    assert old.sha256 == digest
 
 
 def test_a_record_says_what_an_image_costs(done: Path) -> None:
@@ -531,7 +564,7 @@ def test_the_hash_of_a_data_set_sees_every_pixel_and_label() -> None:
     assert dataset_sha256(test._replace(labels=labels)) != known
 
 
-def test_a_record_of_cifar_hashes_its_images_in_any_order(tmp_path: Path) -> None:
+def test_a_record_of_cifar_is_the_same_whatever_the_order_in_its_files(tmp_path: Path) -> None:
     """The published files and those made from a folder of images hold the same ones in another order."""
     files = cifar_files("cifar10")
     turned = {
@@ -552,4 +585,5 @@ def test_a_record_of_cifar_hashes_its_images_in_any_order(tmp_path: Path) -> Non
         running.measure(load_plan(write(tmp_path)), "axial", recipe.replace(**place), result.checkpoint)
         for place in places
     ]
-    assert found[0].dataset_sha256 == found[1].dataset_sha256
+    assert found[0].to_line() == found[1].to_line()
+    assert bits_of(found[0]).sum() == found[0].test_correct

@@ -99,12 +99,31 @@ def test_a_difference_that_the_seeds_agree_on_reproduces_a_claim(tmp_path: Path)
     assert judged(tmp_path, HIGHER, holds="reproduced").verdict == "reproduced"
 
 
-@pytest.mark.parametrize("conv", [[900, 911, 920], [805, 800, 825]], ids=["lower", "not separated"])
-def test_any_other_difference_does_not(tmp_path: Path, conv: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("conv", "verdict"),
+    [
+        ([900, 911, 920], "not reproduced"),
+        ([805, 800, 825], "inconclusive"),
+        ([700, 700, 830], "inconclusive"),
+    ],
+    ids=["lower", "not separated", "three runs alone"],
+)
+def test_any_other_difference_does_not(tmp_path: Path, conv: list[int], verdict: str) -> None:
     write_records(tmp_path / "results", "patch_encoding", {"spiking": [800, 810, 820], "conv": conv})
     claim = judged(tmp_path, HIGHER)
-    assert (claim.verdict, claim.why) == ("not reproduced", "")
+    assert (claim.verdict, claim.why) == (verdict, "")
     assert claim.evidence
+
+
+def test_one_rule_that_fails_outweighs_one_that_is_open(tmp_path: Path) -> None:
+    write_records(
+        tmp_path / "results", "patch_encoding", {"spiking": [800, 810, 820], "conv": [805, 800, 825]}
+    )
+    audit = {"plan": "patch_encoding", "multiplies": ["conv"]}
+    assert judged(tmp_path, HIGHER).verdict == "inconclusive"
+    assert judged(tmp_path, HIGHER, audit).verdict == "not reproduced"
+    audit = {"plan": "patch_encoding", "multiplication_free": ["conv"]}
+    assert judged(tmp_path, HIGHER, audit).verdict == "inconclusive"
 
 
 def test_a_claim_waits_for_all_its_runs(tmp_path: Path) -> None:

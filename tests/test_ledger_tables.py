@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from snnmlp_edu.ledger import tables
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """Of the plan `skip`: `none` is clearly lower, `membrane` is not separated, `spike` has one seed."""
+    """Of the plan `skip`: `none` is clearly lower, `membrane` is not separated, `spike` is not all in."""
     folder = tmp_path / "results"
     write_records(folder, "skip", {"stage": [800, 810, 820], "none": [500, 510, 521]})
     write_records(folder, "skip", {"membrane": [810, 790, 830]})
@@ -28,18 +29,93 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_table_has_means_deviations_and_paired_intervals(results: Path) -> None:
+def test_a_table_has_means_and_deviations(results: Path) -> None:
     found = tables.table("skip", results)
     columns, rows = found.accuracy()
-    assert columns == ("variant", "seeds", "test accuracy", "against stage, points")
-    # 800, 810, 820: deviation 10. Differences of none: -300, -300, -299; of membrane: 10, -20, 10.
+    assert columns == ("variant", "seeds", "test accuracy")
     assert rows == [
-        ("stage", "3", "81.00 ± 1.00 %", ""),
-        ("membrane", "3", "81.00 ± 2.00 %", "+0.00 (-4.30 to +4.30)"),
-        ("spike", "1", "90.00 %", "+10.00 (one seed)"),
-        ("none", "3", "51.03 ± 1.05 %", "-29.97 (-30.11 to -29.82) *"),
+        ("stage", "3", "81.00 ± 1.00 %"),  # 800, 810, 820: deviation 10
+        ("membrane", "3", "81.00 ± 2.00 %"),
+        ("spike", "1", "90.00 %"),
+        ("none", "3", "51.03 ± 1.05 %"),
     ]
     assert str(found.progress) == "10 of the 15 runs of the plan skip are in"
+
+
+def test_a_table_has_both_intervals_of_each_difference(results: Path) -> None:
+    found = tables.table("skip", results)
+    columns, rows = found.differences()
+    # Squares about the means: 200, 800, 220.67; over 6 degrees of freedom the variance is 203.4, the standard
+    # error of a difference 11.65; Dunnett's value for two against one is 2.863 (printed: 2.86).
+    # Images of membrane: 2 * 0.81 * 0.19 / 1000 add to it, of none 0.1539 + 0.2499: 21.1, 23.2 in all. These
+    # have so many degrees of freedom (65, 95) that the value is 2.262, 2.249.
+    assert rows[0][:2] == ("membrane", "stage")
+    assert dict(zip(columns[2:], rows[0][2:], strict=True)) == {
+        "difference": "+0.00",
+        "95 % over seeds": "-3.33 to +3.33",
+        "95 % over seeds and images": "-4.77 to +4.77, unpaired",
+        "verdict": "not separated",
+        "detectable": "6.56",
+    }
+    assert rows[1] == ("spike", "stage", "+9.00", "", "", "cannot say: 1 of 3 seeds of spike are in", "")
+    assert rows[2][2:] == (
+        "-29.97",
+        "-33.30 to -26.63",
+        "-35.19 to -24.75, unpaired",
+        "separated",
+        "",
+    )
+    assert "1.43 points, pooled over 3 variants (6 degrees of freedom" in found.method
+
+
+def test_a_plan_that_is_half_run_has_no_verdicts(tmp_path: Path) -> None:
+    """Whoever stops as soon as the interval leaves out zero finds what is not there."""
+    write_records(tmp_path, "skip", {"stage": [800, 810], "none": [500, 510, 515]})
+    (none,) = tables.table("skip", tmp_path).comparisons or ()
+    assert none.high < -0.2
+    assert none.verdict == "cannot say: 2 of 3 seeds of stage are in"
+
+
+def test_a_plan_whose_base_was_not_run_says_so(tmp_path: Path) -> None:
+    write_records(tmp_path, "skip", {"none": [500, 510, 515]})
+    found = tables.table("skip", tmp_path)
+    assert found.comparisons is None
+    assert found.differences()[1] == []
+    assert found.method == "cannot say more: no run of the base stage is in"
+    code, out, err = call("ledger", "table", "skip", "--results", tmp_path)
+    assert (code, err) == (0, "")
+    assert found.method in out
+
+
+PAIRS = """
+question: Which is better?
+recipe: fashion_ablation
+preset: mlp_spe_nano
+base:
+variants:
+  stage: {skip: stage}
+  none: {skip: none}
+  membrane: {skip: membrane}
+"""
+
+
+def test_a_plan_without_a_base_compares_all_pairs(tmp_path: Path) -> None:
+    (tmp_path / "pairs.yaml").write_text(PAIRS)
+    plan = ledger.load_plan(tmp_path / "pairs.yaml")
+    assert plan.base is None
+    write_records(
+        tmp_path, plan, {"stage": [800, 810, 820], "none": [500, 510, 521], "membrane": [811, 821, 831]}
+    )
+    found = tables.table(plan, tmp_path)
+    assert [row[:2] + row[5:6] for row in found.differences()[1]] == [
+        ("none", "stage", "separated"),
+        ("membrane", "stage", "not separated"),
+        ("membrane", "none", "separated"),
+    ]
+    assert "Holm" in found.method
+    code, out, err = call("ledger", "table", tmp_path / "pairs.yaml", "--results", tmp_path)
+    assert (code, err) == (0, "")
+    assert "Holm" in out
 
 
 def test_a_table_has_the_cost_of_an_image(results: Path) -> None:
@@ -92,7 +168,8 @@ def test_the_headline_says_which_variants_the_seeds_separate(results: Path) -> N
             "81.00 ± 1.00 %",
             "",
             "`none` -29.97",
-            "`membrane` +0.00, `spike` +10.00 (one seed)",
+            "`membrane` +0.00 (6.6)",
+            "`spike` +9.00",
         )
     ], "a plan of which only the shared base is known is left out"
 
@@ -106,7 +183,8 @@ def test_the_command_prints_every_plan(results: Path) -> None:
     assert (code, err) == (0, "")
     for name in ledger.list_plans():
         assert f"{name}: " in out
-    assert "-29.97 (-30.11 to -29.82) *" in out
+    assert "-29.97" in out
+    assert "separated" in out
 
 
 def test_the_command_prints_one_plan_as_json(results: Path) -> None:
@@ -117,20 +195,25 @@ def test_the_command_prints_one_plan_as_json(results: Path) -> None:
     none = plan["rows"][3]
     assert none["variant"] == "none"
     assert none["test_accuracy"]["values"] == [0.5, 0.51, 0.521]
-    assert none["against_base"]["differs"]
+    assert [each["variant"] for each in plan["comparisons"]] == ["membrane", "spike", "none"]
+    _, spike, last = plan["comparisons"]
+    assert last["separated"]
+    assert last["over_images"]["high"] == pytest.approx(-0.2475, abs=1e-4)
+    assert spike["doubt"] == "1 of 3 seeds of spike are in"
+    assert (spike["over_seeds"], spike["detectable"]) == (None, None), "JSON knows no NaN"
     assert none["gradient_norms"] == {
         "start": {"head.linear.weight": 1.0},
         "end": {"head.linear.weight": 0.5},
     }
     assert none["firing_rates"]["stages.1.neuron"] == 0.3
-    assert plan["rows"][2]["against_base"]["low"] is None, "an infinite interval is none that JSON knows"
     assert plan["rows"][2]["violations"] == ["it multiplies"]
 
 
 def test_markdown_of_one_plan_and_of_all(results: Path) -> None:
     code, out, _ = call("ledger", "table", "skip", "--markdown", "--results", results)
     assert code == 0
-    assert "| none | 3 | 51.03 ± 1.05 % | -29.97 (-30.11 to -29.82) * |" in out
+    assert "| none | 3 | 51.03 ± 1.05 % |" in out
+    assert "| none | stage | -29.97 | -33.30 to -26.63 | -35.19 to -24.75, unpaired | separated |  |" in out
     code, out, _ = call("ledger", "table", "--markdown", "--results", results)
     assert code == 0
     assert out == tables.headline_markdown(results) + "\n"
@@ -154,6 +237,57 @@ def test_a_file_without_marks_is_left_alone(tmp_path: Path) -> None:
     answer = call("ledger", "table", "--markdown", "--into", readme, "--results", tmp_path)
     assert_wrong_usage(answer, "has no place for the table")
     assert readme.read_text() == "nothing here"
+
+
+# --- power -----------------------------------------------------------------------------------------------
+
+
+def test_power_says_what_the_seeds_can_show_and_more_would(results: Path) -> None:
+    code, out, err = call("ledger", "power", "skip", "--results", results)
+    assert (code, err) == (0, "")
+    assert "10 of the 15 runs of the plan skip are in" in out
+    assert "1.43 points, pooled over 3 variants" in out
+    _, parts = tables.power("skip", results)
+    columns, rows = parts["over seeds"]
+    assert columns == ("variant", "against", *(f"{n} seeds" for n in (3, 5, 8, 12, 20, 50)))
+    assert [row[0] for row in rows] == ["membrane", "spike", "none"], (
+        "spike has one run, and the others' spread"
+    )
+    membrane = [float(points) for points in rows[0][2:]]
+    assert membrane == sorted(membrane, reverse=True)
+    # 50 seeds, next to normal: Dunnett's value for three is 2.37, and 0.84 more for the power.
+    assert membrane[-1] == pytest.approx((2.37 + 0.8416) * 1.426 * math.sqrt(2 / 50), abs=0.02)
+    for alone, both in zip(rows, parts["over seeds and images"][1], strict=True):
+        assert all(float(one) < float(other) for one, other in zip(alone[2:], both[2:], strict=True))
+
+
+def test_power_of_a_plan_with_seeds_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "pairs.yaml").write_text(PAIRS + "seeds: [0, 1, 2, 3]\n")
+    plan = ledger.load_plan(tmp_path / "pairs.yaml")
+    write_records(tmp_path, plan, {"stage": [800, 810], "none": [500, 510]})
+    columns, rows = tables.power(plan, tmp_path)[1]["over seeds"]
+    assert columns[2:5] == ("3 seeds", "4 seeds", "5 seeds")
+    assert len(rows) == 1
+
+
+@pytest.mark.parametrize(
+    "correct",
+    [{}, {"none": [500, 510]}, {"stage": [500], "none": [510]}],
+    ids=["nothing", "no base", "single runs"],
+)
+def test_power_of_what_is_not_run_cannot_be_said(tmp_path: Path, correct: dict[str, list[int]]) -> None:
+    write_records(tmp_path, "skip", correct)
+    code, out, err = call("ledger", "power", "skip", "--results", tmp_path)
+    assert (code, err) == (0, "")
+    assert "Cannot say" in out
+
+
+def test_power_as_json(results: Path) -> None:
+    code, out, _ = call("ledger", "power", "skip", "--json", "--results", results)
+    assert code == 0
+    found = json.loads(out)
+    assert found["plan"] == "skip"
+    assert found["over seeds and images"][0]["against"] == "stage"
 
 
 def test_an_unknown_plan_suggests_the_nearest(tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def test_the_order_of_a_batch_and_earlier_batches_do_not_matter(tiny: NetworkCon
 
 
 @pytest.mark.parametrize("backend", ["eager", "snntorch"])
-def test_hundreds_of_forward_calls_leave_nothing_behind(tiny: NetworkConfig, backend: str) -> None:
+def test_a_hundred_forward_calls_leave_nothing_behind(tiny: NetworkConfig, backend: str) -> None:
     model = SpikingMLP(tiny.replace(depths=(1,), neuron={"backend": backend})).eval()
     images = torch.rand(256, 2, 8, 8)
 
@@ -273,10 +273,10 @@ def test_hundreds_of_forward_calls_leave_nothing_behind(tiny: NetworkConfig, bac
         for _ in range(20):
             model(images)
         tensors, peak = live_tensors(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for _ in range(250):
+        for _ in range(125):
             model(images)
         assert live_tensors() <= tensors  # what earlier tests left may go meanwhile
-        # One neuron layer's state here is 96 KiB: 250 of them kept alive would show as 24 MiB.
+        # One neuron layer's state here is 96 KiB: 125 of them kept alive would show as 12 MiB.
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 8 * 1024
 
 

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 from snnmlp_edu.checkpoints import hash_tensors, load_checkpoint, read_tensors
+from snnmlp_edu.cli import app
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.training import Recipe, fit, load_recipe
 from snnmlp_edu.training.processes import Placement, is_first_process, resolve_devices
@@ -125,9 +127,9 @@ def state_hash(run_folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def two(folder: Path) -> Path:
-    """The run of two processes that this program started itself."""
+    """The run of two processes that this program started itself, as from a notebook's shell."""
     words = ["--recipe", folder / "shared.yaml", "--output", folder / "two", "--devices", 2]
-    done = run(command(folder, *words))
+    done = run(command(folder, *words), MPLBACKEND="module://matplotlib_inline.backend_inline")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("global batch 1800 = 2 processes x 900 images; learning rate 0.5") == 1
     assert done.stdout.count("test accuracy") == 1
@@ -167,6 +169,10 @@ def test_a_run_of_two_processes_says_so(two: Path) -> None:
     kept = load_checkpoint(two / "checkpoint.safetensors")
     assert (kept.metrics["processes"], kept.metrics["global_batch"]) == (2, 1800)
     assert kept.metrics["test_total"] == 1000
+
+
+def test_a_notebooks_plotting_backend_is_no_hindrance(two: Path) -> None:
+    assert (two / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_signal_to_one_process_stops_all_and_slurm_goes_on(folder: Path, two: Path, tmp_path: Path) -> None:
@@ -399,14 +405,17 @@ def test_the_command_that_resumes_starts_as_many_processes(placement: Placement,
     assert placement.resume_command(Path("a run")) == command
 
 
-def test_left_over_variables_get_one_line_from_the_real_command(folder: Path, tmp_path: Path) -> None:
-    words = command(folder, "--recipe", folder / "shared.yaml", "--output", tmp_path / "runs")
-    for left in ({"SLURM_NTASKS": 2}, {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1}):
-        done = run(words, **left)
-        assert done.returncode == 2
-        assert done.stdout == ""
-        assert done.stderr.count("\n") == 1, done.stderr
-        assert str(next(iter(left))) in done.stderr or "SLURM reserved 2" in done.stderr
+def test_left_over_variables_get_one_line_from_the_real_command(
+    folder: Path, tmp_path: Path, machine: pytest.MonkeyPatch
+) -> None:
+    program, *words = command(folder, "--recipe", folder / "shared.yaml", "--output", tmp_path / "runs")
+    torchrun = run([program, *words], RANK=1, WORLD_SIZE=2, LOCAL_RANK=1)
+    slurm = CliRunner().invoke(app, words, env={"SLURM_NTASKS": "2"})
+    assert (torchrun.returncode, slurm.exit_code) == (2, 2)
+    assert (torchrun.stdout, slurm.stdout) == ("", "")
+    for said, left in ((torchrun.stderr, "RANK=1"), (slurm.stderr, "SLURM reserved 2 tasks")):
+        assert said.count("\n") == 1, said
+        assert left in said
     assert not (tmp_path / "runs").exists()
 
 

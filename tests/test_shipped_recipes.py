@@ -40,6 +40,7 @@ def fashion(folder: Path) -> dict[str, Any]:
 DATA = {
     "imagenet_released": imagenet,
     "imagenet_2022": imagenet,
+    "cifar10_ablation": lambda folder: cifar(folder, "cifar10", 10),
     "cifar10_finetune": lambda folder: cifar(folder, "cifar10", 10),
     "cifar100_finetune": lambda folder: cifar(folder, "cifar100", 100),
     "fashion_cpu": fashion,

@@ -8,8 +8,6 @@ import importlib.util
 import json
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,6 +28,8 @@ from snnmlp_edu.registry import create_model, get_config
 from snnmlp_edu.training import Recipe, evaluate, evaluate_embedded, fit, list_recipes, load_recipe
 from snnmlp_edu.training.batches import TrainingData
 from snnmlp_edu.training.schedule import TrainingSchedule, make_learning_rate_schedule, make_optimizer
+
+pytestmark = pytest.mark.usefixtures("step_by_step")
 
 SMALL: dict[str, Any] = {"dim": 6, "depths": [1, 1], "patch_size": 8, "time_steps": 1}
 
@@ -589,20 +589,6 @@ def test_a_baseline_is_trained_further_without_a_preset(recipe: Recipe, tmp_path
     found = load_checkpoint(fit(None, further, output=tmp_path, progress=False).checkpoint)
     assert type(found.model) is type(model)
     assert (found.preset, found.recipe["preset"]) == ("spiking_resnet34", None)
-
-
-def test_a_notebooks_plotting_backend_is_no_hindrance(tmp_path: Path) -> None:
-    small = ["dim=6", "depths=[1]", "patch_size=8", "time_steps=1", "max_steps=1", "epochs=1"]
-    words = ["train", "--recipe", "fashion_smoke", "--output", str(tmp_path), *small]
-    done = subprocess.run(
-        [sys.executable, "-m", "snnmlp_edu", *words],
-        env=os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "fashion_smoke-0-1" / "learning_curves.png").is_file()
 
 
 def test_a_run_that_does_not_repeat_is_not_shipped(recipe: Recipe, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from snnmlp_edu.training import Recipe, fit, loop
 from snnmlp_edu.training.diagnosis import firing_warning, first_broken_layer
 from snnmlp_edu.training.state import TrainingState
 
+pytestmark = pytest.mark.usefixtures("step_by_step")
+
 SMALL: dict[str, Any] = {"dim": 6, "depths": [1], "patch_size": 8, "time_steps": 1}
 RECIPE = Recipe(
     name="faulty", source="ours", epochs=1, learning_rate=0.01, batch_size=900, model=SMALL, save_every=2

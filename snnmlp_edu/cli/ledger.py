@@ -100,14 +100,39 @@ def table(
         return
     for each in found:
         title = f"{each.plan.name}: {each.plan.question} {str(each.progress).capitalize()}."
-        parts = [part for part in (each.accuracy(), each.cost(), each.at_steps()) if part[1]]
+        parts = [each.accuracy(), each.differences(), each.cost(), each.at_steps()]
+        parts = [part for part in parts if part[1]]
+        legend = "\n".join(line for line in (each.method, tables.LEGEND) if line)
         if as_markdown:
-            print("\n\n".join([title, *(tables.markdown(*part) for part in parts), tables.LEGEND]))
+            print("\n\n".join([title, *(tables.markdown(*part) for part in parts), legend]))
             continue
         print(title)
         for part in parts:
             _show(*part)
-        print(f"{tables.LEGEND}\n" if parts else "")
+        print(f"{legend}\n" if parts else "")
+
+
+@ledger_app.command(epilog="Example: snnmlp ledger power skip")
+def power(plan: PlanName, results: Results = None, as_json: Json = False) -> None:
+    """Print which differences the seeds of a plan can show, and more seeds would, with a power of 80 %."""
+    found, parts = tables.power(plan, results)
+    if as_json:
+        parts_as_rows = {
+            name: [dict(zip(columns, row, strict=True)) for row in rows]
+            for name, (columns, rows) in parts.items()
+        }
+        print_json({"plan": found.plan.name, "method": found.method, **parts_as_rows})
+        return
+    print(f"{found.plan.name}: {found.plan.question} {str(found.progress).capitalize()}.")
+    if not any(rows for _, rows in parts.values()):
+        print("Cannot say what more seeds would show: two runs of a variant are needed to see their spread.")
+        return
+    print(
+        f"{found.method}\npoints that a difference must have to be found with a power of 80 %, at 5 % in all:"
+    )
+    for name, (columns, rows) in parts.items():
+        print(f"\n{name}")
+        _show(columns, rows)
 
 
 @ledger_app.command(epilog="Example: snnmlp ledger claims --json")
@@ -146,7 +171,7 @@ def verify(
         raise typer.Exit(1)
 
 
-_WORDS = ("paper", "verdict", "because")
+_WORDS = ("paper", "against", "verdict", "because")
 
 
 def _show(columns: Sequence[str], rows: Sequence[Sequence[str]], leading: int = 0) -> None:

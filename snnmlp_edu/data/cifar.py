@@ -138,6 +138,9 @@ class CifarFiles:
     def load(self, split: Split) -> LabelledImages:
         """Images uint8 `[N, 3, 32, 32]` and labels int64 `[N]` of one part of the data.
 
+        They are sorted by the SHA-256 of their records, which is an order of no meaning: from all files that
+        hold these images, in whatever order, they come alike, and so a training gives the same weights.
+
         Raises:
             InputError: a file is missing, or has another content than its format says.
         """
@@ -154,8 +157,10 @@ class CifarFiles:
                 f"{self.path} ({split}) has label {labels.max()}; labels must be from 0 to"
                 f" {self.format.classes - 1}"
             )
-        pixels = records[:, self.format.label_bytes :].reshape(-1, 3, SIDE, SIDE).copy()
-        return LabelledImages(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)))
+        hashes = [hashlib.sha256(record.tobytes()).digest() for record in records]
+        order = sorted(range(len(records)), key=hashes.__getitem__)
+        pixels = records[order, self.format.label_bytes :].reshape(-1, 3, SIDE, SIDE)
+        return LabelledImages(torch.from_numpy(pixels), torch.from_numpy(labels[order].astype(np.int64)))
 
     def _records(self, content: bytes, name: str, published: int) -> np.ndarray:
         size = self.format.label_bytes + PIXELS

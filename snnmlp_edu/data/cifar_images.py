@@ -53,9 +53,8 @@ def write_from_images(kind: str, folder: Path, output: Path, announce: bool = Fa
 
     An image's class is the name of its folder, at any depth, such as `train/frog/7.png`; or
     its own name without a number, such as `train/7_frog.png`. The records are sorted by the number of their
-    class, and within it by their paths, with numbers in these compared as numbers. So they have another order
-    than the published ones, and `dataset_sha256(..., ordered=False)` is the same. All is written under a
-    temporary name first.
+    class, and within it by their paths, with numbers in these compared as numbers. The published ones have
+    another order; once loaded both come in the same. All is written under a temporary name first.
 
     Args:
         kind: `cifar10` or `cifar100`.

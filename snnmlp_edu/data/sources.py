@@ -99,8 +99,6 @@ class Entry:
         shipped: whether it comes with the installation, so that no `data_dir` is given.
         requires: a package that it needs and that need not be installed.
         download: how `snnmlp data prepare NAME` downloads it; None where it does not.
-        ordered: whether a record's hash of the data depends on the order of the images: not where the same
-            images come in several.
     """
 
     open: Callable[[Wanted, Names | None], ImageSource]
@@ -108,7 +106,6 @@ class Entry:
     shipped: bool = False
     requires: str | None = None
     download: Download | None = None
-    ordered: bool = True
 
 
 def _shipped(
@@ -144,8 +141,8 @@ DATASETS: dict[Dataset, Entry] = {
     "photographs": _shipped(load_photographs, ROTATION_NAMES),
     "fashion_mnist": Entry(_open_idx, CLASS_NAMES, download=DOWNLOADS["fashion_mnist"]),
     "idx": Entry(_open_idx),
-    "cifar10": Entry(_open_cifar, download=DOWNLOADS["cifar10"], ordered=False),
-    "cifar100": Entry(_open_cifar, download=DOWNLOADS["cifar100"], ordered=False),
+    "cifar10": Entry(_open_cifar, download=DOWNLOADS["cifar10"]),
+    "cifar100": Entry(_open_cifar, download=DOWNLOADS["cifar100"]),
     "imagenet": Entry(_open_imagenet),
     "image_folder": Entry(_open_folder),
 }

@@ -1,1 +1,1 @@
-"""A folded network as a program that only adds: exported, compiled, run, and read instruction by instruction."""
+"""A folded network as a program that only adds: exported, compiled, run, and read by its instructions."""

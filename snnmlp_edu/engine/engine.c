@@ -7,35 +7,10 @@
    A network is a file of 32-bit words, which exporting.py writes: a header, layers (struct layer), and constants.
    Spikes lie in columns, `steps` of them for each place: bit c of column t is neuron c at time step t. */
 
-#include <stdint.h>
-#ifdef __AVX2__
-#include <immintrin.h>
-#endif
+#include "lanes.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
-
-enum { MAGIC = 0x314E4E53, LANES = 16, MOST_STEPS = 32, MOST_UNITS = 6, CHUNK = 8 };
+enum { MAGIC = 0x314E4E53, MOST_STEPS = 32, MOST_UNITS = 6, CHUNK = 8 };
 enum { COPY, PATCHES, TRANSPOSE, LINES, ROWS, TABLES, SELECT };
-
-typedef int16_t shorts __attribute__((vector_size(32), may_alias)); /* the currents of 16 neurons */
-typedef int32_t longs __attribute__((vector_size(64), may_alias));  /* the same where 16 bits are too few */
-typedef uint8_t unit __attribute__((vector_size(32), may_alias));   /* weights of 8 bits to 32 neurons */
-typedef int16_t shorts_pair __attribute__((vector_size(64), aligned(32), may_alias));
-typedef uint8_t unit_pair __attribute__((vector_size(64), aligned(32), may_alias));
-#ifdef __AVX512BW__
-enum { TWO_AT_ONCE = 1 };
-#else
-enum { TWO_AT_ONCE = 0 };
-#endif
-#define FIRST_HALF(v) __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
-#define SECOND_HALF(v) __builtin_shufflevector(v, v, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31)
-typedef uint16_t eight __attribute__((vector_size(16), aligned(2), may_alias));
-typedef uint8_t sixteen __attribute__((vector_size(16), may_alias));
-typedef uint64_t words64 __attribute__((vector_size(16), may_alias));
-typedef uint64_t word64 __attribute__((may_alias, aligned(1)));
-typedef uint16_t word16 __attribute__((may_alias));
-typedef uint32_t word32 __attribute__((may_alias, aligned(1)));
 
 /* One layer. Offsets count bytes: of `constants` where said so, else of the memory of one image; 0 means none. */
 struct layer {
@@ -47,13 +22,13 @@ struct layer {
     int32_t size;                            /* registers of outputs in a pass */
     int32_t lanes, fired;                    /* outputs, and how many of them drive neurons, in whole registers */
     int32_t before, before_step, shift;      /* constants: what is added to a sum before its shift */
+    int32_t channels;                        /* constants: which bits of a column there are */
     int32_t wide;                            /* whether currents take 32 bits */
     int32_t extra, more, extra_place, extra_step; /* currents from elsewhere */
     int32_t keep, keep_place, keep_step;          /* where currents are kept */
     int32_t spikes, spikes_place, spikes_step;    /* where spikes go */
     int32_t neuron, neuron_place;                 /* constants: struct neuron, one for all or one for each place */
-    int32_t leak, forgets, soft, special;         /* bits of the leak; no membrane stays; reset by subtraction; any of what
-                                                     the plain case leaves out */
+    int32_t leak, forgets, soft, plain;           /* bits of the leak; no membrane stays; reset by subtraction; see fire */
 };
 
 struct neuron { int32_t above, theta, turned, driven, bias; };
@@ -70,92 +45,6 @@ struct network {
     const uint8_t *constants;
     uint8_t *tables;
 };
-
-/* The tables of every network: which bits of a byte are set, and how many. */
-struct bits { uint16_t numbers[32], set[256][8]; uint8_t count[256]; };
-
-/* Compilers turn sums of shifts back into one multiplication; through this they cannot see. */
-INLINE unsigned opaque(unsigned x) { __asm__("" : "+r"(x)); return x; }
-INLINE uint64_t opaque64(uint64_t x) { __asm__("" : "+r"(x)); return x; }
-
-/* x times a small constant, by shifts and additions. */
-INLINE unsigned times(unsigned x, const unsigned n)
-{
-    unsigned sum = n & 1 ? x : 0;
-    UNROLL for (int i = 1; i < 4; i++) if (n >> i & 1) sum = opaque(sum + opaque(opaque(x) << i));
-    return sum;
-}
-
-/* The highest bits of 16 bytes. */
-INLINE unsigned top_bits_of(sixteen v)
-{
-#ifdef __AVX2__
-    return (unsigned)_mm_movemask_epi8((__m128i)v);
-#else
-    unsigned sum = 0;
-    UNROLL for (int i = 0; i < LANES; i++) sum |= (v[i] >> 7 & 1u) << i;
-    return sum;
-#endif
-}
-
-/* 16 lanes of 0 or -1, as bytes. */
-INLINE sixteen narrow(shorts lanes)
-{
-#ifdef __AVX2__
-    __m256i m = (__m256i)lanes;
-    return (sixteen)_mm_packs_epi16(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
-#else
-    return __builtin_convertvector(lanes, sixteen);
-#endif
-}
-
-INLINE unsigned bits_of(shorts lanes) { return top_bits_of(narrow(lanes)); }
-
-/* The plain neuron: which of 16 potentials exceed the threshold, as bits, and the membranes after the reset to 0. */
-INLINE unsigned fire_16(shorts *v, shorts u, int16_t above)
-{
-#ifdef __AVX512BW__
-    const __mmask16 fires = _mm256_cmpgt_epi16_mask((__m256i)u, _mm256_set1_epi16(above));
-    *v = (shorts)_mm256_maskz_mov_epi16(_knot_mask16(fires), (__m256i)u);
-    return fires;
-#else
-    const shorts fires = u > above;
-    *v = u & ~fires;
-    return bits_of(fires);
-#endif
-}
-
-/* The same; a bit for each lane that fires goes into its byte. */
-INLINE sixteen fire_into_bytes(sixteen bytes, uint8_t bit, shorts *v, shorts u, int16_t above)
-{
-#ifdef __AVX512BW__
-    const __mmask16 fires = (__mmask16)fire_16(v, u, above);
-    return (sixteen)_mm_mask_add_epi8((__m128i)bytes, fires, (__m128i)bytes, _mm_set1_epi8((char)bit));
-#else
-    const shorts fires = u > above;
-    *v = u & ~fires;
-    return bytes + (narrow(fires) & bit);
-#endif
-}
-
-/* The numbers of the set bits of a column, `row` being that of the first; returns where the list ends. */
-INLINE uint16_t *list_spikes(uint16_t *list, const struct bits *bits, const uint8_t *column, int bytes, int row)
-{
-#ifdef __AVX512VBMI2__ /* 32 at once */
-    __m512i numbers = _mm512_add_epi16(_mm512_set1_epi16((int16_t)row), _mm512_load_si512(bits->numbers));
-    for (; bytes > 0; bytes -= 4, column += 4, numbers = _mm512_add_epi16(numbers, _mm512_set1_epi16(32))) {
-        const uint32_t word = *(const word32 *)column & (bytes < 4 ? (1u << (bytes << 3)) - 1 : ~0u);
-        _mm512_storeu_si512(list, _mm512_maskz_compress_epi16(word, numbers));
-        list += __builtin_popcount(word);
-    }
-    return list;
-#endif
-    for (int i = 0; i < bytes; i++, row += 8) {
-        *(eight *)list = *(const eight *)bits->set[column[i]] + (uint16_t)row;
-        list += bits->count[column[i]];
-    }
-    return list;
-}
 
 /* The sum of the rows in a list, two at a time. A row is `units` of 32 bytes: the weight to lane j, plus 64, then the
    weight to lane j + 16, and so on in turn. Two rows add up in bytes, since no weight exceeds 63. In 16-bit lanes the
@@ -220,78 +109,67 @@ struct place { int32_t extra, keep, spikes, neuron; };
 
 /* The neurons of one place, 16 at a time, through all steps:
        current = ((sum + before) >> shift) + other currents,   potential = (membrane >> leak) + current;
-   above its threshold a neuron fires and is reset. */
+   above its threshold a neuron fires and is reset. A plain layer's neurons have one threshold and are reset to 0, its
+   currents have 16 bits and are not shifted to the right; with constants for the last arguments no branch is left. */
 #define DEFINE_FIRE(name, vector, scalar, log2_bytes, widened, narrowed)                                               \
-    static __attribute__((noinline)) void name(const struct network *net, const struct layer *l, uint8_t *memory,      \
-                     struct place at, int first, int registers, const shorts *sums, int sums_step)                                                 \
+    INLINE void name(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,    \
+                     int registers, const shorts *sums, const int sums_step, const int steps, const int shifts,        \
+                     const int extra, const int keep, const int plain)                                                 \
     {                                                                                                                  \
         const struct neuron *is = (const struct neuron *)(net->constants + at.neuron);                                 \
         const scalar above = (scalar)is->above, theta = (scalar)is->theta, bias = (scalar)is->bias,                    \
                      turned = (scalar)is->turned, driven = (scalar)is->driven;                                         \
-        const int left = l->shift < 0 ? -l->shift : 0, right = l->shift > 0 ? l->shift : 0;                            \
+        const int left = l->shift < 0 ? -l->shift : 0, right = l->shift > 0 ? l->shift : 0, leak = l->leak;            \
         for (int r = 0, q = first; r < registers; r++, q += LANES) {                                                   \
-            const uint8_t *sum = (const uint8_t *)(sums + r), *before = net->constants + l->before + q + q;            \
-            const uint8_t *from = memory + at.extra + (q << log2_bytes), *more = from + l->more - l->extra;            \
+            const uint8_t *before = net->constants + l->before + q + q, *from = memory + at.extra + (q << log2_bytes); \
             uint8_t *to = memory + at.keep + (q << log2_bytes), *spikes = memory + at.spikes + (q >> 3);               \
+            const shorts *sum = sums + r;                                                                              \
+            const int more = l->more - l->extra;                                                                       \
             vector v = {0};                                                                                            \
-            for (int t = 0; t < net->is.steps; t++) {                                                                  \
-                vector x = widened((*(const shorts *)sum + *(const shorts *)before));                                  \
-                x = x << left >> right;                                                                                \
-                if (l->extra) x += *(const vector *)from;                                                              \
-                if (l->more) x += *(const vector *)more;                                                               \
-                if (l->keep) *(vector *)to = x;                                                                        \
-                if (q < l->fired) {                                                                                    \
-                    const vector u = (v >> l->leak) + (x & driven) + bias, fires = (u ^ turned) > above;               \
+            UNROLL for (int t = 0; t < steps; t++, sum += sums_step) {                                                 \
+                vector x = widened((*sum + *(const shorts *)before));                                                  \
+                if (shifts) x <<= left;                                                                                \
+                if (!plain) x >>= right;                                                                               \
+                if (extra) x += *(const vector *)from;                                                                 \
+                if (!plain && l->more) x += *(const vector *)(from + more);                                            \
+                if (keep) *(vector *)to = x;                                                                           \
+                if (plain) *(word16 *)spikes = (word16)name##_and_reset(&v, (v >> leak) + x, above);                   \
+                else if (q < l->fired) {                                                                               \
+                    const vector u = (v >> leak) + (x & driven) + bias, fires = (u ^ turned) > above;                  \
                     v = l->soft ? u - (fires & theta) : u & ~fires;                                                    \
                     if (l->forgets) v = (vector){0};                                                                   \
                     *(word16 *)spikes = (word16)bits_of(narrowed(fires));                                              \
                 }                                                                                                      \
-                sum += sums_step, before += l->before_step, spikes += l->spikes_step;                                  \
-                from += l->extra_step, more += l->extra_step, to += l->keep_step;                                      \
+                spikes += l->spikes_step, from += l->extra_step, to += l->keep_step;                                   \
+                if (!plain) before += l->before_step;                                                                  \
             }                                                                                                          \
         }                                                                                                              \
     }
 #define AS_IT_IS(x) (x)
 #define TO_LONGS(x) __builtin_convertvector(x, longs)
 #define TO_SHORTS(x) __builtin_convertvector(x, shorts)
+#define fire_wide_and_reset(v, u, above) 0 /* currents of 32 bits are never plain */
 DEFINE_FIRE(fire, shorts, int16_t, 1, AS_IT_IS, AS_IT_IS)
 DEFINE_FIRE(fire_wide, longs, int32_t, 2, TO_LONGS, TO_SHORTS)
 
-/* The same for four steps, the plain neuron, and no shift to the right: no branch is left. */
-INLINE void fire_plain(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,
-                       int registers, const shorts *sums, const int sums_step, const int shifts, const int extra, const int keep)
+static __attribute__((noinline)) void fire_any(const struct network *net, const struct layer *l, uint8_t *memory,
+                                               struct place at, int first, int registers, const shorts *sums, int step)
 {
-    const int16_t above = (int16_t)((const struct neuron *)(net->constants + at.neuron))->above;
-    const int left = -l->shift, leak = l->leak;
-    const shorts *before = (const shorts *)(net->constants + l->before + first + first);
-    const uint8_t *from = memory + at.extra + first + first;
-    uint8_t *to = memory + at.keep + first + first, *spikes = memory + at.spikes + (first >> 3);
-    for (int r = 0; r < registers; r++, from += sizeof(shorts), to += sizeof(shorts), spikes += sizeof(word16)) {
-        shorts v = {0};
-        uint8_t *out = spikes, *kept = to;
-        const uint8_t *in = from;
-        UNROLL for (int t = 0; t < 4; t++, in += l->extra_step, kept += l->keep_step, out += l->spikes_step) {
-            shorts x = sums[r + sums_step * t] + before[r];
-            if (shifts) x <<= left;
-            if (extra) x += *(const shorts *)in;
-            if (keep) *(shorts *)kept = x;
-            *(word16 *)out = (word16)fire_16(&v, (v >> leak) + x, above);
-        }
-    }
+    const int steps = net->is.steps;
+    if (l->wide) fire_wide(net, l, memory, at, first, registers, sums, step, steps, 1, l->extra, l->keep, 0);
+    else fire(net, l, memory, at, first, registers, sums, step, steps, 1, l->extra, l->keep, 0);
 }
 
 INLINE void fire_place(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,
-                       const shorts *sums, const int size, const int steps, const int shifts)
+                       int size, const shorts *sums, const int step, const int shifts)
 {
     const int left = (l->lanes - first) / LANES, registers = size < left ? size : left;
-    if (l->special) (l->wide ? fire_wide : fire)(net, l, memory, at, first, registers, sums, steps == 1 ? 0 : size << 5);
-    else {
-#define PLAIN(extra, keep) fire_plain(net, l, memory, at, first, registers, sums, steps == 1 ? 0 : size, shifts, extra, keep)
-        if (l->extra && l->keep) PLAIN(1, 1);
-        else if (l->extra) PLAIN(1, 0);
-        else if (l->keep) PLAIN(0, 1);
-        else PLAIN(0, 0);
-    }
+#define FIRE_PLAIN(extra, keep) fire(net, l, memory, at, first, registers, sums, step, 4, shifts, extra, keep, 1)
+    if (!l->plain) fire_any(net, l, memory, at, first, registers, sums, step);
+    else if (l->extra && l->keep) FIRE_PLAIN(1, 1);
+    else if (l->extra) FIRE_PLAIN(1, 0);
+    else if (l->keep) FIRE_PLAIN(0, 1);
+    else FIRE_PLAIN(0, 0);
 }
 
 /* A map and the neurons behind it: a few places at a time, and of their outputs `size` registers at a time. */
@@ -332,8 +210,8 @@ INLINE void map(const struct network *net, const struct layer *l, uint8_t *memor
                     if (kind == TABLES && l->group == 8) sum_tables(sum, size, 8, memory + step, source, l->parts, l->part_bytes, table);
                     if (kind == TABLES && l->group == 4) sum_tables(sum, size, 4, memory + step, source, l->parts, l->part_bytes, table);
                 }
-                if (l->in_steps == 1) fire_place(net, l, memory, place, first, sums, size, 1, kind == ROWS);
-                else fire_place(net, l, memory, place, first, sums, size, 4, kind == ROWS);
+                if (l->in_steps == 1) fire_place(net, l, memory, place, first, size, sums, 0, kind == ROWS);
+                else fire_place(net, l, memory, place, first, size, sums, size, kind == ROWS);
                 place.extra += l->extra_place, place.keep += l->keep_place;
                 place.spikes += l->spikes_place, place.neuron += l->neuron_place;
             }
@@ -346,39 +224,6 @@ INLINE void map(const struct network *net, const struct layer *l, uint8_t *memor
     const struct network *net, const struct layer *l, uint8_t *memory) { map(net, l, memory, kind, size); }
 MAP(ROWS, 2) MAP(ROWS, 4) MAP(ROWS, 6) MAP(ROWS, 8) MAP(ROWS, 10) MAP(ROWS, 12)
 MAP(TABLES, 1) MAP(TABLES, 2) MAP(TABLES, 3) MAP(TABLES, 4) MAP(TABLES, 5) MAP(TABLES, 6) MAP(SELECT, 1)
-
-/* The image in the middle of a black square, cut into patches: a column of pixels for each place. */
-static void cut_patches(const struct network *net, const struct layer *l, uint8_t *memory, const uint8_t *image)
-{
-    const struct picture { int32_t channels, height, width, begin, side, area, patch, strip; } *is =
-        (const struct picture *)(net->constants + l->sources);
-    uint8_t *square = memory + l->keep, *to = square + is->begin, *column = memory + l->spikes;
-    for (int c = 0; c < is->channels; c++, to += is->area) {
-        uint8_t *row = to;
-        for (int y = 0; y < is->height; y++, row += is->side, image += is->width)
-            for (int x = 0; x < is->width; x++) row[x] = image[x];
-    }
-    for (int top = 0; top < is->area; top += is->strip)
-        for (int left = 0; left < is->side; left += is->patch) {
-            const uint8_t *plane = square + top + left;
-            for (int c = 0; c < is->channels; c++, plane += is->area) {
-                const uint8_t *row = plane;
-                for (int y = 0; y < is->patch; y++, row += is->side, column += is->patch)
-                    for (int x = 0; x < is->patch; x++) column[x] = row[x];
-            }
-        }
-}
-
-/* 8 x 8 bits, transposed. */
-INLINE uint64_t transposed(uint64_t x)
-{
-    uint64_t t = (x ^ x >> 7) & 0x00AA00AA00AA00AAu;
-    x ^= t ^ opaque64(t) << 7;
-    t = (x ^ x >> 14) & 0x0000CCCC0000CCCCu;
-    x ^= t ^ opaque64(t) << 14;
-    t = (x ^ x >> 28) & 0x00000000F0F0F0F0u;
-    return x ^ t ^ opaque64(t) << 28;
-}
 
 INLINE uint64_t take(const uint8_t *memory, const int32_t *from)
 {
@@ -403,9 +248,6 @@ static void transpose(const struct network *net, const struct layer *l, uint8_t 
     }
 }
 
-#define INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
-#define INTERLEAVE_HIGH(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
-
 /* Eight vectors, of which each is interleaved with the one four further on: thrice this transposes 8 x 8 bytes. */
 INLINE void interleave(sixteen *v)
 {
@@ -421,8 +263,9 @@ INLINE void mix_lines(const struct network *net, const struct layer *l, uint8_t 
     const struct line { int32_t from[16], to[16]; } *line = (const struct line *)(net->constants + l->sources);
     const struct neuron *is = (const struct neuron *)(net->constants + l->neuron);
     const int16_t above = (int16_t)is->above, theta = (int16_t)is->theta;
-    const int leak = l->leak, step = l->in_step, special = l->special;
+    const int leak = l->leak, step = l->in_step, plain = l->plain;
     const uint8_t *tables = net->tables + l->rows, *constants = net->constants + l->before;
+    const uint8_t *channels = net->constants + l->channels;
     uint16_t(*fired)[8] = (uint16_t(*)[8])(memory + net->is.lists);
     sixteen *out = (sixteen *)(memory + l->keep);
     for (int n = 0; n < l->places; n++, line++) {
@@ -437,6 +280,7 @@ INLINE void mix_lines(const struct network *net, const struct layer *l, uint8_t 
                 for (int c = 7; c >= 0; c--, v[i] += v[i]) fired[b + i][c] = (uint16_t)top_bits_of(v[i]);
         }
         for (int g = 0; g < step; g++) {
+            if (!channels[g]) continue;
             sixteen now[MOST_STEPS];
             UNROLL for (int t = 0; t < steps; t++) now[t] = (sixteen){0};
             uint8_t bit = 1;
@@ -447,7 +291,7 @@ INLINE void mix_lines(const struct network *net, const struct layer *l, uint8_t 
                     const shorts *sums = (const shorts *)table;
                     const unsigned number = fired[at][c];
                     shorts u = (v >> leak) + *(const shorts *)before + sums[number & 255] + sums[256 + (number >> 8)];
-                    if (!special) now[t] = fire_into_bytes(now[t], bit, &v, u, above);
+                    if (plain) now[t] = fire_into_bytes(now[t], bit, &v, u, above);
                     else {
                         const shorts fires = u > above;
                         v = l->soft ? u - (fires & theta) : u & ~fires;
@@ -456,7 +300,7 @@ INLINE void mix_lines(const struct network *net, const struct layer *l, uint8_t 
                     }
                 }
             }
-            UNROLL for (int t = 0, at = g; t < steps; t++, at += step) out[at] = now[t];
+            UNROLL for (int t = 0, at = g; t < steps; t++, at += step) out[at] = now[t] & channels[g];
         }
         for (int b = 0; b < l->part_bytes; b += 8) {
             sixteen v[8];
@@ -517,12 +361,18 @@ const char *snn_open(struct network *net, const uint8_t *file, uint32_t bytes)
     return 0;
 }
 
+/* Pixels in the order of the patches that they are in; black where there is no pixel. */
+static void cut_patches(const int32_t *pixels, int count, uint8_t *columns, const uint8_t *image)
+{
+    for (int i = 0; i < count; i++) columns[i] = pixels[i] < 0 ? 0 : image[pixels[i]];
+}
+
 static void run_layer(const struct network *net, const struct layer *l, uint8_t *memory, const uint8_t *image)
 {
 #define CASE(kind, size) case size: map_##kind##_##size(net, l, memory); return;
     switch (l->kind) {
         case COPY: for (int i = 0; i < l->part_bytes; i++) memory[l->keep + i] = net->constants[l->sources + i]; return;
-        case PATCHES: cut_patches(net, l, memory, image); return;
+        case PATCHES: cut_patches((const int32_t *)(net->constants + l->sources), l->places, memory + l->spikes, image); return;
         case TRANSPOSE: transpose(net, l, memory); return;
         case LINES: run_lines(net, l, memory); return;
         case SELECT: map_SELECT_1(net, l, memory); return;

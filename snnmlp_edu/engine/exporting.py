@@ -1,18 +1,12 @@
-"""A folded network as the file that `engine.c` runs: a header, a list of layers, and their constants.
+"""A folded network as the file that `engine.c` runs, layer by layer.
 
-The file is made from the network in whole numbers (`snnmlp_edu.mfi.events.integer`), whose sums and currents
-are proved to fit. Spikes lie in *columns*, T of them for each place, one bit for each channel; channels lie
-in *lanes*, filled up to whole registers of 16.
+It is made from the network in whole numbers (`snnmlp_edu.mfi.events.integer`), whose sums and currents are
+proved to fit.
 """
 
 from __future__ import annotations
 
-import re
-import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,18 +25,16 @@ from ..model.mixing import (
     FullMixing,
     MembraneSkipBlock,
     MixerBlock,
-    NormalisedSpikeSkipBlock,
     NoMixing,
+    NormalisedSpikeSkipBlock,
     NoSkipBlock,
     PositionMixing,
     TokenMixing,
 )
 from ..model.network import SpikingMLP, Stage
 from ..model.patches import ConvPatchEmbedding, SpikingPatchEncoding
+from .file import LANES, Currents, NetworkFile, Spikes
 
-SOURCE = Path(__file__).with_name("engine.c")
-MAGIC = b"SNN1"
-LANES = 16  # of a register
 CHUNK = 8  # places whose spikes are listed before their rows are added
 MOST_STEPS = 32
 MOST_ROWS = 2**16 - 16  # a spike in a list is a number of 16 bits
@@ -50,141 +42,6 @@ LONGEST = 4096  # bytes of a column; columns without spikes, and columns that no
 BIAS = 64  # of a weight in the lower byte
 # A map becomes tables of the sums of 8, or of 4, inputs where these take no more bytes than this.
 BYTE_TABLES, HALF_TABLES = 160_000, 20_000
-
-KINDS = {name: number for number, name in enumerate(("COPY", "PATCHES", "TRANSPOSE", "LINES", "ROWS", "TABLES", "SELECT"))}
-
-
-@cache
-def _fields() -> tuple[str, ...]:
-    """The fields of a layer, in the order in which `engine.c` declares them."""
-    declared = re.search(r"struct layer \{(.*?)\n\};", SOURCE.read_text(), re.DOTALL)
-    assert declared is not None
-    names = re.findall(r"int32_t ([^;]+);", declared[1])
-    return tuple(name.strip() for line in names for name in line.split(","))
-
-
-@dataclass(frozen=True)
-class Spikes:
-    """Where the spikes of a grid, or of lines of positions, lie in the memory of one image.
-
-    Args:
-        at: offset of the first column, in bytes.
-        places: number of places.
-        lanes: number of lanes, a multiple of 16.
-        steps: columns of each place.
-        order: the lane of each channel.
-        path: path of the neurons in the network.
-    """
-
-    at: int
-    places: int
-    lanes: int
-    steps: int
-    order: np.ndarray
-    path: str = ""
-
-    @property
-    def step(self) -> int:
-        """Bytes of one column."""
-        return self.lanes // 8
-
-    @property
-    def place(self) -> int:
-        """Bytes of all columns of one place."""
-        return self.steps * self.step
-
-    def sources(self) -> np.ndarray:
-        """Where the columns of each place begin."""
-        return self.at + self.place * np.arange(self.places)
-
-
-@dataclass(frozen=True)
-class Currents:
-    """Where currents lie: `[places, steps, lanes]`, or the same for all steps."""
-
-    at: int
-    place: int
-    step: int
-
-
-@dataclass
-class NetworkFile:
-    """A file in the making: what was allocated, the layers, and the constants.
-
-    Args:
-        steps: T.
-    """
-
-    steps: int
-    layers: list[dict[str, int]] = field(default_factory=list)
-    constants: bytearray = field(default_factory=bytearray)
-    memory: int = 64  # offset 0 means none
-    tables: int = 64 * -(-(64 + 256 * 17) // 64)  # what struct bits takes comes first
-    lists: int = 0
-    fired: list[Spikes] = field(default_factory=list)
-    _known: dict[bytes, int] = field(default_factory=dict)
-
-    def allocate(self, size: int) -> int:
-        """Room in the memory of one image."""
-        at = self.memory
-        self.memory += 64 * -(-size // 64)
-        return at
-
-    def constant(self, values: np.ndarray, dtype: str) -> int:
-        """Constants; the same ones are kept once."""
-        content = np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()
-        if content not in self._known:
-            self.constants += bytes(-len(self.constants) % 64)
-            self._known[content] = len(self.constants)
-            self.constants += content
-        return self._known[content]
-
-    def layer(self, kind: str, **values: int) -> None:
-        """One more layer; fields that are not named are 0."""
-        unknown = set(values) - set(_fields())
-        assert not unknown, unknown
-        self.layers.append({"kind": KINDS[kind], **{name: int(value) for name, value in values.items()}})
-
-    def spikes(self, places: int, lanes: int, order: np.ndarray, path: str = "") -> Spikes:
-        """Room for the spikes of a grid."""
-        found = Spikes(self.allocate(places * self.steps * lanes // 8), places, lanes, self.steps, order, path)
-        if path:
-            self.fired.append(found)
-        return found
-
-    def currents(self, places: int, lanes: int, word: int, steps: int | None = None) -> Currents:
-        """Room for currents of 16 or 32 bits."""
-        steps = steps or self.steps
-        size = lanes * word // 8
-        return Currents(self.allocate(places * steps * size), steps * size, size if steps > 1 else 0)
-
-    def finish(self, image: tuple[int, int, int], logits: int, classes: int) -> bytes:
-        """The bytes of the file.
-
-        Args:
-            image: channels, height and width of the images.
-            logits: offset of the logits in the memory.
-            classes: how many there are.
-        """
-        layers = b"".join(struct.pack(f"<{len(_fields())}i", *(v.get(f, 0) for f in _fields())) for v in self.layers)
-        layers += bytes(-len(layers) % 64)
-        lists = self.allocate(self.lists)
-        body = [self.steps, len(self.layers), 64 + len(layers), self.memory, self.tables, lists, logits, classes]
-        body += [int(np.prod(image)), *image, 0]
-        constants = bytes(self.constants) + bytes(-len(self.constants) % 4)
-        size = 64 + len(layers) + len(constants)
-        if max(size, self.memory, self.tables) >= 2**31:
-            raise InputError("this network takes more than 2 GB as a program; build a smaller one")
-        rest = struct.pack("<13i", *body) + layers + constants
-        return MAGIC + struct.pack("<iI", size, checksum(rest)) + rest
-
-
-def checksum(content: bytes) -> int:
-    """The sum of all 32-bit words, and the sum of all sums on the way, in one number."""
-    words = np.frombuffer(content, "<u4").astype(np.uint32)
-    sums = np.cumsum(words, dtype=np.uint32)
-    total, twice = (int(sums[-1]), int(sums.sum(dtype=np.uint32))) if len(words) else (0, 0)
-    return total ^ ((twice << 1 | twice >> 31) & 0xFFFFFFFF)
 
 
 def write_network(network: SpikingMLP) -> tuple[bytes, NetworkFile]:
@@ -249,28 +106,53 @@ class _Writer:
                 order, lanes = np.arange(width), registers(width)
                 shortcut = self.file.currents(places, lanes, word)
                 spikes = self.file.spikes(places, lanes, order, f"{path}.neuron")
-                table, sources = embedding.embed.conv.table, self._taps(before, 2, 2, 0)
-                self._map(table, [before] * 4, sources, spikes, neuron, keep=shortcut)
+                conv: Any = embedding.embed.conv
+                sources = self._taps(before, conv)
+                self._map(
+                    f"{path}.embedding.embed.conv",
+                    [before] * sources.shape[1],
+                    sources,
+                    spikes,
+                    neuron,
+                    keep=shortcut,
+                )
             case SpikingPatchEncoding() as embedding:
                 assert before is not None
                 spikes, shortcut = self._patch_encoding(embedding, side, width, before, neuron, path)
             case other:
                 raise AssertionError(type(other).__name__)
         for number, block in enumerate(stage.blocks):
-            spikes, shortcut = self._block(block, (side, side, width), spikes, shortcut, word, f"{path}.blocks.{number}")
+            spikes, shortcut = self._block(
+                block, (side, side, width), spikes, shortcut, word, f"{path}.blocks.{number}"
+            )
         return spikes
 
     def _stem(self, stem: IntegerStem, side: int, spikes: Spikes, keep: Currents, neuron: Any) -> None:
         patch, channels = stem.patch, stem.channels
         full, stored = side * patch, stem.preprocessing.side
         column = channels * patch * patch
-        square, pixels = self.file.allocate(channels * full * full), self.file.allocate(side * side * column)
+        pixels = self.file.allocate(side * side * column)
         begin = (full - stored) // 2
-        picture = [channels, stored, stored, begin * full + begin, full, full * full, patch, full * patch]
-        self.file.layer("PATCHES", sources=self.file.constant(np.array(picture), "i4"), keep=square, spikes=pixels)
+        numbers = np.full((channels, full, full), -1)
+        inside = slice(begin, begin + stored)
+        numbers[:, inside, inside] = np.arange(channels * stored * stored).reshape(channels, stored, stored)
+        patches = numbers.reshape(channels, side, patch, side, patch).transpose(1, 3, 0, 2, 4)
+        self.file.layer(
+            "PATCHES", places=numbers.size, sources=self.file.constant(patches, "i4"), spikes=pixels
+        )
         source = Spikes(pixels, side * side, 8 * column, 1, np.arange(8 * column))
         weights, before = _array(stem.weights)[None], _array(stem.before)
-        self._emit(weights, before, stem.bits, [source], source.sources()[:, None], spikes, neuron, keep=keep, short=False)
+        self._emit(
+            weights,
+            before,
+            stem.bits,
+            [source],
+            source.sources()[:, None],
+            spikes,
+            neuron,
+            keep=keep,
+            short=False,
+        )
 
     def _patch_encoding(
         self, embedding: SpikingPatchEncoding, side: int, width: int, before: Spikes, neuron: Any, path: str
@@ -281,27 +163,52 @@ class _Writer:
         places, word = side * side, neuron.word
         shortcut = self.file.currents(places, 3 * part, word)
         nodes = [
-            Currents(shortcut.at + node * part * word // 8, shortcut.place, shortcut.step) for node in range(3)
+            Currents(shortcut.at + node * part * word // 8, shortcut.place, shortcut.step)
+            for node in range(3)
         ]
         first, second = (
-            self.file.spikes(places, part, np.arange(third), f"{path}.embedding.neurons.{node}") for node in range(2)
+            self.file.spikes(places, part, np.arange(third), f"{path}.embedding.neurons.{node}")
+            for node in range(2)
         )
         spikes = self.file.spikes(places, 3 * part, order, f"{path}.neuron")
-        down: Any = embedding.down.conv
-        between: Any = [conv.conv for conv in embedding.between]  # type: ignore[union-attr]
-        neurons: Any = embedding.neurons
-        nine = [before] * 9
+        within: Any = embedding
+        down, inner, outer = within.down.conv, within.between[0].conv, within.between[1].conv
         whole = Spikes(first.at, places, 3 * part, self.file.steps, order)
-        self._map(down.table, nine, self._taps(before, 3, 2, 1), whole, neurons[0], keep=shortcut, fires=first)
-        self._map(between[0].table, [first] * 9, self._taps(first, 3, 1, 1), second, neurons[1], nodes[1], nodes[1])
+        path = f"{path}.embedding"
         self._map(
-            between[1].table, [second] * 9, self._taps(second, 3, 1, 1), second, None, nodes[2], nodes[2], more=nodes[0]
+            f"{path}.down.conv",
+            [before] * 9,
+            self._taps(before, down),
+            whole,
+            within.neurons[0],
+            keep=shortcut,
+            fires=first,
+        )
+        self._map(
+            f"{path}.between.0.conv",
+            [first] * 9,
+            self._taps(first, inner),
+            second,
+            within.neurons[1],
+            nodes[1],
+            nodes[1],
+        )
+        self._map(
+            f"{path}.between.1.conv",
+            [second] * 9,
+            self._taps(second, outer),
+            second,
+            None,
+            nodes[2],
+            nodes[2],
+            more=nodes[0],
         )
         self._fire(spikes, neuron, shortcut)
         return spikes, shortcut
 
-    def _taps(self, before: Spikes, kernel: int, stride: int, padding: int) -> np.ndarray:
+    def _taps(self, before: Spikes, conv: Any) -> np.ndarray:
         """Where the columns under each tap of a convolution begin, `[places, taps]`."""
+        (kernel, _), (stride, _), (padding, _) = conv.kernel_size, conv.stride, conv.padding
         side = round(before.places**0.5)
         grid = np.full((side + 2 * padding,) * 2, self.nothing)
         grid[padding : padding + side, padding : padding + side] = before.sources().reshape(side, side)
@@ -311,7 +218,13 @@ class _Writer:
     # -- blocks ---------------------------------------------------------------------------------------------
 
     def _block(
-        self, block: Any, shape: tuple[int, int, int], spikes: Spikes, shortcut: Currents, word: int, path: str
+        self,
+        block: Any,
+        shape: tuple[int, int, int],
+        spikes: Spikes,
+        shortcut: Currents,
+        word: int,
+        path: str,
     ) -> tuple[Spikes, Currents]:
         file, places, lanes, order = self.file, spikes.places, spikes.lanes, spikes.order
         own = file.spikes(places, lanes, order, f"{path}.token.fuse.neuron")
@@ -320,27 +233,42 @@ class _Writer:
         sources = np.stack([stream.sources() for stream in streams], axis=1)
         kept = file.currents(places, lanes, word)
         token_extra, token_keep, channel_extra, channel_keep, carried = None, None, None, None, shortcut
+        shortcuts: Any = block
         match block:
             case MembraneSkipBlock():
-                token_extra, token_keep, channel_extra, channel_keep, carried = shortcut, kept, kept, kept, kept
+                token_extra, token_keep, channel_extra, channel_keep, carried = (
+                    shortcut,
+                    kept,
+                    kept,
+                    kept,
+                    kept,
+                )
             case NormalisedSpikeSkipBlock():
                 token_extra = channel_extra = kept
-                self._select(block.token_skip_norm, spikes, kept)
+                self._select(shortcuts.token_skip_norm, spikes, kept)
             case NoSkipBlock():
                 pass
             case MixerBlock():
                 token_extra, token_keep, channel_extra = shortcut, kept, kept
         fuse = block.token.fuse
-        self._map(fuse.linear.table, streams, sources, own, fuse.neuron, token_extra, token_keep)
+        self._map(f"{path}.token.fuse.linear", streams, sources, own, fuse.neuron, token_extra, token_keep)
         if isinstance(block, NormalisedSpikeSkipBlock):
-            self._select(block.channel_skip_norm, own, kept)
+            self._select(shortcuts.channel_skip_norm, own, kept)
         up, down = block.channel.up, block.channel.down
         hidden = shape[2] * self.config.expansion
         between = file.spikes(places, registers(hidden), np.arange(hidden), f"{path}.channel.up.neuron")
         wide, self.wide = self.wide, int(up.neuron.word == 32)
-        self._map(up.linear.table, [own], own.sources()[:, None], between, up.neuron)
+        self._map(f"{path}.channel.up.linear", [own], own.sources()[:, None], between, up.neuron)
         self.wide = wide
-        self._map(down.linear.table, [between], between.sources()[:, None], out, down.neuron, channel_extra, channel_keep)
+        self._map(
+            f"{path}.channel.down.linear",
+            [between],
+            between.sources()[:, None],
+            out,
+            down.neuron,
+            channel_extra,
+            channel_keep,
+        )
         return out, carried
 
     def _positions(
@@ -365,11 +293,14 @@ class _Writer:
         synapse: Any = mixing.synapse
         table, neuron = synapse.linear.table, synapse.neuron
         weights, before = _unpack(table)
-        together = max(k for k in range(1, LANES + 1) if len(lines) % k == 0 and (k == 1 or k * lines.shape[1] <= LANES))
+        together = max(
+            k for k in range(1, LANES + 1) if len(lines) % k == 0 and (k == 1 or k * lines.shape[1] <= LANES)
+        )
         weights = np.stack([np.kron(np.eye(together, dtype=int), step) for step in weights])
         before = np.tile(before, (1, together))
         lines = lines.reshape(-1, together * lines.shape[1])  # [lines, positions]
         number, length = lines.shape
+        self.file.count(f"{path}.synapse.linear", spikes.sources()[:, None], spikes, length // together)
         out = self.file.spikes(spikes.places, spikes.lanes, spikes.order, f"{path}.synapse.neuron")
         # The short way takes the columns of a place 8 bytes at a time.
         if length <= LANES and neuron.word == 16 and table.bits <= 0 and spikes.place % 8 == 0:
@@ -388,7 +319,13 @@ class _Writer:
         return out
 
     def _short_lines(
-        self, weights: np.ndarray, before: np.ndarray, neuron: Any, lines: np.ndarray, spikes: Spikes, out: Spikes
+        self,
+        weights: np.ndarray,
+        before: np.ndarray,
+        neuron: Any,
+        lines: np.ndarray,
+        spikes: Spikes,
+        out: Spikes,
     ) -> None:
         """Mixing within lines of at most 16 positions."""
         steps, length, _ = weights.shape
@@ -402,6 +339,8 @@ class _Writer:
         blocks[:, 1, :length] = out.at + lines * out.place
         fields = self._tables(full, 8)
         constants, _ = _neuron(neuron, 1)
+        channels = np.zeros(spikes.lanes, np.uint8)
+        channels[spikes.order] = 1
         self.file.lists = max(self.file.lists, 16 * spikes.place)
         self.file.layer(
             "LINES",
@@ -410,6 +349,7 @@ class _Writer:
             part_bytes=spikes.place,
             sources=self.file.constant(blocks, "i4"),
             in_step=spikes.step,
+            channels=self.file.constant(np.packbits(channels, bitorder="little"), "u1"),
             keep=self.file.allocate(16 * spikes.place),
             before=self.file.constant(lane_before, "i2"),
             before_step=2 * LANES if len(before) > 1 else 0,
@@ -417,7 +357,7 @@ class _Writer:
             leak=neuron.bits or 0,
             forgets=int(neuron.bits is None),
             soft=int(not neuron.config.resets_to_zero),
-            special=int(neuron.bits is None or not neuron.config.resets_to_zero),
+            plain=int(neuron.bits is not None and neuron.config.resets_to_zero),
         )
 
     def _transpose(self, before: Spikes, after: Spikes, lines: np.ndarray, into_lines: bool) -> None:
@@ -448,12 +388,14 @@ class _Writer:
             spikes_step=after.step,
         )
 
-    def _select(self, norm: SelectedAffine, spikes: Spikes, to: Currents) -> None:
-        """A constant for each spike, and one for none, kept as a current."""
+    def _select(
+        self, norm: SelectedAffine, spikes: Spikes, keep: Currents, extra: Currents | None = None
+    ) -> None:
+        """A constant for each spike, and one for none, kept as a current, or added to one."""
         with_spike, without = _lanes(norm.with_spike, spikes), _lanes(norm.without_spike, spikes)
+        added = {"extra": extra.at, "extra_place": extra.place, "extra_step": extra.step} if extra else {}
         self.file.layer(
             "SELECT",
-            special=1,
             places=spikes.places,
             parts=1,
             sources=self.file.constant(spikes.sources(), "i4"),
@@ -465,9 +407,10 @@ class _Writer:
             lanes=spikes.lanes,
             before=self.file.constant(without, "i2"),
             wide=self.wide,
-            keep=to.at,
-            keep_place=to.place,
-            keep_step=to.step,
+            keep=keep.at,
+            keep_place=keep.place,
+            keep_step=keep.step,
+            **added,
         )
 
     # -- head -----------------------------------------------------------------------------------------------
@@ -488,7 +431,7 @@ class _Writer:
         self._copy(bias, logits, "i4")
         self.wide = 1
         target = Spikes(0, spikes.places, lanes, steps, np.arange(classes))
-        self._map(head.linear.table, [spikes], spikes.sources()[:, None], target, None, sums, sums)
+        self._map("head.linear", [spikes], spikes.sources()[:, None], target, None, sums, sums)
         return logits
 
     def _figure(self, head: FoldedFigureHead, spikes: Spikes) -> Spikes:
@@ -499,26 +442,7 @@ class _Writer:
         shift = np.tile(_lanes(head.shift, spikes), self.file.steps)
         self._copy(shift, sums.at, f"i{neuron.word // 8}")
         affine: Any = head.affine
-        with_spike, without = _lanes(affine.with_spike, spikes), _lanes(affine.without_spike, spikes)
-        self.file.layer(
-            "SELECT",
-            special=1,
-            places=spikes.places,
-            parts=1,
-            sources=self.file.constant(spikes.sources(), "i4"),
-            in_steps=self.file.steps,
-            in_step=spikes.step,
-            rows=self.file.constant(with_spike - without, "i2"),
-            pass_bytes=2 * LANES,
-            size=1,
-            lanes=spikes.lanes,
-            before=self.file.constant(without, "i2"),
-            wide=self.wide,
-            extra=sums.at,
-            extra_step=sums.step,
-            keep=sums.at,
-            keep_step=sums.step,
-        )
+        self._select(affine, spikes, sums, sums)
         fired = self.file.spikes(1, spikes.lanes, spikes.order, "head.neuron")
         self._fire(fired, neuron, sums)
         return fired
@@ -531,11 +455,20 @@ class _Writer:
 
     def _fire(self, to: Spikes, neuron: Any, currents: Currents) -> None:
         """Neurons on currents that are there already."""
-        self._emit(np.zeros((1, 0, len(to.order)), int), np.zeros((1, len(to.order)), int), 0, [], np.zeros((to.places, 0)), to, neuron, extra=currents)
+        self._emit(
+            np.zeros((1, 0, len(to.order)), int),
+            np.zeros((1, len(to.order)), int),
+            0,
+            [],
+            np.zeros((to.places, 0)),
+            to,
+            neuron,
+            extra=currents,
+        )
 
     def _map(
         self,
-        table: IntegerTable,
+        path: str,
         parts: Sequence[Spikes],
         sources: np.ndarray,
         to: Spikes,
@@ -545,7 +478,10 @@ class _Writer:
         more: Currents | None = None,
         fires: Spikes | None = None,
     ) -> None:
+        """The map at a path of the network, and the neurons behind it; see `_emit`."""
+        table: Any = self.network.get_submodule(path).table
         weights, before = _unpack(table)
+        self.file.count(path, sources, parts[0], len(to.order))
         self._emit(weights, before, table.bits, parts, sources, to, neuron, extra, keep, more, fires)
 
     def _emit(
@@ -581,11 +517,11 @@ class _Writer:
         """
         file, lanes = self.file, to.lanes
         part_bytes = 1 + int(parts[0].order.max()) // 8 if parts else 0
-        slots = np.concatenate([8 * part_bytes * i + part.order for i, part in enumerate(parts)]) if parts else []
+        slots = [lane for i, part in enumerate(parts) for lane in 8 * part_bytes * i + part.order]
         inputs = 8 * part_bytes * len(parts)
         full = np.zeros((len(weights), inputs, lanes), int)
         if inputs:
-            full[np.ix_(range(len(weights)), slots, to.order)] = weights
+            full[np.ix_(np.arange(len(weights)), slots, to.order)] = weights
         lane_before = np.zeros((len(before), lanes), int)
         lane_before[:, to.order] = before
         if bits < 0 and self._fits_tables(full) is not None:  # entries of 16 bits hold what is shifted
@@ -620,10 +556,11 @@ class _Writer:
         if keep is not None:
             fields |= {"keep": keep.at, "keep_place": keep.place, "keep_step": keep.step}
         kind = fields.pop("kind")
-        special = (
-            file.steps != 4 or self.wide or bits > 0 or more is not None or len(before) > 1
-            or fields.get("fired", 0) < lanes
-            or any(fields.get(name) for name in ("soft", "forgets", "neuron_place"))
+        plain = (
+            (file.steps, self.wide, more, len(before)) == (4, 0, None, 1)
+            and bits <= 0
+            and fields.get("fired") == lanes
+            and not any(fields[name] for name in ("soft", "forgets", "neuron_place"))
         )
         file.layer(
             kind,
@@ -636,12 +573,12 @@ class _Writer:
             before_step=2 * lanes if len(before) > 1 else 0,
             shift=bits,
             wide=self.wide,
-            special=int(special),
+            plain=int(plain),
             **fields,
         )
 
     def _weights(self, full: np.ndarray, short: bool) -> dict[str, Any]:
-        """How the weights `[steps, inputs, lanes]` of a map are laid out, and which kind of layer reads them."""
+        """How the weights `[steps, inputs, lanes]` of a map are laid out, and what kind of layer reads it."""
         inputs = full.shape[1]
         group = self._fits_tables(full)
         if group is not None or not short:
@@ -728,7 +665,15 @@ def _neuron(neuron: Any, places: int) -> tuple[np.ndarray, int]:
             # Turned, u <= theta reads ~u >= ~theta.
             above = np.where(falling, ~threshold, threshold) - inclusive
             limit = 2 ** (neuron.word - 1) - 1
-            columns = (np.clip(above, -limit - 1, limit), threshold, -falling.astype(int), -driven.astype(int), bias)
+            columns = (
+                np.clip(above, -limit - 1, limit),
+                threshold,
+                -falling.astype(int),
+                -driven.astype(int),
+                bias,
+            )
             return np.stack(columns, axis=1), 20
         case _:
-            raise InputError(f"neurons with thresholds along {neuron.axis} do not run in the engine; only along token")
+            raise InputError(
+                f"neurons with thresholds along {neuron.axis} do not run in the engine; only along token"
+            )

@@ -9,18 +9,22 @@ from .claims import VERDICTS, Claim, claims, verdict_counts
 from .plans import Plan, list_plans, load_plan
 from .reading import Progress, progress, read_records
 from .record import Record
-from .statistics import Comparison, Summary, compare, summarise
+from .statistics import Comparison, Family, Interval, Summary, compare, compare_pairs, compare_with, summarise
 
 __all__ = [
     "VERDICTS",
     "Claim",
     "Comparison",
+    "Family",
+    "Interval",
     "Plan",
     "Progress",
     "Record",
     "Summary",
     "claims",
     "compare",
+    "compare_pairs",
+    "compare_with",
     "list_plans",
     "load_plan",
     "progress",

@@ -16,19 +16,21 @@ from .plans import load_plan
 from .reading import progress, read_records
 from .statistics import compare
 
-Verdict = Literal["reproduced", "reproduced at small scale", "not reproduced", "not run"]
+Verdict = Literal["reproduced", "reproduced at small scale", "not reproduced", "inconclusive", "not run"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 _FIELDS = ("claim", "source", "value", "how", "verdict", "why", "rules", "holds", "records", "note")
 _RULE = ("plan", "variant", "is", "than", "measure", "multiplication_free", "multiplies")
 _WORDS = ("higher", "lower")
+# Of a rule: runs are missing, the records contradict it, they leave it open, or it holds.
+Judgement = Literal["missing", "fails", "open", "holds"]
 
 
 @dataclass(frozen=True)
 class Rule:
     """What records must show for a claim to hold.
 
-    Either `variant` is higher or lower than each of `than` in `measure`, with an interval that leaves out
-    zero; or the audit calls some variants multiplication-free and others not.
+    Either `variant` is higher or lower than each of `than` in `measure`, and separated from it; or the audit
+    calls some variants multiplication-free and others not.
 
     Args:
         plan: whose records.
@@ -54,8 +56,8 @@ class Rule:
         named = (self.variant,) if self.variant else ()
         return (*named, *self.than, *self.multiplication_free, *self.multiplies)
 
-    def judge(self, results: Path | None = None) -> tuple[bool | None, list[str]]:
-        """Whether it holds, None while runs are missing; and the sentences that say why.
+    def judge(self, results: Path | None = None) -> tuple[Judgement, list[str]]:
+        """What the records say, and the sentences that say why.
 
         Raises:
             InputError: a record was changed by hand.
@@ -63,27 +65,27 @@ class Rule:
         plan, records = load_plan(self.plan), read_records(self.plan, results)
         runs = {(record.variant, record.seed) for record in records}
         if any((variant, seed) not in runs for variant in self.variants for seed in plan.seeds):
-            return None, [str(progress(plan, results))]
-        holds, sentences = True, []
-        for other in self.than:
-            found = compare(records, self.variant, other, self.measure)
-            holds &= found.differs and (found.difference > 0) == (self.is_ == "higher")
-            sentences.append(str(found))
+            return "missing", [str(progress(plan, results))]
+        compared = [compare(records, self.variant, other, self.measure) for other in self.than]
+        sentences = [str(each) for each in compared]
+        fails = any(e.separated and (e.difference > 0) != (self.is_ == "higher") for e in compared)
         verdicts = {
             variant: all(r.multiplication_free for r in records if r.variant == variant)
             for variant in (*self.multiplication_free, *self.multiplies)
         }
         for variant in self.multiplies:
-            holds &= not any(r.multiplication_free for r in records if r.variant == variant)
+            fails |= any(r.multiplication_free for r in records if r.variant == variant)
         if verdicts:
-            holds &= all(verdicts[variant] for variant in self.multiplication_free)
+            fails |= not all(verdicts[variant] for variant in self.multiplication_free)
             free = [variant for variant, verdict in verdicts.items() if verdict]
             others = [variant for variant, verdict in verdicts.items() if not verdict]
             sentences.append(
                 f"{self.plan}: multiplication-free by the audit: {', '.join(free) or 'none'};"
                 f" not: {', '.join(others) or 'none'}"
             )
-        return holds, sentences
+        if fails:
+            return "fails", sentences
+        return ("holds" if all(each.separated for each in compared) else "open"), sentences
 
 
 @dataclass(frozen=True)
@@ -182,11 +184,14 @@ def _claim(row: Any, location: str, results: Path | None) -> Claim:
     if rules:
         judged = [rule.judge(results) for rule in rules]
         evidence = list(dict.fromkeys(sentence for _, sentences in judged for sentence in sentences))
-        missing = dict.fromkeys(sentences[0] for holds, sentences in judged if holds is None)
-        if missing:
+        found = {judgement for judgement, _ in judged}
+        if "missing" in found:
+            missing = dict.fromkeys(sentences[0] for each, sentences in judged if each == "missing")
             verdict, why = "not run", f"not to its end: {'; '.join(missing)}"
+        elif "fails" in found:
+            verdict = "not reproduced"
         else:
-            verdict = str(row.get("holds", VERDICTS[1])) if all(h for h, _ in judged) else "not reproduced"
+            verdict = "inconclusive" if "open" in found else str(row.get("holds", VERDICTS[1]))
     checked(f"{location}: the verdict", verdict, Verdict)
     if (verdict == "not run") != bool(why):
         raise InputError(f"{location}: a claim that was not run needs 'why', and no other claim may have it")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -55,15 +57,24 @@ def gradient_norms(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str
     }
 
 
-def loss_and_hits(checkpoint: Checkpoint, test: LabelledImages) -> tuple[float, int]:
-    """Mean cross-entropy of the test images, and how many are classified correctly."""
-    total, correct = 0.0, 0
+def loss_and_hits(checkpoint: Checkpoint, test: LabelledImages) -> tuple[float, Tensor]:
+    """Mean cross-entropy of the test images, and bool `[N]`: which of them are classified correctly."""
+    total, right = 0.0, []
     with torch.no_grad():
         for images, labels in zip(*(column.split(BATCH_SIZE) for column in test), strict=True):
             logits = checkpoint.model(checkpoint.preprocessing(images))
             total += functional.cross_entropy(logits, labels, reduction="sum").item()
-            correct += int((logits.argmax(1) == labels).sum())
-    return total / len(test.labels), correct
+            right.append(logits.argmax(1) == labels)
+    return total / len(test.labels), torch.cat(right)
+
+
+def packed(right: Tensor) -> str:
+    """Which test images were classified correctly, bool `[N]`, as a record holds it.
+
+    >>> base64.b64decode(packed(torch.tensor([True, False, True])))[0] == 0b10100000
+    True
+    """
+    return base64.b64encode(np.packbits(right.numpy()).tobytes()).decode()
 
 
 def embedded_hits(checkpoint: Checkpoint, dataset: str, correct: int) -> int | None:

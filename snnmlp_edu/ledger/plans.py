@@ -40,7 +40,7 @@ class Plan:
         name: of the plan, and of its file of records.
         question: what the runs answer.
         recipe: how all of them are trained.
-        base: name of the variant that the others are compared with.
+        base: name of the variant that the others are compared with; None where all are compared with all.
         seeds: each variant is trained once with each.
         variants: name -> fields of `NetworkConfig` or of the recipe that differ from the plan's.
 
@@ -51,7 +51,7 @@ class Plan:
     name: str
     question: str
     recipe: Recipe
-    base: str
+    base: str | None
     seeds: tuple[int, ...]
     variants: Mapping[str, Mapping[str, Any]]
 
@@ -163,8 +163,9 @@ def load_plan(name: str | Path) -> Plan:
     if missing:
         raise InputError(f"{file} lacks {', '.join(missing)}; every plan needs them")
     variants = dict(_variants(file, values["variants"]))
-    base = str(values.get("base", next(iter(variants))))
-    if base not in variants:
+    base = values.get("base", next(iter(variants)))
+    base = None if base is None else str(base)
+    if base is not None and base not in variants:
         raise InputError(
             f"{file}: base is {base!r}{nearest(base, variants)}; it must be one of the variants,"
             f" {', '.join(variants)}"

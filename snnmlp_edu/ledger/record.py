@@ -34,7 +34,7 @@ class Record:
         recipe_sha256: over these fields.
         seed: of weights, split, order and augmentation.
         dataset: its name.
-        dataset_sha256: over all images and labels; of CIFAR, in any order.
+        dataset_sha256: over all images and labels.
         splits: images in `train`, `validation` and `test`.
         commit: of the code, with `+changed` where files differed from it; empty outside a checkout.
         versions: of Python and of the packages that compute.
@@ -62,6 +62,8 @@ class Record:
         multiplication_free: verdict of the audit on the folded network.
         violations: why not, in words.
         tensors_sha256: over the kept weights.
+        test_right: which test images are classified correctly, in the data set's order: base64 of
+            `numpy.packbits` of one bool for each; None in records of the time before this was kept.
         sha256: over the line.
         location: file and line that the record was read from.
     """
@@ -104,6 +106,7 @@ class Record:
     multiplication_free: bool
     violations: Sequence[str]
     tensors_sha256: str
+    test_right: str | None = None
     sha256: str = field(default="", compare=False)
     location: str = field(default="", compare=False)
 

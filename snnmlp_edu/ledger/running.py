@@ -10,7 +10,7 @@ import torch
 
 from ..checkpoints import CHECKPOINT, hash_tensors, load_checkpoint
 from ..data.datasets import dataset_sha256, train_validation_split
-from ..data.sources import entry_of, open_source
+from ..data.sources import open_source
 from ..errors import InputError
 from ..fields import marked
 from ..registry import create_model
@@ -199,7 +199,8 @@ def measure(plan: Plan, variant: str, recipe: Recipe, file: Path) -> Record:
     source = open_source(recipe.dataset, recipe.data_dir, recipe.data_md5)
     train, test = source.load("train"), source.load("test")
     parts = train_validation_split(train.labels, recipe.validation_fraction, recipe.seed)
-    test_loss, correct = measurement.loss_and_hits(checkpoint, test)
+    test_loss, right = measurement.loss_and_hits(checkpoint, test)
+    correct = int(right.sum())
     metrics, config = checkpoint.metrics, checkpoint.model.config
     if correct != metrics["test_correct"] and not torch.cuda.is_available():
         raise InputError(
@@ -228,7 +229,7 @@ def measure(plan: Plan, variant: str, recipe: Recipe, file: Path) -> Record:
         recipe_sha256=recipe_sha256(recipe),
         seed=recipe.seed,
         dataset=recipe.dataset,
-        dataset_sha256=dataset_sha256(train, test, ordered=entry_of(recipe.dataset).ordered),
+        dataset_sha256=dataset_sha256(train, test),
         splits={"train": len(parts[0]), "validation": len(parts[1]), "test": len(test.labels)},
         **metrics["origin"],
         seconds=round(metrics["seconds"], 1),
@@ -249,5 +250,6 @@ def measure(plan: Plan, variant: str, recipe: Recipe, file: Path) -> Record:
         multiplication_free=not violations,
         violations=violations,
         tensors_sha256=hash_tensors(checkpoint.model.state_dict()),
+        test_right=measurement.packed(right),
         **measurement.cost(checkpoint, test),
     )

@@ -15,10 +15,25 @@ from ..errors import InputError
 from .plans import Plan, list_plans, load_plan
 from .reading import Progress, progress, read_records
 from .record import Record
-from .statistics import Comparison, Summary, compare, spread, summarise
+from .statistics import (
+    FREEDOM,
+    TESTED,
+    Comparison,
+    Family,
+    Interval,
+    Summary,
+    compare_pairs,
+    compare_with,
+    spread,
+    summarise,
+)
 
 LEGEND = (
-    "± standard deviation over the seeds; * the 95 % interval leaves out zero\n"
+    "± standard deviation over the variant's seeds; differences in points\n"
+    "separated: the 95 % interval over seeds and images leaves out zero; unpaired: older records do not say\n"
+    "which test images were right, so that it takes the images of the two as independent, and is wider\n"
+    "detectable: a difference of this size would have been found with a power of 80 %\n"
+    f"too few seeds: the standard deviation has fewer than {FREEDOM} degrees of freedom; three runs have 2\n"
     "rate: spikes per neuron and step; MACs, additions, energy: of one image, folded"
 )
 START, END = "<!-- snnmlp ledger table --markdown -->", "<!-- end -->"
@@ -34,28 +49,42 @@ class Table:
         plan: what was asked.
         progress: how many of its runs are in.
         accuracies: test accuracy of each variant, in the plan's order.
-        comparisons: variant -> how it compares with the base, where both were run.
+        comparisons: of each variant with the base, or of all pairs where the plan has none; None before the
+            base was run.
         records: of all runs that are in.
     """
 
     plan: Plan
     progress: Progress
     accuracies: Sequence[Summary]
-    comparisons: dict[str, Comparison]
+    comparisons: Family | None
     records: Sequence[Record]
 
     def of(self, variant: str) -> list[Record]:
         """The records of one variant."""
         return [record for record in self.records if record.variant == variant]
 
+    @property
+    def method(self) -> str:
+        """In words, how the intervals were made, or why there are none."""
+        if self.comparisons is None:
+            return f"cannot say more: no run of the base {self.plan.base} is in" if self.records else ""
+        return self.comparisons.method
+
     def accuracy(self) -> Part:
-        """Headings, and a row of text per variant: its accuracy, and how it compares with the base."""
+        """Headings, and a row of text per variant."""
+        rows = [(s.variant, str(len(s.seeds)), spread(s.mean, s.std, s.measure)) for s in self.accuracies]
+        return ("variant", "seeds", "test accuracy"), list(rows)
+
+    def differences(self) -> Part:
+        """Headings, and a row of text per comparison: both intervals, the verdict, and what it can show."""
         rows: Cells = []
-        for each in self.accuracies:
-            against = self.comparisons.get(each.variant)
-            gap = "" if against is None else _gap(against)
-            rows.append((each.variant, str(len(each.seeds)), spread(each.mean, each.std, each.measure), gap))
-        return ("variant", "seeds", "test accuracy", f"against {self.plan.base}, points"), rows
+        for each in self.comparisons or ():
+            ends = (_ends(each.over_seeds), _ends(each.over_images, unpaired=not each.paired))
+            size = "" if each.separated or math.isnan(each.detectable) else f"{100 * each.detectable:.2f}"
+            rows.append((each.variant, each.base, f"{100 * each.difference:+.2f}", *ends, each.verdict, size))
+        intervals = ("95 % over seeds", "95 % over seeds and images")
+        return ("variant", "against", "difference", *intervals, "verdict", "detectable"), rows
 
     def cost(self) -> Part:
         """Headings, and a row of text per variant: what an image costs, and whether anything multiplies."""
@@ -90,13 +119,12 @@ class Table:
         """All of this as plain values, as JSON holds them."""
         rows = []
         for summary in self.accuracies:
-            records, against = self.of(summary.variant), self.comparisons.get(summary.variant)
+            records = self.of(summary.variant)
             rows.append(
                 {
                     "variant": summary.variant,
                     "seeds": list(summary.seeds),
                     "test_accuracy": _statistics(summary),
-                    "against_base": None if against is None else _differences(against),
                     "firing_rates": _by_layer([r.firing_rates for r in records]),
                     "gradient_norms": {
                         when: _by_layer([r.gradient_norms[when] for r in records])
@@ -118,6 +146,8 @@ class Table:
             "base": self.plan.base,
             "runs": dataclasses.asdict(self.progress),
             "rows": rows,
+            "method": self.method,
+            "comparisons": [_plain(each) for each in self.comparisons or ()],
         }
 
 
@@ -129,18 +159,57 @@ def table(plan: Plan | str | Path, results: Path | None = None) -> Table:
     """
     plan = plan if isinstance(plan, Plan) else load_plan(plan)
     records = read_records(plan, results)
-    accuracies = summarise(records, "test_accuracy")
-    comparisons = {}
-    for summary in accuracies:
-        if summary.variant != plan.base:
-            try:
-                comparisons[summary.variant] = compare(records, summary.variant, plan.base)
-            except InputError:
-                continue  # the base has no seed in common with it yet
-    return Table(plan, progress(plan, results), accuracies, comparisons, records)
+    accuracies = summarise(records, TESTED)
+    found: Family | None = None
+    if plan.base is None:
+        found = compare_pairs(records)
+    elif any(summary.variant == plan.base for summary in accuracies):
+        found = compare_with(records, plan.base)
+    if found is not None:
+        judged = tuple(_whole(each, len(plan.seeds)) for each in found)
+        found = dataclasses.replace(found, comparisons=judged)
+    return Table(plan, progress(plan, results), accuracies, found, records)
 
 
-HEADLINE = ("question", "runs", "base", "test accuracy", "higher", "lower", "not separated")
+def _whole(comparison: Comparison, planned: int) -> Comparison:
+    """The same, without a verdict while runs are missing: who stops when it suits finds what is not there."""
+    for variant, runs in zip((comparison.variant, comparison.base), comparison.seeds, strict=True):
+        if runs < planned:
+            return dataclasses.replace(comparison, doubt=f"{runs} of {planned} seeds of {variant} are in")
+    return comparison
+
+
+SEEDS = (3, 5, 8, 12, 20, 50)
+
+
+def power(plan: Plan | str | Path, results: Path | None = None) -> tuple[Table, dict[str, Part]]:
+    """Which differences the seeds of a plan can show, and more seeds would: with a power of 80 %, at 5 %.
+
+    Returns:
+        The plan's table; and for each kind of interval headings and a row of text per comparison, empty where
+        no variant has two runs.
+
+    Raises:
+        InputError: as `read_records`.
+    """
+    found = table(plan, results)
+    counts = sorted({*SEEDS, len(found.plan.seeds)} - {1})
+    parts: dict[str, Part] = {}
+    family = found.comparisons
+    for images, name in ((False, "over seeds"), (True, "over seeds and images")):
+        rows: Cells = []
+        for each in family or ():
+            sizes = [family.detectable(each, n, images=images) for n in counts] if family else []
+            if not any(map(math.isnan, sizes)):
+                rows.append((each.variant, each.base, *(f"{100 * size:.2f}" for size in sizes)))
+        parts[name] = (("variant", "against", *(f"{n} seeds" for n in counts)), rows)
+    return found, parts
+
+
+HEADLINE = (
+    *("question", "runs", "base", "test accuracy", "higher", "lower"),
+    *("not separated (detectable)", "cannot say"),
+)
 
 
 def headline(results: Path | None = None) -> Cells:
@@ -149,17 +218,21 @@ def headline(results: Path | None = None) -> Cells:
     for name in list_plans():
         found = table(name, results)
         base = next((s for s in found.accuracies if s.variant == found.plan.base), None)
-        if base is None or (not found.comparisons and len(found.plan.variants) > 1):
+        if found.comparisons is None or (not found.comparisons.comparisons and len(found.plan.variants) > 1):
             continue
-        groups: dict[str, list[str]] = {"higher": [], "lower": [], "not separated": []}
-        for variant, against in found.comparisons.items():
-            word = "not separated" if not against.differs else "higher" if against.difference > 0 else "lower"
-            remark = " (one seed)" if math.isinf(against.low) else ""
-            groups[word].append(f"`{variant}` {100 * against.difference:+.2f}{remark}")
+        groups: dict[str, list[str]] = {name: [] for name in HEADLINE[4:]}
+        for each in found.comparisons:
+            against = "" if base else f" against `{each.base}`"
+            words = f"`{each.variant}`{against} {100 * each.difference:+.2f}"
+            if each.doubt:
+                groups["cannot say"].append(words)
+            elif each.separated:
+                groups["higher" if each.difference > 0 else "lower"].append(words)
+            else:
+                groups["not separated (detectable)"].append(f"{words} ({100 * each.detectable:.1f})")
         runs = f"{found.progress.done} of {found.progress.total}"
-        accuracy = spread(base.mean, base.std, base.measure)
-        words = map(", ".join, groups.values())
-        rows.append((found.plan.question, runs, f"`{base.variant}`", accuracy, *words))
+        of_base = (f"`{base.variant}`", spread(base.mean, base.std, base.measure)) if base else ("", "")
+        rows.append((found.plan.question, runs, *of_base, *map(", ".join, groups.values())))
     return rows
 
 
@@ -195,12 +268,10 @@ def write_into(file: Path, text: str) -> None:
     write_atomically(file, f"{before}{START}\n\n{text}\n\n{END}{after}".encode())
 
 
-def _gap(against: Comparison) -> str:
-    gap = f"{100 * against.difference:+.2f}"
-    if math.isinf(against.low):
-        return f"{gap} (one seed)"
-    separated = " *" if against.differs else ""
-    return f"{gap} ({100 * against.low:+.2f} to {100 * against.high:+.2f}){separated}"
+def _ends(interval: Interval | None, unpaired: bool = False) -> str:
+    if interval is None:
+        return ""
+    return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}{', unpaired' if unpaired else ''}"
 
 
 def _rate(records: Sequence[Record]) -> str:
@@ -214,9 +285,12 @@ def _statistics(summary: Summary) -> dict[str, Any]:
     return {"mean": summary.mean, "std": _finite(summary.std), "values": list(summary.values)}
 
 
-def _differences(against: Comparison) -> dict[str, Any]:
-    low, high = _finite(against.low), _finite(against.high)
-    return {"difference": against.difference, "low": low, "high": high, "differs": against.differs}
+def _plain(each: Comparison) -> dict[str, Any]:
+    values = dataclasses.asdict(each) | {"separated": each.separated}
+    return values | {
+        "variances": [_finite(value) for value in each.variances],
+        "detectable": _finite(each.detectable),
+    }
 
 
 def _by_layer(mappings: Sequence[Any]) -> dict[str, float]:

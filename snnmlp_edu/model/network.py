@@ -138,6 +138,8 @@ def make_embedding(config: NetworkConfig, index: int) -> nn.Module:
             return SpikingPatchEncoding(before, width, config)
         case "conv":
             return ConvPatchEmbedding(before, width)
+        case "conv3":
+            return ConvPatchEmbedding(before, width, kernel_size=3)
         case _:
             assert_never(config.patch_encoding)
 

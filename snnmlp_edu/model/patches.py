@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -162,16 +162,17 @@ def _count_copies(norm: Any, before: Tensor, places: int, copies: int) -> None:
 
 
 class ConvPatchEmbedding(nn.Module):
-    """A 2 x 2 convolution with stride 2 and batch norm: the plain way to halve the grid (ablation).
+    """A convolution with stride 2 and batch norm: the plain way to halve the grid (ablation).
 
     Args:
         in_channels: width of the stage before.
         out_channels: width of the stage.
+        kernel_size: 2; or 3, as in `SpikingPatchEncoding`, of which it is what enters the nodes.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Literal[2, 3] = 2) -> None:
         super().__init__()
-        self.embed = ConvNorm(in_channels, out_channels, kernel_size=2, stride=2)
+        self.embed = ConvNorm(in_channels, out_channels, kernel_size, stride=2, padding=kernel_size - 2)
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Embedding `[T, B, H / 2, W / 2, C']` of spikes `[T, B, H, W, C]`."""

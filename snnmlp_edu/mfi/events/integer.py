@@ -328,8 +328,8 @@ class IntegerStem(nn.Module):
         expected = (p.in_channels, p.image_size, p.image_size)
         if not images.is_floating_point() or images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise InputError(
-                f"images are {images.dtype} of shape {tuple(images.shape)}; this network takes uint8 as stored,"
-                f" or preprocessed ones [B, {', '.join(map(str, expected))}]"
+                f"images are {images.dtype} of shape {tuple(images.shape)}; this network takes uint8 as"
+                f" stored, or preprocessed ones [B, {', '.join(map(str, expected))}]"
             )
         mean, std = (
             torch.tensor(values, dtype=torch.float64, device=images.device).view(-1, 1, 1)
@@ -339,8 +339,8 @@ class IntegerStem(nn.Module):
         pixels = values.round()
         if not bool(((values - pixels).abs() < 0.01).all()) or pixels.min() < 0 or pixels.max() > 255:
             raise InputError(
-                "images are no preprocessed bytes, and in whole numbers a pixel is a byte: give them as stored, in"
-                " uint8"
+                "images are no preprocessed bytes, and in whole numbers a pixel is a byte: give them as"
+                " stored, in uint8"
             )
         return pixels.to(torch.int32)
 
@@ -487,7 +487,9 @@ def _prove(network: SpikingMLP, group: _Group, whole: dict[str, nn.Module], word
         reached = (largest + bias) * stays + network.config.time_steps
         if not neuron.config.resets_to_zero:
             reached += int(threshold.max())
-        if reached + 1 > 2 ** (word - 1) - 1 or (isinstance(neuron, IntegerLIF) and threshold + 1 > 2 ** (word - 1) - 1):
+        if reached + 1 > 2 ** (word - 1) - 1 or (
+            isinstance(neuron, IntegerLIF) and threshold + 1 > 2 ** (word - 1) - 1
+        ):
             raise _TooFineError
 
 

@@ -20,7 +20,6 @@ from .tables import (
 )
 
 
-
 class EventMap(nn.Module):
     """What event-driven maps have in common: rows are found, added up, and laid out as the dense map does.
 
