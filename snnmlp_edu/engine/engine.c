@@ -51,23 +51,25 @@ struct network {
    whole of them is added, and the upper byte by itself; what it left in the whole is taken off at the end. */
 INLINE void sum_rows(shorts *sums, const int units, const uint16_t *list, const uint16_t *end, const unit *rows)
 {
-    const int16_t biases = (int16_t)((end - list) << 6);
+    const uint16_t biases = (uint16_t)((end - list) << 6);
     const int pairs = TWO_AT_ONCE ? units / 2 : 0;
-    shorts whole[MOST_UNITS], upper[MOST_UNITS];
-    shorts_pair whole2[MOST_UNITS / 2], upper2[MOST_UNITS / 2];
-    UNROLL for (int u = 0; u < units; u++) whole[u] = upper[u] = (shorts){0};
-    UNROLL for (int u = 0; u < pairs; u++) whole2[u] = upper2[u] = (shorts_pair){0};
+    words whole[MOST_UNITS];
+    shorts upper[MOST_UNITS];
+    words_pair whole2[MOST_UNITS / 2];
+    shorts_pair upper2[MOST_UNITS / 2];
+    UNROLL for (int u = 0; u < units; u++) whole[u] = (words){0}, upper[u] = (shorts){0};
+    UNROLL for (int u = 0; u < pairs; u++) whole2[u] = (words_pair){0}, upper2[u] = (shorts_pair){0};
     for (; list < end; list += 2) {
         const unit *a = rows + times(list[0], (unsigned)units), *b = rows + times(list[1], (unsigned)units);
         UNROLL for (int u = 0; u < pairs; u++) {
-            const shorts_pair both = (shorts_pair)(((const unit_pair *)a)[u] + ((const unit_pair *)b)[u]);
-            whole2[u] += both;
-            upper2[u] += both >> 8;
+            const unit_pair both = ((const unit_pair *)a)[u] + ((const unit_pair *)b)[u];
+            whole2[u] += (words_pair)both;
+            upper2[u] += (shorts_pair)both >> 8;
         }
         UNROLL for (int u = pairs + pairs; u < units; u++) {
-            const shorts both = (shorts)(a[u] + b[u]);
-            whole[u] += both;
-            upper[u] += both >> 8;
+            const unit both = a[u] + b[u];
+            whole[u] += (words)both;
+            upper[u] += (shorts)both >> 8;
         }
     }
     UNROLL for (int u = 0; u < pairs; u++) {
@@ -75,7 +77,7 @@ INLINE void sum_rows(shorts *sums, const int units, const uint16_t *list, const 
         upper[2 * u] = FIRST_HALF(upper2[u]), upper[2 * u + 1] = SECOND_HALF(upper2[u]);
     }
     UNROLL for (int u = 0; u < units; u++) {
-        sums[2 * u] = whole[u] - (upper[u] << 8) - biases;
+        sums[2 * u] = (shorts)(whole[u] - ((words)upper[u] << 8) - biases);
         sums[2 * u + 1] = upper[u];
     }
 }

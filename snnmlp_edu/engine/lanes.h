@@ -14,6 +14,8 @@ enum { LANES = 16 };
 typedef int16_t shorts __attribute__((vector_size(32), may_alias)); /* the currents of 16 neurons */
 typedef int32_t longs __attribute__((vector_size(64), may_alias));  /* the same where 16 bits are too few */
 typedef uint8_t unit __attribute__((vector_size(32), may_alias));   /* weights of 8 bits to 32 neurons */
+typedef uint16_t words __attribute__((vector_size(32), may_alias));  /* sums that may run over, and come back */
+typedef uint16_t words_pair __attribute__((vector_size(64), aligned(32), may_alias));
 typedef int16_t shorts_pair __attribute__((vector_size(64), aligned(32), may_alias));
 typedef uint8_t unit_pair __attribute__((vector_size(64), aligned(32), may_alias));
 #ifdef __AVX512BW__
