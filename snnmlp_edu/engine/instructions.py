@@ -1,7 +1,8 @@
 """What a compiler made of `engine.c`: every instruction of a program by kind, and whether one multiplies.
 
 The program is disassembled, and each mnemonic is looked up in a list of kinds. What no list names counts as
-unknown and fails the verdict, as does a call of code that is not in the file.
+unknown and fails the verdict, as does a call of code that is not in the file. In a library for x86-64 a call
+through a register is unknown too; modules of WebAssembly and programs for RV32I hold all that they can call.
 
 Adding numbers takes many instructions that are no additions, and none of them multiplies: bits are shifted,
 compared, selected, moved and counted. Two need a word: `lea` on x86-64 computes an address, which is a sum
@@ -29,8 +30,8 @@ _JUMPS = "o|no|b|nb|c|nc|ae|nae|e|z|ne|nz|be|nbe|a|na|s|ns|p|np|pe|po|l|nl|ge|ng
 _FLOATS = "[ps][sdh]"
 _WHOLE = r"(i8x16|i16x8|i32x4|i64x2|i32|i64)\."
 
-# Kinds of instructions and the mnemonics that have them, whole. The first kind that matches counts, so what is
-# forbidden comes first.
+# Kinds of instructions, and the mnemonics that have them, whole. The first kind that matches counts, so what
+# is forbidden comes first.
 _X86_64 = {
     "multiplication": (
         r"i?mul[bwlq]?|mulx[lq]?|v?pmul\w+|v?pmadd\w+|vpdp\w+|v?pclmul\w+|v?gf2p8\w+|v?f\w*madd\w+|v?f\w*msub\w+"
@@ -63,10 +64,12 @@ _X86_64 = {
     ),
     "bits counted": r"(popcnt|lzcnt|tzcnt|bs[fr])[wlq]?|vpopcnt[bwdq]|vplzcnt[dq]",
     "movement": (
-        r"mov[bwlq]?|movabs[q]?|mov[sz][bwl][wlq]?|movslq|movbe[wlq]?|xchg[bwlq]?|bswap[lq]?|c[bwl]t[wlq]|cltq|cqto|cltd|cwtl|cwtd"
-        r"|push[wlq]?|pop[wlq]?|(rep )?(stos|movs)[bwlq]?|v?mov[dq]|v?movdq[au](8|16|32|64)?|v?lddqu|v?mov[au]p[sd]|v?mov[hl]p[sd]"
-        r"|v?movs[sd]|v?mov(hl|lh)ps|v?mov(ddup|s[hl]dup)|v?movnt\w+|v?pmov[sz]x\w+|vpmov(s|us)?[wdq][bwd]|v?pmovmskb"
-        r"|v?movmskp[sd]|vpmov[bwdq]2m|vpmovm2[bwdq]|kmov[bwdq]|v?pshuf\w+|v?shufp[sd]|vshuf[fi]\w+|v?punpck\w+|v?unpck[hl]p[sd]"
+        r"mov[bwlq]?|movabs[q]?|mov[sz][bwl][wlq]?|movslq|movbe[wlq]?|xchg[bwlq]?|bswap[lq]?|c[bwl]t[wlq]|cltq|cqto|cltd"
+        r"|cwtl|cwtd"
+        r"|push[wlq]?|pop[wlq]?|(rep )?(stos|movs)[bwlq]?|v?mov[dq]|v?movdq[au](8|16|32|64)?|v?lddqu"
+        r"|v?mov[auhl]p[sd]|v?movs[sd]|v?mov(hl|lh)ps|v?mov(ddup|s[hl]dup)|v?movnt\w+|v?pmov[sz]x\w+|vpmov(s|us)?[wdq][bwd]|v?pmovmskb"
+        r"|v?movmskp[sd]|vpmov[bwdq]2m|vpmovm2[bwdq]|kmov[bwdq]|v?pshuf\w+|v?shufp[sd]|vshuf[fi]\w+"
+        r"|v?punpck\w+|v?unpck[hl]p[sd]"
         r"|v?pack[su]s\w+|vperm\w+|vpermt2\w+|v?p(insr|extr)[bwdq]|v?(insert|extract)(ps|[fi]\d+\w*)|vp?broadcast\w+|v?pgather\w+"
         r"|vp?scatter\w+|vp?gather\w+|vzeroupper|vzeroall|pdep[lq]?|pext[lq]?|vpmultishiftqb"
     ),
@@ -88,12 +91,13 @@ _RV32I = {
 }
 
 _WASM32 = {
-    "multiplication": rf"{_WHOLE}(mul|extmul_\w+|dot_\w+|q15mulr_sat_s|relaxed_dot\w+|relaxed_q15mulr\w*)|[if]\w+\.relaxed_n?madd"
-    r"|f\w+\.mul",
+    "multiplication": rf"{_WHOLE}(mul|extmul_\w+|dot_\w+|q15mulr_sat_s|relaxed_dot\w+|relaxed_q15mulr\w*)"
+    r"|[if]\w+\.relaxed_n?madd|f\w+\.mul",
     "division": rf"{_WHOLE}(div_[su]|rem_[su])|f\w+\.div",
     "floating point": rf"f(32|64|32x4|64x2)\.\w+|{_WHOLE}\w*(trunc|reinterpret)\w*f\d\w*",
     "addition": rf"{_WHOLE}(add|sub|neg|abs|(add|sub)_sat_[su]|extadd_pairwise_\w+|avgr_u)",
-    "comparison": rf"{_WHOLE}(eqz|eq|ne|(lt|gt|le|ge)(_[su])?|(min|max)_[su]|all_true|bitmask)|v128\.any_true",
+    "comparison": rf"{_WHOLE}(eqz|eq|ne|(lt|gt|le|ge)(_[su])?|(min|max)_[su]|all_true|bitmask)"
+    r"|v128\.any_true",
     "shift": rf"{_WHOLE}(shl|shr_[su]|rotl|rotr)",
     "logic": rf"{_WHOLE}(and|or|xor)|v128\.(and|andnot|or|xor|not)",
     "selection": r"select|v128\.bitselect",
@@ -102,7 +106,7 @@ _WASM32 = {
         rf"{_WHOLE}(const|load\w*|store\w*|splat|shuffle|swizzle|extract_lane(_[su])?|replace_lane|narrow_\w+|extend\w+|wrap_i64)"
         r"|v128\.(const|load\w*|store\w*)|(local|global)\.(get|set|tee)|drop|memory\.(copy|fill|size|grow)"
     ),
-    "branch": r"br|br_if|br_table|call|return|block|loop|if|else|end|end_\w+|try",
+    "branch": r"br|br_if|br_table|call|call_indirect|return|block|loop|if|else|end|end_\w+|try",
     "nothing": r"nop|unreachable",
 }
 
@@ -139,19 +143,31 @@ _MACHINES = {
     ),
 }
 
-_PREFIXES = re.compile(r"((data16|addr32|cs|ds|es|fs|gs|ss|lock|bnd|\{evex\}|\{vex\d?\}|notrack|repz|repnz)\s+)*")
+_PREFIXES = re.compile(
+    r"((data16|addr32|cs|ds|es|fs|gs|ss|lock|bnd|\{evex\}|\{vex\d?\}|notrack|repz|repnz)\s+)*"
+)
 _FUNCTION = re.compile(r"[0-9a-f]+ <(?P<name>[^>]*)>:")
 _SECTION = re.compile(r"Disassembly of section (?P<name>\S+):")
-_NAMED = re.compile(r"<(?P<name>[^>+@]+)[^>]*>")
+_NAMED = re.compile(r"<(?P<name>[^>+@]+?)(?:[+@][^>]*)?>")
 
 # What the linker adds to a shared library on its own, and never passes an image through.
-_START_UP = {"_init", "_fini", "_start", "deregister_tm_clones", "register_tm_clones", "frame_dummy"}
-_START_UP |= {"__do_global_dtors_aux", "_dl_relocate_static_pie"}
+_START_UP = {
+    "_init",
+    "_fini",
+    "deregister_tm_clones",
+    "register_tm_clones",
+    "frame_dummy",
+    "__do_global_dtors_aux",
+}
 _BYTES_ONLY = {"memcpy", "memmove", "memset"}  # of the C library: they move bytes
 # Routines by which compilers replace instructions that a processor lacks.
 _ROUTINES = {
-    "multiplication": re.compile(r"__(mul[a-z]*|smul\w*|umul\w*)(qi|hi|si|di|ti|sf|df|tf|xf|sc|dc)[0-9]?|__riscv_mul\w*|fmaf?l?"),
-    "division": re.compile(r"__(u?div|u?mod|u?divmod)(qi|hi|si|di|ti|sf|df|tf|xf|sc|dc)[0-9]?|__hidden___udiv\w*"),
+    "multiplication": re.compile(
+        r"__(mul[a-z]*|smul\w*|umul\w*)(qi|hi|si|di|ti|sf|df|tf|xf|sc|dc)[0-9]?|__riscv_mul\w*|fmaf?l?"
+    ),
+    "division": re.compile(
+        r"__(u?div|u?mod|u?divmod)(qi|hi|si|di|ti|sf|df|tf|xf|sc|dc)[0-9]?|__hidden___udiv\w*"
+    ),
     "floating point": re.compile(
         r"__(add|sub|neg|fix|fixuns|float|floatun|extend|trunc|cmp|unord|eq|ne|lt|le|gt|ge|pow)\w*(sf|df|tf|xf|hf)\w*"
     ),
@@ -352,7 +368,9 @@ def _parse(text: str, machine: _Machine) -> tuple[list[str], list[str], list[str
         elif match := _FUNCTION.match(text_line):
             function = match["name"].split("@")[0]
             if section.startswith(".plt") or function == section:  # what leads to the functions outside
-                reads = function == section and machine.name != "WebAssembly" and not section.startswith(".plt")
+                reads = (
+                    function == section and machine.name != "WebAssembly" and not section.startswith(".plt")
+                )
                 continue
             reads = function not in _START_UP
             (functions if reads else not_read).append(function)

@@ -1,4 +1,4 @@
-"""A network as one file for machines without an operating system's compiler: RV32I and WebAssembly."""
+"""A network as one file that runs where no compiler is: a program for RV32I, or a module of WebAssembly."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from pathlib import Path
 
 from ..data.files import write_atomically
 from ..errors import InputError
+from ..fields import nearest
+from .building import SHARED, SOURCE, compile_c, with_included
 
-HERE = Path(__file__).parent
 NETWORK = "network_file.h"
-SOURCES = ("engine.c", "lanes.h")
 _C = ("-std=gnu11", "-Wno-psabi", "-ffreestanding", "-nostdlib")
 RV32I = (
-    "riscv64-unknown-elf-gcc", *_C, "-O2", "-march=rv32i", "-mabi=ilp32", "-static", "-mno-relax",
+    "riscv64-unknown-elf-gcc", *_C, "-O1", "-march=rv32i", "-mabi=ilp32", "-static", "-mno-relax",
     # No loop becomes a call of the function that it is in.
     "-fno-tree-loop-distribute-patterns",
 )  # fmt: skip
 WASM = ("clang", *_C, "-O2", "--target=wasm32", "-fno-builtin", "-Wl,--no-entry", "-Wl,-z,stack-size=262144")
 SIMD = "-msimd128"
+TARGETS = ("native", "rv32i", "wasm")
 
 
 def network_header(network: bytes) -> str:
@@ -40,6 +41,42 @@ def network_header(network: bytes) -> str:
     return f"static const unsigned char network_file[] __attribute__((aligned(64))) = {{\n{array}\n}};\n"
 
 
+def build(target: str, network: bytes, program: Path) -> None:
+    """Build what runs a network.
+
+    Args:
+        target: `native`, which is a library for any network; `rv32i`; or `wasm`, with vectors.
+        network: what `write_network` returned.
+        program: the file to write.
+
+    Raises:
+        InputError: there is no such target, or its compiler is not installed or fails.
+    """
+    match target:
+        case "native":
+            build_native(program)
+        case "rv32i":
+            build_rv32i(network, program)
+        case "wasm":
+            build_wasm(network, program, simd=True)
+        case _:
+            raise InputError(
+                f"target is {target!r}; give one of {', '.join(TARGETS)}{nearest(target, TARGETS)}"
+            )
+
+
+def build_native(library: Path) -> None:
+    """Build the library that runs any network on this machine, as `compile_network` does.
+
+    Args:
+        library: the file to write.
+
+    Raises:
+        InputError: there is no compiler, or it fails.
+    """
+    compile_c(SOURCE, library, *SHARED)
+
+
 def build_rv32i(network: bytes, program: Path) -> None:
     """Build the program that runs a network on RV32I.
 
@@ -51,6 +88,7 @@ def build_rv32i(network: bytes, program: Path) -> None:
         InputError: the compiler is not installed, or fails.
     """
     _build(RV32I, "rv32i.c", network, program)
+    program.chmod(0o755)
 
 
 def build_wasm(network: bytes, module: Path, simd: bool) -> None:
@@ -72,8 +110,8 @@ def _build(command: tuple[str, ...], source: str, network: bytes, target: Path) 
         raise InputError(f"{command[0]} is not installed; it compiles {source}")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         (Path(folder) / NETWORK).write_text(network_header(network))
-        for name in (*SOURCES, source):
-            shutil.copy(HERE / name, folder)
+        for name, content in with_included(source).items():
+            (Path(folder) / name).write_bytes(content)
         done = subprocess.run(
             [*command, source, "-o", "built"],
             cwd=folder,
@@ -85,6 +123,10 @@ def _build(command: tuple[str, ...], source: str, network: bytes, target: Path) 
         )
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.strip()]
-            reason = next((line for line in lines if "error" in line.lower()), (lines or ["it does not say why"])[-1])
-            raise InputError(f"{command[0]} (exit status {done.returncode}) cannot compile {source}: {reason.strip()}")
+            reason = next(
+                (line for line in lines if "error" in line.lower()), (lines or ["it does not say why"])[-1]
+            )
+            raise InputError(
+                f"{command[0]} (exit status {done.returncode}) cannot compile {source}: {reason.strip()}"
+            )
         write_atomically(target, (Path(folder) / "built").read_bytes())
