@@ -31,7 +31,7 @@ from .arguments import (
     parse_overrides,
 )
 from .data import data_app
-from .engine import Engine, compile_program, compiled
+from .engine import Engine, audit_engine, compile_program, compiled
 from .ledger import ledger_app
 from .train import train
 
@@ -245,8 +245,23 @@ def export_nir(
 
 
 @app.command(epilog="Example: snnmlp audit mlp_spe_t image_size=32")
-def audit(source: Source, overrides: Overrides = None, as_json: Json = False) -> None:
+def audit(
+    source: Source,
+    overrides: Overrides = None,
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Read the instructions of the compiled network instead.")
+    ] = False,
+    target: Annotated[
+        str | None, typer.Option(help="With --engine, what it is compiled for: native, rv32i or wasm.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Fold what folds, then prove that no multiplication is left; exit 1 and say where if one is."""
+    if target is not None and not engine:
+        raise InputError(f"--target is {target}, which only the engine has; add --engine")
+    if engine:
+        audit_engine(source, parse_overrides(overrides or []), target or "native", as_json)
+        return
     from ..mfi import audit, fold_batch_norm, load_or_calibrate
     from ..mfi.auditing import report
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.table import Column, Table
 from torch import Tensor
 
 from ..checkpoints import Checkpoint
 from ..data.settings import cores
-from ..printing import print_json, printable
+from ..printing import plain_console, print_json, printable
 from .arguments import Json, Overrides, Source, parse_overrides
 
 Engine = Annotated[
@@ -50,6 +52,34 @@ def compile_program(
     print(printable(f"{output}: {len(files)} files, {size:,} bytes, for {target}"))
     print(printable(f"from {loaded.origin}"))
     print(printable(f"test it with: make -C {output} check"))
+
+
+def audit_engine(source: str, changes: dict[str, Any], target: str, as_json: bool) -> None:
+    """Compile a network, and list what its instructions do; exit 1 if one multiplies."""
+    from ..engine.exporting import write_network
+    from ..engine.instructions import audit_instructions
+    from ..engine.targets import build
+    from ..mfi import event_driven, fold_batch_norm, load_or_calibrate
+
+    loaded = load_or_calibrate(source, **changes)
+    network, _ = write_network(event_driven(fold_batch_norm(loaded.model), weights="int8"))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        program = Path(folder) / target
+        build(target, network, program)
+        found = audit_instructions(program)
+    if as_json:
+        print_json({"origin": loaded.origin, "target": target, **found.to_dict()})
+    else:
+        print(printable(loaded.origin))
+        console = plain_console()
+        shown = Table("kind", Column("instructions", justify="right"), Column("mnemonics", ratio=1), box=None)
+        for kind, mnemonics in found.counts.items():
+            each = ", ".join(f"{name} {count}" for name, count in mnemonics.items())
+            shown.add_row(kind, f"{sum(mnemonics.values()):,}", each)
+        console.print(shown)
+        print("\n".join(map(printable, [*found.notes(), found.verdict()])))
+    if not found.multiplication_free:
+        raise typer.Exit(1)
 
 
 def compiled(checkpoint: Checkpoint) -> Callable[[Tensor], Tensor]:

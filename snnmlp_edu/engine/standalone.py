@@ -21,9 +21,9 @@ from ..printing import printable
 from .building import FAST, FLAGS, compile_c, find_compiler, with_included
 from .exporting import write_network
 from .program import Header
+from .targets import network_header
 
 PICTURES = {1: ("example.pgm", "P5"), 3: ("example.ppm", "P6")}
-ROW = 32  # bytes in a line of C
 
 MAKE_C = """\
 # make builds classify; make check compares its logits of {example} with those in expected.txt.
@@ -145,7 +145,9 @@ def _files(
     makefile = target.makefile
     for place, text in filled.items():
         makefile = makefile.replace(place, text)
-    embedded = {"network_file.h": _as_c(content).encode()} if target.embedded else {"network.bin": content}
+    embedded = (
+        {"network_file.h": network_header(content).encode()} if target.embedded else {"network.bin": content}
+    )
     return {
         **{name: text for source in target.sources for name, text in with_included(source).items()},
         **embedded,
@@ -172,22 +174,6 @@ def _as_file(image: np.ndarray) -> tuple[str, bytes]:
         return "example.raw", image.tobytes()
     name, magic = PICTURES[channels]
     return name, f"{magic}\n{width} {height}\n255\n".encode() + image.transpose(1, 2, 0).tobytes()
-
-
-def _as_c(content: bytes) -> str:
-    r"""A file as an array in C.
-
-    >>> print(_as_c(b"SNN1"), end="")
-    static const unsigned char network_file[] __attribute__((aligned(64))) = {
-    83,78,78,49
-    };
-    """
-    rows = (",".join(map(str, content[at : at + ROW])) for at in range(0, len(content), ROW))
-    return (
-        "static const unsigned char network_file[] __attribute__((aligned(64))) = {\n"
-        + ",\n".join(rows)
-        + "\n};\n"
-    )
 
 
 def _names_as_c(names: Sequence[str]) -> str:
