@@ -125,6 +125,26 @@ def test_command_knows_the_classes_of_a_checkpoint(tmp_path: Path, tiny: Network
     assert (tmp_path / "out" / "example.raw").stat().st_size == 2 * 8 * 8
 
 
+@needs_make
+@pytest.mark.parametrize(
+    ("target", "tools"),
+    [("rv32i", ("riscv64-unknown-elf-gcc", "qemu-riscv32")), ("wasm", ("clang", "wasm-ld", "node"))],
+)
+def test_make_builds_for_machines_without_python(
+    target: str, tools: tuple[str, ...], tiny: NetworkConfig, tmp_path: Path
+) -> None:
+    missing = [tool for tool in tools if not shutil.which(tool)]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed")
+    write_program(folded(tiny), tmp_path / "out", target)
+    command = ["make", "-C", str(tmp_path / "out"), "check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    logits = tmp_path / "out" / "expected.logits"
+    logits.write_text(f"1{logits.read_text()}")
+    assert subprocess.run(command, capture_output=True, check=False).returncode != 0
+
+
 def test_network_as_c(monkeypatch: pytest.MonkeyPatch, tiny: NetworkConfig, tmp_path: Path) -> None:
     embedded = Target(("engine.c",), "{flags} {example}", "", embedded=True)
     monkeypatch.setitem(TARGETS, "embedded", embedded)

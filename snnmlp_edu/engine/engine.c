@@ -90,7 +90,7 @@ INLINE void sum_tables(shorts *sums, const int size, const int group, const uint
     UNROLL for (int r = 0; r < size; r++) a[r] = (shorts){0};
     for (const int32_t *end = source + parts; source < end; source++) {
         const uint8_t *column = memory + *source;
-        _Pragma("GCC unroll 3") for (const uint8_t *last = column + bytes; column < last; column++)
+        UNROLL_3 for (const uint8_t *last = column + bytes; column < last; column++)
             UNROLL for (int bit = 0; bit < 8; bit += group, table += size << group) {
                 const shorts *row = table + times(*column >> bit & ((1u << group) - 1), (unsigned)size);
                 UNROLL for (int r = 0; r < size; r++) a[r] += row[r];
@@ -165,9 +165,9 @@ static __attribute__((noinline)) void fire_any(const struct network *net, const 
 INLINE void fire_place(const struct network *net, const struct layer *l, uint8_t *memory, struct place at, int first,
                        int size, const shorts *sums, const int step, const int shifts)
 {
-    const int left = (l->lanes - first) / LANES, registers = size < left ? size : left;
+    const int left = (l->lanes - first) >> LOG2_LANES, registers = size < left ? size : left;
 #define FIRE_PLAIN(extra, keep) fire(net, l, memory, at, first, registers, sums, step, 4, shifts, extra, keep, 1)
-    if (!l->plain) fire_any(net, l, memory, at, first, registers, sums, step);
+    if (!VECTORS || !l->plain) fire_any(net, l, memory, at, first, registers, sums, step);
     else if (l->extra && l->keep) FIRE_PLAIN(1, 1);
     else if (l->extra) FIRE_PLAIN(1, 0);
     else if (l->keep) FIRE_PLAIN(0, 1);
@@ -191,9 +191,9 @@ INLINE void map(const struct network *net, const struct layer *l, uint8_t *memor
         *end = list;
         if (kind == ROWS)
             for (int p = 0; p < chunk; p++, source += l->parts)
-                for (int t = 0, step = 0; t < l->in_steps; t++, step += l->in_step) {
+                for (int t = 0, step = 0; t < l->in_steps; t++, step = further(step, l->in_step)) {
                     int row = 0;
-                    for (int i = 0; i < l->parts; i++, row += l->part_bytes << 3)
+                    for (int i = 0; i < l->parts; i++, row = further(row, l->part_bytes << 3))
                         list = list_spikes(list, bits, memory + source[i] + step, l->part_bytes, row);
                     *list = (uint16_t)row; /* a row of zeros, where the number is odd */
                     list += (list - *end) & 1;
@@ -289,7 +289,7 @@ INLINE void mix_lines(const struct network *net, const struct layer *l, uint8_t 
             for (int c = 0; c < 8; c++, bit = (uint8_t)(bit + bit)) {
                 shorts v = {0};
                 const uint8_t *table = tables, *before = constants;
-                UNROLL for (int t = 0, at = g; t < steps; t++, at += step, table += l->rows_step, before += l->before_step) {
+                UNROLL for (int t = 0, at = g; t < steps; t++, at = further(at, step), table += l->rows_step, before += l->before_step) {
                     const shorts *sums = (const shorts *)table;
                     const unsigned number = fired[at][c];
                     shorts u = (v >> leak) + *(const shorts *)before + sums[number & 255] + sums[256 + (number >> 8)];
@@ -302,7 +302,7 @@ INLINE void mix_lines(const struct network *net, const struct layer *l, uint8_t 
                     }
                 }
             }
-            UNROLL for (int t = 0, at = g; t < steps; t++, at += step) out[at] = now[t] & channels[g];
+            UNROLL for (int t = 0, at = g; t < steps; t++, at = further(at, step)) out[at] = now[t] & channels[g];
         }
         for (int b = 0; b < l->part_bytes; b += 8) {
             sixteen v[8];

@@ -524,7 +524,9 @@ class _Writer:
             full[np.ix_(np.arange(len(weights)), slots, to.order)] = weights
         lane_before = np.zeros((len(before), lanes), int)
         lane_before[:, to.order] = before
-        if bits < 0 and (not short or self._fits_tables(full) is not None):  # entries of 16 bits hold what is shifted
+        if bits < 0 and (
+            not short or self._fits_tables(full) is not None
+        ):  # entries of 16 bits hold what is shifted
             full, lane_before, bits = full << -bits, lane_before << -bits, 0
         fields = self._weights(full, short)
         target = fires or to

@@ -5,11 +5,24 @@
 #ifdef __AVX2__
 #include <immintrin.h>
 #endif
+#ifdef __wasm_simd128__
+#include <wasm_simd128.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
+#ifdef __clang__
+#define UNROLL_3 /* it would divide by 3 */
+#else
+#define UNROLL_3 _Pragma("GCC unroll 3")
+#endif
 
-enum { LANES = 16 };
+enum { LOG2_LANES = 4, LANES = 1 << LOG2_LANES };
+#if defined __SSE2__ || defined __ARM_NEON || defined __wasm_simd128__
+enum { VECTORS = 1 };
+#else
+enum { VECTORS = 0 }; /* what takes an instruction for each lane is written out once, not for every case */
+#endif
 
 typedef int16_t shorts __attribute__((vector_size(32), may_alias)); /* the currents of 16 neurons */
 typedef int32_t longs __attribute__((vector_size(64), may_alias));  /* the same where 16 bits are too few */
@@ -25,6 +38,8 @@ enum { TWO_AT_ONCE = 0 };
 #endif
 #define FIRST_HALF(v) __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 #define SECOND_HALF(v) __builtin_shufflevector(v, v, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31)
+#define FIRST_EIGHT(v) __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7)
+#define SECOND_EIGHT(v) __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15)
 typedef uint16_t eight __attribute__((vector_size(16), aligned(2), may_alias));
 typedef uint8_t sixteen __attribute__((vector_size(16), may_alias));
 typedef uint64_t words64 __attribute__((vector_size(16), may_alias));
@@ -34,6 +49,7 @@ typedef uint32_t word32 __attribute__((may_alias, aligned(1)));
 
 /* Compilers turn sums of shifts back into one multiplication; through this they cannot see. */
 INLINE unsigned opaque(unsigned x) { __asm__("" : "+r"(x)); return x; }
+INLINE int further(int at, int step) { return (int)opaque((unsigned)(at + step)); }
 INLINE uint64_t opaque64(uint64_t x) { __asm__("" : "+r"(x)); return x; }
 
 /* x times a small constant, by shifts and additions. */
@@ -49,6 +65,8 @@ INLINE unsigned top_bits_of(sixteen v)
 {
 #ifdef __AVX2__
     return (unsigned)_mm_movemask_epi8((__m128i)v);
+#elif defined __wasm_simd128__
+    return wasm_i8x16_bitmask((v128_t)v);
 #else
     unsigned sum = 0;
     UNROLL for (int i = 0; i < LANES; i++) sum |= (v[i] >> 7 & 1u) << i;
@@ -62,6 +80,8 @@ INLINE sixteen narrow(shorts lanes)
 #ifdef __AVX2__
     __m256i m = (__m256i)lanes;
     return (sixteen)_mm_packs_epi16(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+#elif defined __wasm_simd128__
+    return (sixteen)wasm_i8x16_narrow_i16x8((v128_t)FIRST_EIGHT(lanes), (v128_t)SECOND_EIGHT(lanes));
 #else
     return __builtin_convertvector(lanes, sixteen);
 #endif

@@ -21,7 +21,7 @@ from ..printing import printable
 from .building import FAST, FLAGS, compile_c, find_compiler, with_included
 from .exporting import write_network
 from .program import Header
-from .targets import network_header
+from .targets import RV32I, SIMD, WASM, network_header
 
 PICTURES = {1: ("example.pgm", "P5"), 3: ("example.ppm", "P6")}
 
@@ -51,13 +51,62 @@ An image is a binary PGM or PPM file, or raw bytes, one channel after the other;
 input. A line is printed for each: its name, the number of its class, the class, and the logits."""
 
 
+MAKE_RV32I = """\
+# make builds classify for RV32I; make check runs it in qemu-riscv32 and compares its logits of {example} with
+# those in expected.logits.
+RISCV_CC ?= riscv64-unknown-elf-gcc
+
+classify: $(wildcard *.c *.h)
+	$(RISCV_CC) {rv32i} -o $@ rv32i.c
+
+check: classify
+	qemu-riscv32 ./classify < example.raw | od -An -v -t d4 -w{bytes} | xargs | diff expected.logits -
+
+clean:
+	rm -f classify
+
+.PHONY: check clean
+"""
+
+USE_RV32I = """\
+`make` builds `classify` for RV32I, whose 47 instructions hold no multiplication, with `riscv64-unknown-elf-gcc`
+or what `RISCV_CC` names; `make check` tests it in `qemu-riscv32`.
+
+    qemu-riscv32 ./classify < IMAGES > LOGITS
+
+Images are raw bytes, one channel after the other, any number of them in a row; each gives as many whole numbers
+of 32 bits as there are classes."""
+
+MAKE_WASM = """\
+# make builds network.wasm; make check runs it in Node and compares its logits with those in expected.logits.
+# SIMD= leaves out the vectors of 128 bits.
+WASM_CC ?= clang
+SIMD ?= {simd}
+
+network.wasm: $(wildcard *.c *.h)
+	$(WASM_CC) {wasm} $(SIMD) -o $@ wasm.c
+
+check: network.wasm
+	node classify.mjs network.wasm {classes} example.raw | diff expected.logits -
+
+clean:
+	rm -f network.wasm
+
+.PHONY: check clean
+"""
+
+USE_WASM = """\
+`make` builds `network.wasm` with Clang and its linker, and `make check` tests it in Node. The module exports its
+`memory`, the places in it of `image()`, `logits()` and `spikes()`, and `classify()`; `classify.mjs` shows how."""
+
+
 @dataclass(frozen=True)
 class Target:
     """What a folder is made for.
 
     Args:
         sources: files beside this one that are copied, with what they include.
-        makefile: the text of the Makefile; `{flags}`, `{fast}` and `{example}` are filled in.
+        makefile: the text of the Makefile; words in braces are filled in.
         use: how it is built and used, in Markdown.
         embedded: whether the network is C (`network_file.h`) rather than a file that is read (`network.bin`).
         build: the source that is compiled at once, and what it becomes.
@@ -73,6 +122,8 @@ class Target:
 TARGETS = {
     "native": Target(("main.c",), MAKE_C, USE_C, build=("main.c", "classify")),
     "c": Target(("main.c",), MAKE_C, USE_C),
+    "rv32i": Target(("rv32i.c",), MAKE_RV32I, USE_RV32I, embedded=True),
+    "wasm": Target(("wasm.c", "classify.mjs"), MAKE_WASM, USE_WASM, embedded=True),
 }
 
 
@@ -141,16 +192,29 @@ def _files(
     example, picture = _as_file(image.numpy())
     best = int(np.argmax(logits))
     expected = f"{example}\t{best}\t{names[best]}\t{' '.join(map(str, logits))}\n"
-    filled = {"{flags}": " ".join(FLAGS), "{fast}": FAST, "{example}": example}
+    filled = {
+        "{flags}": " ".join(FLAGS),
+        "{fast}": FAST,
+        "{example}": example,
+        "{rv32i}": " ".join(RV32I[1:]),
+        "{wasm}": " ".join(WASM[1:]),
+        "{simd}": SIMD,
+        "{bytes}": str(4 * header.classes),
+        "{classes}": str(header.classes),
+    }
     makefile = target.makefile
     for place, text in filled.items():
         makefile = makefile.replace(place, text)
-    embedded = (
-        {"network_file.h": network_header(content).encode()} if target.embedded else {"network.bin": content}
-    )
+    own: dict[str, bytes] = {"network.bin": content}
+    if target.embedded:
+        own = {
+            "network_file.h": network_header(content).encode(),
+            "example.raw": image.numpy().tobytes(),
+            "expected.logits": f"{' '.join(map(str, logits))}\n".encode(),
+        }
     return {
         **{name: text for source in target.sources for name, text in with_included(source).items()},
-        **embedded,
+        **own,
         "class_names.h": _names_as_c(names).encode(),
         "Makefile": makefile.encode(),
         "README.md": _readme(target, header, origin, network.scales["head"], len(content)).encode(),
