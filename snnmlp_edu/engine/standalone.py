@@ -69,13 +69,13 @@ clean:
 """
 
 USE_RV32I = """\
-`make` builds `classify` for RV32I, whose 47 instructions hold no multiplication, with `riscv64-unknown-elf-gcc`
-or what `RISCV_CC` names; `make check` tests it in `qemu-riscv32`.
+`make` builds `classify` for RV32I, whose 47 instructions hold no multiplication, with
+`riscv64-unknown-elf-gcc` or what `RISCV_CC` names; `make check` tests it in `qemu-riscv32`.
 
     qemu-riscv32 ./classify < IMAGES > LOGITS
 
-Images are raw bytes, one channel after the other, any number of them in a row; each gives as many whole numbers
-of 32 bits as there are classes."""
+Images are raw bytes, one channel after the other, any number of them in a row; each gives as many whole
+numbers of 32 bits as there are classes."""
 
 MAKE_WASM = """\
 # make builds network.wasm; make check runs it in Node and compares its logits with those in expected.logits.
@@ -96,8 +96,9 @@ clean:
 """
 
 USE_WASM = """\
-`make` builds `network.wasm` with Clang and its linker, and `make check` tests it in Node. The module exports its
-`memory`, the places in it of `image()`, `logits()` and `spikes()`, and `classify()`; `classify.mjs` shows how."""
+`make` builds `network.wasm` with Clang and its linker, and `make check` tests it in Node. The module exports
+its `memory`, the places in it of `image()`, `logits()` and `spikes()`, and `classify()`; `classify.mjs` shows
+how."""
 
 
 @dataclass(frozen=True)
