@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .checkpoints import load_checkpoint, load_pretrained, save_checkpoint
     from .config import NetworkConfig, NeuronConfig
+    from .engine import compile_network
     from .errors import InputError
     from .model.network import SpikingMLP, count_parameters
     from .model.neurons import LIF, LIFState, lif_step, lif_trace
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 _HOME = {
     "checkpoints": ("load_checkpoint", "load_pretrained", "save_checkpoint"),
     "config": ("NetworkConfig", "NeuronConfig"),
+    "engine": ("compile_network",),
     "errors": ("InputError",),
     "model.network": ("SpikingMLP", "count_parameters"),
     "model.neurons": ("LIF", "LIFState", "lif_step", "lif_trace"),
@@ -40,6 +42,7 @@ __all__ = [
     "NeuronConfig",
     "SpikingMLP",
     "Traces",
+    "compile_network",
     "count_parameters",
     "create_model",
     "get_config",

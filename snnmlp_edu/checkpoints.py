@@ -191,9 +191,11 @@ def load_checkpoint(source: str | Path, /, **overrides: Any) -> Checkpoint:
     try:
         config = NetworkConfig.from_dict(document["config"]).replace(**overrides)
         preprocessing = Preprocessing.from_dict(document["preprocessing"])
+        model = _build(document["preset"], config, tensors, str(source))
+        model.preprocessing = preprocessing.for_size(config.image_size)
         return Checkpoint(
-            model=_build(document["preset"], config, tensors, str(source)),
-            preprocessing=preprocessing.for_size(config.image_size),
+            model=model,
+            preprocessing=model.preprocessing,
             class_names=tuple(document["class_names"]),
             preset=document["preset"],
             metrics=document["metrics"],

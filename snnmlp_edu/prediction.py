@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from .checkpoints import Checkpoint
 from .data.pictures import read_pictures
@@ -29,7 +30,11 @@ class Prediction:
 
 
 def predict(
-    checkpoint: Checkpoint, images: Sequence[str | Path], top: int = 3, invert: bool = False
+    checkpoint: Checkpoint,
+    images: Sequence[str | Path],
+    top: int = 3,
+    invert: bool = False,
+    classify: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Prediction]:
     """The likeliest classes of pictures, by the softmax of the network's logits.
 
@@ -42,6 +47,7 @@ def predict(
         images: paths of image files.
         top: how many classes to name; all of them, where there are fewer.
         invert: exchange black and white before anything else.
+        classify: from stored images, uint8 `[B, C, h, w]`, to logits, instead of the checkpoint's network.
 
     Returns:
         One prediction for each picture, in their order.
@@ -52,12 +58,13 @@ def predict(
     if not images or top < 1:
         raise InputError(f"there are {len(images)} images and top is {top}; both must be at least 1")
     files = [Path(image) for image in images]
+    classify = classify or (lambda pixels: checkpoint.model(checkpoint.preprocessing.normalise(pixels)))
     found = []
     for start in range(0, len(files), BATCH_SIZE):
         chunk = files[start : start + BATCH_SIZE]
         pixels = read_pictures(chunk, checkpoint.preprocessing, invert)
         with torch.no_grad():
-            probabilities = checkpoint.model(pixels).softmax(dim=1)
+            probabilities = classify(pixels).softmax(dim=1)
         best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
         for file, values, labels in zip(chunk, best.values.tolist(), best.indices.tolist(), strict=True):
             names = (_name(checkpoint, label) for label in labels)

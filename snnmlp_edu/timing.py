@@ -47,7 +47,12 @@ def wait_for_devices() -> None:
 
 
 def race(
-    task: str, contestants: Mapping[str, Action], rounds: int = 15, warm_up: int = 3, settle: bool = True
+    task: str,
+    contestants: Mapping[str, Action],
+    rounds: int = 15,
+    warm_up: int = 3,
+    settle: bool = True,
+    rest: float = 0.0,
 ) -> Measurement:
     """Call all contestants in turn, round after round, and take the median time of each.
 
@@ -60,10 +65,13 @@ def race(
         warm_up: rounds before those, not counted.
         settle: call each once, untimed, before each timed call; it takes back the memory and the caches that
             the one before had. Twice the time.
+        rest: seconds to wait before that, until threads of the one before no longer look out for work.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(warm_up + rounds):
         for name, action in contestants.items():
+            if rest:
+                time.sleep(rest)
             if settle:
                 action()
             wait_for_devices()

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from snnmlp_edu import NetworkConfig
-from snnmlp_edu.mfi.events import tables as events
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -43,15 +42,6 @@ def tiny() -> NetworkConfig:
     return NetworkConfig(
         dim=6, depths=(2, 1), patch_size=2, image_size=8, in_channels=2, num_classes=5, time_steps=3
     )
-
-
-@pytest.fixture(params=[True, False], ids=["compiled", "torch"])
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Events are found and added by compiled loops, and then by PyTorch's own operations."""
-    if request.param and not events.HAS_NUMBA:
-        pytest.skip("numba is not installed")
-    monkeypatch.setattr(events, "HAS_NUMBA", request.param)
-    return request.param
 
 
 @pytest.fixture(scope="session")

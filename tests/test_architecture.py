@@ -23,7 +23,7 @@ LEVELS = (
     ("baselines", "presets"),
     ("checkpoints", "transfer"),
     ("mfi", "prediction"),
-    ("cost", "receptive_fields"),
+    ("cost", "engine", "receptive_fields"),
     ("training",),
     ("benchmark", "ledger"),
     ("cli",),

@@ -63,12 +63,6 @@ def test_inference_is_raced_folded_too() -> None:
     assert set(inference.milliseconds) == {*training.milliseconds, "ours, folded"}
 
 
-def test_events_are_raced_with_the_dense_form_at_each_rate() -> None:
-    races = benchmark.race_events("mlp_spe_nano", batch=2, rounds=1)
-    assert [race.task.rpartition(", ")[2] for race in races] == ["2% fire", "5% fire", "15% fire", "30% fire"]
-    assert all(set(race.ratios) == {"ours, dense", "ours, auto"} for race in races)
-
-
 @pytest.mark.skipif(not benchmark.CLEAR_REFS.exists(), reason="only Linux tells a process its peak memory")
 def test_memory_is_that_of_the_step_alone() -> None:
     filler = torch.zeros(2**27)  # 512 MiB here must not hide what the children take
@@ -113,7 +107,6 @@ def test_a_run_takes_in_what_was_asked_for(quick: bool, large: bool, monkeypatch
 
     monkeypatch.setattr(benchmark, "race_neurons", lambda: [named("neuron")])
     monkeypatch.setattr(benchmark, "race_networks", race_networks)
-    monkeypatch.setattr(benchmark, "race_events", lambda: [named("events")])
     monkeypatch.setattr(benchmark, "race_small_pictures", lambda: named("pictures"))
     monkeypatch.setattr(benchmark, "measure_start", lambda preset: named("start"))
     monkeypatch.setattr(benchmark, "race_compiled_blocks", lambda preset, batch: named("blocks"))
@@ -121,7 +114,7 @@ def test_a_run_takes_in_what_was_asked_for(quick: bool, large: bool, monkeypatch
     monkeypatch.setattr(benchmark, "sweep_rates", lambda: "rates")
     measurements, sweeps = benchmark.run(quick, large)
     assert [each.task for each in measurements] == [
-        *("neuron", "mlp_spe_micro 16", "mlp_spe_micro 64", "events", "pictures"),
+        *("neuron", "mlp_spe_micro 16", "mlp_spe_micro 64", "pictures"),
         *([] if quick else ["start"]),
         *(["mlp_spe_t 1", "mlp_spe_t 8", "blocks"] if large else []),
     ]

@@ -201,7 +201,7 @@ def test_resnet34_at_224_px_by_formula() -> None:
 
 
 def counts_of_executor(folded: Any, images: Tensor) -> dict[str, int]:
-    fast = event_driven(folded, mode="events")
+    fast = event_driven(folded)
     with torch.no_grad():
         fast(images)
     counts: dict[str, int] = fast.synaptic_operations

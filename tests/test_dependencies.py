@@ -36,7 +36,6 @@ FOR = {
     "train": "package",
     "bench": "package",
     "export": "package",
-    "events": "package",
     "book": "book",
     "dev": "tests",
 }

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -134,3 +135,10 @@ def test_papermill_stops_at_an_unknown_profile_and_names_the_choices(tmp_path: P
 def test_every_chapter_refuses_an_unknown_profile(name: str) -> None:
     source = "\n".join(cell.source for cell in nbformat.read(CHAPTERS / f"{name}.ipynb", as_version=4).cells)
     assert re.search(r"if profile not in PROFILES:\n    raise (InputError|ValueError)\(", source)
+
+
+def test_wheel_has_the_source_of_the_engine(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        found = {name: archive.read(name) for name in archive.namelist()}
+    for file in (ROOT / "snnmlp_edu" / "engine").glob("*.[ch]"):
+        assert found[f"snnmlp_edu/engine/{file.name}"] == file.read_bytes()

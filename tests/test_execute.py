@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,14 +13,9 @@ from torch import Tensor, nn
 from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, RESETS, SPIKING_SKIPS, TOKEN_MIXINGS
 
 from snnmlp_edu import InputError, NetworkConfig, NeuronConfig, SpikingMLP, create_model, record
-from snnmlp_edu.cost import count_operations
 from snnmlp_edu.mfi import audit, calibrate, event_driven, fold_batch_norm
-from snnmlp_edu.mfi.events import execute
-from snnmlp_edu.mfi.events import tables as events
-from snnmlp_edu.mfi.events.execute import Choice
 from snnmlp_edu.mfi.events.layers import EventMap
 from snnmlp_edu.model.neurons import LIF
-from snnmlp_edu.timing import Measurement
 
 FEW = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -53,31 +47,25 @@ configurations = st.builds(
 
 
 @FEW
-@given(changes=configurations, compiled=st.booleans(), seed=st.integers(0, 99))
-def test_same_spikes_and_logits_as_the_folded_network(
-    changes: dict[str, Any], compiled: bool, seed: int
-) -> None:
+@given(changes=configurations, seed=st.integers(0, 99))
+def test_same_spikes_and_logits_as_the_folded_network(changes: dict[str, Any], seed: int) -> None:
     torch.manual_seed(seed)
     config = NetworkConfig(
         dim=6, depths=(1, 1), patch_size=2, image_size=8, in_channels=2, num_classes=5, time_steps=3
     )
     folded, images = folded_network(config.replace(**changes))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(events, "HAS_NUMBA", compiled and events.HAS_NUMBA)
-        fast = event_driven(folded)
-        torch.testing.assert_close(fast(images), folded(images), rtol=0, atol=1e-10)
-        one_pass = dict(fast.synaptic_operations)
-        seen, expected = record(fast, images), record(folded, images)  # hooks: one after the other
-        assert list(seen) == list(expected)
-        for path, spikes in expected.items():
-            assert torch.equal(seen[path], spikes), path
-        assert one_pass == fast.synaptic_operations
-        torch.testing.assert_close(
-            fast.forward_steps(images), folded.forward_steps(images), rtol=0, atol=1e-10
-        )
+    fast = event_driven(folded)
+    torch.testing.assert_close(fast(images), folded(images), rtol=0, atol=1e-10)
+    counted = dict(fast.synaptic_operations)
+    seen, expected = record(fast, images), record(folded, images)
+    assert list(seen) == list(expected)
+    for path, spikes in expected.items():
+        assert torch.equal(seen[path], spikes), path
+    assert counted == fast.synaptic_operations
+    torch.testing.assert_close(fast.forward_steps(images), folded.forward_steps(images), rtol=0, atol=1e-10)
 
 
-def test_counts_by_path_what_a_count_by_hand_finds(tiny: NetworkConfig, kernels: bool) -> None:
+def test_counts_by_path_what_a_count_by_hand_finds(tiny: NetworkConfig) -> None:
     folded, images = folded_network(tiny)
     arriving: dict[str, int] = {}
     for path, module in folded.named_modules():
@@ -102,7 +90,7 @@ def test_counts_by_path_what_a_count_by_hand_finds(tiny: NetworkConfig, kernels:
     }
 
 
-def test_single_precision_differs_by_rounding_alone(tiny: NetworkConfig, kernels: bool) -> None:
+def test_single_precision_differs_by_rounding_alone(tiny: NetworkConfig) -> None:
     folded, images = folded_network(tiny, torch.float32)
     torch.testing.assert_close(event_driven(folded)(images), folded(images), rtol=1e-4, atol=1e-5)
 
@@ -116,71 +104,12 @@ def test_copies_run_on_events_by_themselves(tiny: NetworkConfig) -> None:
     assert not fast.synaptic_operations
 
 
-@pytest.mark.parametrize("mode", ["events", "auto"])
-def test_several_threads_run_one_network(tiny: NetworkConfig, mode: Any) -> None:
+def test_several_threads_run_one_network(tiny: NetworkConfig) -> None:
     folded, images = folded_network(tiny)
-    fast, expected = event_driven(folded, mode=mode), folded(images)
+    fast, expected = event_driven(folded), folded(images)
     with ThreadPoolExecutor(4) as pool, torch.no_grad():
         for found in pool.map(fast, [images] * 8):
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
-
-
-def test_a_broken_numba_gives_way_to_plain_operations(
-    tiny: NetworkConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folded, images = folded_network(tiny)
-    monkeypatch.setattr(events, "HAS_NUMBA", True)
-    monkeypatch.setitem(sys.modules, "snnmlp_edu.mfi.events.one_pass", None)  # importing it is an error now
-    events._loops_load.cache_clear()
-    try:
-        with pytest.warns(UserWarning, match="without numba"):
-            found = event_driven(folded)(images)
-    finally:
-        events._loops_load.cache_clear()
-    torch.testing.assert_close(found, folded(images), rtol=0, atol=1e-10)
-
-
-def test_two_threads_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    one_pass = pytest.importorskip("snnmlp_edu.mfi.events.one_pass", reason="numba is not installed")
-    monkeypatch.setattr(one_pass, "SHARE_FROM", 1)
-    config = NetworkConfig(dim=6, depths=(1, 1), patch_size=2, image_size=8, num_classes=5, time_steps=3)
-    folded, images = folded_network(config, batch=3)
-    fast = event_driven(folded)
-    alone, counted = fast(images), dict(fast.synaptic_operations)
-    torch.set_num_threads(2)
-    assert torch.equal(fast(images), alone)
-    assert fast.synaptic_operations == counted
-    torch.testing.assert_close(event_driven(folded)(images), folded(images), rtol=1e-4, atol=1e-5)
-
-
-def test_the_number_of_threads_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    one_pass = pytest.importorskip("snnmlp_edu.mfi.events.one_pass", reason="numba is not installed")
-    # As when numba starts its threads, which happens once in a process.
-    set_num_threads = one_pass.numba.set_num_threads
-
-    def start(pieces: int) -> None:
-        torch.set_num_threads(2)
-        set_num_threads(pieces)
-
-    monkeypatch.setattr(one_pass.numba, "set_num_threads", start)
-    before = one_pass.numba.get_num_threads()
-    torch.set_num_threads(1)
-    assert events.find_events(torch.tensor([[[0.0, 1.0, 1.0]]])).rows.tolist() == [0, 2, 3]
-    assert torch.get_num_threads() == 1
-    assert one_pass.numba.get_num_threads() == before
-
-
-def test_a_network_that_chose_dense_maps_says_that_it_runs_on_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execute, "MARGIN", 0.0)  # no map is ever faster by that much
-    config = NetworkConfig(dim=6, depths=(1, 1), patch_size=2, image_size=8, num_classes=5, time_steps=3)
-    folded, images = folded_network(config)
-    network = event_driven(folded, mode="auto", images=images)
-    network(images)
-    assert {choice.mode for choice in network.choices.values()} == {"dense"}
-    with pytest.raises(InputError, match="runs on events already"):
-        event_driven(network)
-    with pytest.raises(InputError, match="runs on events and keeps a count of its own"):
-        count_operations(network, images)
 
 
 def test_the_stem_stays_and_the_folded_network_too(tiny: NetworkConfig) -> None:
@@ -193,7 +122,7 @@ def test_the_stem_stays_and_the_folded_network_too(tiny: NetworkConfig) -> None:
     assert torch.equal(folded(images), before)
 
 
-def test_no_spike_no_work(tiny: NetworkConfig, kernels: bool) -> None:
+def test_no_spike_no_work(tiny: NetworkConfig) -> None:
     folded, images = folded_network(tiny)
     for module in folded.modules():
         if isinstance(module, LIF):
@@ -203,30 +132,47 @@ def test_no_spike_no_work(tiny: NetworkConfig, kernels: bool) -> None:
     assert set(fast.synaptic_operations.values()) == {0}
 
 
-def test_an_empty_batch_gives_no_logits(tiny: NetworkConfig, kernels: bool) -> None:
+def test_an_empty_batch_gives_no_logits(tiny: NetworkConfig) -> None:
     folded, images = folded_network(tiny)
     assert event_driven(folded)(images[:0]).shape == (0, 5)
 
 
-@pytest.mark.parametrize(
-    ("overrides", "weights"),
-    [
-        ({}, "float"),
-        ({"head": "figure", "token_mixing": "full", "channel_norm": "tebn", "skip": "spike_bn"}, "float"),
-        ({"patch_encoding": "conv"}, "int8"),
-    ],
-    ids=str,
-)
-def test_passes_the_audit(tiny: NetworkConfig, overrides: dict[str, Any], weights: Any) -> None:
+VARIED: dict[str, Any] = {
+    "head": "figure",
+    "token_mixing": "full",
+    "channel_norm": "tebn",
+    "skip": "spike_bn",
+}
+
+
+@pytest.mark.parametrize("overrides", [{}, VARIED], ids=str)
+def test_passes_the_audit(tiny: NetworkConfig, overrides: dict[str, Any]) -> None:
     folded, images = folded_network(tiny.replace(**overrides), torch.float32)
-    fast = event_driven(folded, weights=weights)
+    fast = event_driven(folded)
     fast(images)
     counted = dict(fast.synaptic_operations)
     report = audit(fast, images)
     assert report.multiplication_free, report.violations
+    assert {row.path for row in report.layers if row.kind == "stem multiply"} == {
+        "stages.0.embedding.embed.conv"
+    }
     # The counts of spikes are numbers, and none may leave while the audit watches: these are the first run's.
     assert counted == fast.synaptic_operations
     assert all(counted.values())
+
+
+@pytest.mark.parametrize("overrides", [{}, VARIED, {"skip": "none", "channel_norm": "bn_token"}], ids=str)
+def test_in_whole_numbers_the_stem_multiplies_no_more(tiny: NetworkConfig, overrides: dict[str, Any]) -> None:
+    folded, _ = folded_network(tiny.replace(**overrides), torch.float32)
+    images = torch.randint(256, (2, 2, 8, 8), dtype=torch.uint8)
+    report = audit(event_driven(folded, weights="int8"), images)
+    assert report.multiplication_free, report.violations
+    kinds = {row.kind for row in report.layers}
+    assert "synaptic accumulate" in kinds
+    assert not kinds & {"stem multiply", "multiplication", "unknown"}
+    # From preprocessed images the bytes have to be found again, and that takes a product.
+    report = audit(event_driven(folded, weights="int8"), images.float() / 255)
+    assert {row.path for row in report.violations} == {"stages.0.embedding"}
 
 
 @pytest.mark.parametrize("name", ["spiking_resnet34", "spiking_vgg16"])
@@ -239,55 +185,11 @@ def test_runs_the_baselines(name: str) -> None:
     assert sum(fast.synaptic_operations.values()) > 0
 
 
-class TestAuto:
-    def test_takes_the_faster_form_of_each_map(
-        self, tiny: NetworkConfig, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        from snnmlp_edu.mfi.events import execute
-
-        # Time is by decree here: events are fast in the channel blocks only.
-        times: list[dict[str, float]] = []
-
-        def race(task: str, forms: dict[str, Any], *_: Any, **__: Any) -> Measurement:
-            one, other = (form() for form in forms.values())
-            torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
-            return Measurement(task, times.pop())
-
-        monkeypatch.setattr(execute, "race", race)
-        folded, images = folded_network(tiny)
-        number = len(execute._maps(folded))
-        times += [{"events": 1.0, "dense": 2.0}] * (number - 1) + [{"events": 2.0, "dense": 1.0}]
-        auto = event_driven(folded, mode="auto", images=images)
-        assert not times
-        modes = [choice.mode for choice in auto.choices.values()]
-        assert modes == ["dense"] + ["events"] * (number - 1)
-        first = next(iter(auto.choices))
-        assert auto.choices[first] == Choice("dense", auto.choices[first].rate, 2.0, 1.0)
-        torch.testing.assert_close(auto(images), folded(images), rtol=0, atol=1e-10)
-        assert first not in auto.synaptic_operations
-
-    def test_says_the_rate_that_it_met(self, tiny: NetworkConfig) -> None:
-        folded, images = folded_network(tiny)
-        auto = event_driven(folded, mode="auto")
-        assert auto.choices == {}
-        auto(images)  # the first run decides
-        rates = record(folded, images).firing_rates()
-        up = auto.choices["stages.0.blocks.1.channel.up.linear"]
-        assert up.rate == pytest.approx(rates["stages.0.blocks.1.token.fuse.neuron"])
-        assert {choice.mode for choice in auto.choices.values()} <= {"events", "dense"}
-        assert record(auto, images).firing_rates().keys() == rates.keys()  # layers keep their paths
-
-    def test_decides_nothing_while_somebody_watches(self, tiny: NetworkConfig) -> None:
-        folded, images = folded_network(tiny, torch.float32)
-        auto = event_driven(folded, mode="auto")
-        assert audit(auto, images).multiplication_free
-        assert auto.choices == {}
-
-    def test_dense_is_the_folded_network(self, tiny: NetworkConfig) -> None:
-        folded, images = folded_network(tiny)
-        dense = event_driven(folded, mode="dense")
-        assert torch.equal(dense(images), folded(images))
-        assert dense.synaptic_operations == {}
+def test_one_layer_alone() -> None:
+    layer, spikes = nn.Linear(4, 3).double().eval(), (torch.rand(5, 4) < 0.5).double()
+    fast = event_driven(layer)
+    torch.testing.assert_close(fast(spikes), layer(spikes), rtol=0, atol=1e-12)
+    assert fast.synaptic_operations == {"": 3 * int(spikes.sum())}
 
 
 class TestBadInput:
@@ -316,15 +218,13 @@ class TestBadInput:
         with pytest.raises(InputError, match="ReLU"):
             event_driven(folded)
 
-    def test_sums_of_spikes_name_their_layer(self, tiny: NetworkConfig, kernels: bool) -> None:
+    def test_sums_of_spikes_name_their_layer(self, tiny: NetworkConfig) -> None:
         folded, images = folded_network(tiny.replace(skip="spike"))
         with pytest.raises(InputError, match=r"stages\.0\.blocks\.\d.*neither 0 nor 1"):
             event_driven(folded)(images)
 
-    def test_unknown_mode_and_weights(self, tiny: NetworkConfig) -> None:
+    def test_unknown_weights(self, tiny: NetworkConfig) -> None:
         folded, _ = folded_network(tiny)
-        with pytest.raises(InputError, match="mode is 'sparse'"):
-            event_driven(folded, mode="sparse")  # type: ignore[arg-type]
         with pytest.raises(InputError, match="weights is 'int4'"):
             event_driven(folded, weights="int4")  # type: ignore[arg-type]
 

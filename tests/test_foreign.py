@@ -27,7 +27,8 @@ from snnmlp_edu.data.settings import Interpolation
 from snnmlp_edu.data.sources import DATASETS, Dataset, Entry, ImageSource, open_source
 from snnmlp_edu.fields import Rule, rules_of
 from snnmlp_edu.mfi import audit, calibrate, export_nir, fold_batch_norm
-from snnmlp_edu.mfi.events.execute import Mode, event_driven
+from snnmlp_edu.mfi.events import integer
+from snnmlp_edu.mfi.events.execute import event_driven
 from snnmlp_edu.mfi.events.integer import IntegerLIF
 from snnmlp_edu.mfi.folding import rules
 from snnmlp_edu.mfi.folding.fold import NotFoldableError
@@ -95,9 +96,7 @@ def test_a_registered_block_runs_folds_and_fires_on_events(tiny: NetworkConfig, 
     torch.testing.assert_close(folded(images), wanted, rtol=0, atol=1e-10)
     report = audit(folded, images)
     assert report.multiplication_free, report
-    for mode in get_args(Mode):
-        fast = event_driven(folded, mode, images)
-        torch.testing.assert_close(fast(images), wanted, rtol=0, atol=1e-10)
+    torch.testing.assert_close(event_driven(folded)(images), wanted, rtol=0, atol=1e-10)
 
 
 @pytest.mark.usefixtures("registered")
@@ -117,11 +116,16 @@ def test_a_registered_block_is_counted_by_what_it_states(tiny: NetworkConfig) ->
 
 
 @pytest.mark.usefixtures("registered")
-def test_a_registered_block_is_refused_where_its_wiring_must_be_known(tiny: NetworkConfig) -> None:
+def test_a_registered_block_is_refused_where_its_wiring_must_be_known(
+    tiny: NetworkConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folded = fold_batch_norm(token_network(tiny)[0])
     with pytest.raises(InputError, match=r"TokenBlock.*mfi/nir\.py"):
         export_nir(folded)
     with pytest.raises(InputError, match=r"TokenBlock.*mfi/events/integer\.py"):
+        event_driven(folded, weights="int8")
+    monkeypatch.setattr(integer, "_KNOWN", integer._KNOWN | {TokenBlock})  # as a block of BLOCKS is
+    with pytest.raises(InputError, match=r"blocks\.0 is a TokenBlock.*mfi/events/integer\.py"):
         event_driven(folded, weights="int8")
 
 
@@ -347,14 +351,12 @@ def test_folded_or_on_events_a_foreign_part_computes_the_same(tiny: NetworkConfi
     assert refused is None or name in refused
     folded = fold_batch_norm(network, strict=False)
     torch.testing.assert_close(folded(images), wanted, rtol=0, atol=1e-10)
-    for mode in get_args(Mode):
 
-        def on_events(mode: Mode = mode) -> None:
-            found = event_driven(folded, mode, images)(images)
-            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
+    def on_events() -> None:
+        torch.testing.assert_close(event_driven(folded)(images), wanted, rtol=0, atol=1e-10)
 
-        refused = refusal(on_events)
-        assert refused is None or names_the_part(refused, tiny, name)
+    refused = refusal(on_events)
+    assert refused is None or names_the_part(refused, tiny, name)
 
 
 @pytest.mark.parametrize("name", PARTS)

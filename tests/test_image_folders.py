@@ -205,7 +205,7 @@ def test_preprocessing_travels_with_the_checkpoint(
     assert evaluate_source(checkpoint, source) == (undisturbed.test_correct, undisturbed.test_total)
     pictures = source.pictures("test")
     files = [pictures.file(i) for i in range(len(pictures.labels))]
-    inputs = read_pictures(files, preprocessing)
+    inputs = preprocessing.normalise(read_pictures(files, preprocessing))
     assert inputs.shape == (12, 3, 32, 32)
     with torch.no_grad():
         correct = int((checkpoint.model(inputs).argmax(1) == pictures.labels).sum())
@@ -268,7 +268,8 @@ def test_grey_network_sees_grey_pictures(photos: Path, tmp_path: Path) -> None:
     preprocessing = load_checkpoint(result.checkpoint).preprocessing
     files = sorted((photos / "train" / "bee").iterdir())
     assert len(preprocessing.mean) == 1
-    assert read_pictures(files[:2], preprocessing).shape == (2, 1, 32, 32)
+    pixels = read_pictures(files[:2], preprocessing)
+    assert (pixels.shape, pixels.dtype) == ((2, 1, 32, 32), torch.uint8)
     assert read_picture(files[0], 1).mode == "L"
 
 

@@ -7,7 +7,6 @@ contestant, so that a disturbance meets all of them, and the median of the round
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from ..config import NeuronConfig
 from ..data import Preprocessing
 from ..data.image_folder import as_pictures, list_images
-from ..mfi import crossover, fold_batch_norm
+from ..mfi import fold_batch_norm
 from ..model.neurons import LIF
 from ..registry import create_model, get_config
 from ..timing import Action, Measurement, Sweep, measure_in_child, race, random_batch, training_step
@@ -31,7 +30,6 @@ from .compile_costs import measure_start, race_compiled_blocks
 from .peers import NorseLIF, SpikingJellyMLP, spikingjelly_lif
 
 NEURON_SHAPE = (4, 16, 16, 16, 96)
-EVENT_RATES = (0.02, 0.05, 0.15, 0.3)  # spikes per neuron and step
 CLEAR_REFS = Path("/proc/self/clear_refs")  # writing 5 to it resets the peak of resident memory
 
 
@@ -118,21 +116,6 @@ def race_networks(
     models["ours, folded"] = fold_batch_norm(models["ours"].eval())  # its statistics are those of these steps
     runs: dict[str, Action] = {n: partial(inference, m, images) for n, m in models.items()}
     return [training, race(f"{size}, inference", runs, rounds, warm_up)]
-
-
-def race_events(preset: str = "mlp_spe_micro", batch: int = 16, rounds: int = 5) -> list[Measurement]:
-    """One network on its events alone, against its dense folded form, with every layer at a firing rate."""
-    config = get_config(preset)
-    images, _ = random_batch(config, batch)
-    timings = crossover(create_model(preset).eval(), images, EVENT_RATES, rounds, layers=False)
-    size = f"{preset} at {config.image_size} px, T {config.time_steps}, batch {batch}"
-    return [
-        Measurement(
-            f"{size}, on events, {each.rate:.0%} fire",
-            {"ours": each.events_ms, "ours, dense": each.dense_ms, "ours, auto": each.auto_ms or math.nan},
-        )
-        for each in timings
-    ]
 
 
 def race_small_pictures(count: int = 2000, side: int = 32, rounds: int = 3) -> Measurement:
@@ -240,7 +223,6 @@ def run(quick: bool = False, large: bool = False) -> tuple[list[Measurement], li
     measurements = race_neurons()
     for batch in (16, 64):
         measurements += race_networks("mlp_spe_micro", batch)
-    measurements += race_events()
     if importlib.util.find_spec("torchvision"):
         measurements.append(race_small_pictures())
     if not quick:

@@ -31,6 +31,7 @@ from .arguments import (
     parse_overrides,
 )
 from .data import data_app
+from .engine import Engine, audit_engine, compile_program, compiled
 from .ledger import ledger_app
 from .train import train
 
@@ -44,6 +45,9 @@ app = typer.Typer(
 
 
 app.command(epilog="Example: snnmlp train --recipe fashion_smoke epochs=2 neuron.beta=0.8")(train)
+app.command("compile", epilog="Example: snnmlp compile mlp_spe_nano --output nano && make -C nano check")(
+    compile_program
+)
 app.add_typer(data_app, name="data")
 app.add_typer(ledger_app, name="ledger")
 
@@ -104,11 +108,13 @@ def evaluate(
     workers: Annotated[
         int | None, typer.Option(help="Processes that read image files; by default chosen for the machine.")
     ] = None,
+    engine: Engine = False,
     as_json: Json = False,
 ) -> None:
     """Test a trained network on the test images of the data that it was trained on."""
     trained = load_checkpoint(checkpoint)
-    correct, total = evaluate_source(trained, own_source(trained, dataset, data_dir), Loading(workers))
+    source = own_source(trained, dataset, data_dir)
+    correct, total = evaluate_source(trained, source, Loading(workers), compiled(trained) if engine else None)
     if as_json:
         verdict = {"checkpoint": checkpoint, "correct": correct, "total": total, "accuracy": correct / total}
         print_json(verdict)
@@ -124,6 +130,7 @@ def predict(
     ],
     top: Annotated[int, typer.Option(help="Classes to name for each image.")] = 3,
     invert: Annotated[bool, typer.Option("--invert", help="Exchange black and white first.")] = False,
+    engine: Engine = False,
     as_json: Json = False,
 ) -> None:
     """Say what images show: any format, size and colours, fitted to what the network was trained on.
@@ -132,7 +139,8 @@ def predict(
     black, as in Fashion-MNIST: for a dark garment on a light ground, give --invert. Transparent parts
     count as black.
     """
-    found = prediction.predict(load_checkpoint(checkpoint), images, top, invert)
+    trained = load_checkpoint(checkpoint)
+    found = prediction.predict(trained, images, top, invert, compiled(trained) if engine else None)
     if as_json:
         rows = [
             {
@@ -154,6 +162,9 @@ def bench(
     large: Annotated[
         bool, typer.Option(help="Include mlp_spe_t at 224 px and compiled blocks, which takes minutes more.")
     ] = False,
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Only race the engine, also against ONNX Runtime.")
+    ] = False,
     profile: Annotated[bool, typer.Option(help="Only profile a training step.")] = False,
     stored: Annotated[
         Path | None, typer.Option("--from", help="Show what an earlier run printed with --json.")
@@ -165,28 +176,39 @@ def bench(
     """Time neurons and networks against their ReLU twins and peers, as multiples of ours."""
     if plot is not None and (plot.suffix not in (".png", ".svg") or not plot.parent.is_dir()):
         raise InputError(f"--plot is {plot}; give a .png or .svg file in a folder that exists")
-    from ..benchmark import races as benchmark  # they compile, and look for the peers
-    from ..benchmark import report as benchmark_report
+    if engine and profile:
+        raise InputError(
+            "--profile is of a training step, which the engine does not make; leave out --engine"
+        )
+    from ..benchmark import engine_report
+    from ..benchmark import report as training_report
 
-    if profile:
-        print(benchmark.profile_step())
-        return
-    if stored is not None:
-        measured = benchmark_report.load_report(stored)
+    report: Any = engine_report if engine else training_report
+    if stored is not None and not profile:
+        measured = report.load_report(stored)
+    elif engine:
+        from ..benchmark import engine as engine_races
+
+        measured = engine_report.engine_report(engine_races.run(quick, large))
     else:
+        from ..benchmark import races as benchmark  # they compile, and look for the peers
+
+        if profile:
+            print(benchmark.profile_step())
+            return
         memory = benchmark.peak_memory("mlp_spe_micro", batch=64)
-        measured = benchmark_report.report(*benchmark.run(quick, large), memory)
+        measured = training_report.report(*benchmark.run(quick, large), memory)
     if as_json:
         print_json(measured)
     elif as_markdown:
-        print(benchmark_report.markdown(measured))
+        print(report.markdown(measured))
     else:
-        right = (Column(name, justify="right") for name in ("x ours", "measured"))
-        table = Table("task", "contestant", *right)
-        for row in benchmark_report.rows(measured):
+        task, contestant, *numbers = report.COLUMNS
+        table = Table(task, contestant, *(Column(name, justify="right") for name in numbers))
+        for row in report.rows(measured):
             table.add_row(*row)
         plain_console().print(table)
-        print(benchmark_report.in_words(measured["machine"]))
+        print("\n".join(report.remarks(measured)))
     if plot is not None:  # last: should it fail, the minutes of measuring are not lost
         from ..plots import plot_sweeps
 
@@ -223,8 +245,23 @@ def export_nir(
 
 
 @app.command(epilog="Example: snnmlp audit mlp_spe_t image_size=32")
-def audit(source: Source, overrides: Overrides = None, as_json: Json = False) -> None:
+def audit(
+    source: Source,
+    overrides: Overrides = None,
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Read the instructions of the compiled network instead.")
+    ] = False,
+    target: Annotated[
+        str | None, typer.Option(help="With --engine, what it is compiled for: native, rv32i or wasm.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Fold what folds, then prove that no multiplication is left; exit 1 and say where if one is."""
+    if target is not None and not engine:
+        raise InputError(f"--target is {target}, which only the engine has; add --engine")
+    if engine:
+        audit_engine(source, parse_overrides(overrides or []), target or "native", as_json)
+        return
     from ..mfi import audit, fold_batch_norm, load_or_calibrate
     from ..mfi.auditing import report
 

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..inputs import check_network_input
-from ..mfi.events.execute import Faster
 from ..mfi.events.layers import EventMap
-from ..mfi.known import refuse_unknown
+from ..mfi.known import refuse_infinite, refuse_unknown
 from ..model.holding import in_this_thread
 from ..model.mixing import MixerBlock, wiring_of
 from ..model.network import SpikingNetwork
@@ -107,7 +106,7 @@ def _checked(model: nn.Module, images: Tensor) -> SpikingNetwork:
     network = _ours(model)
     if any(module.training for module in network.modules()):
         raise InputError("the network is in training mode; call model.eval() before counting")
-    if any(isinstance(module, EventMap | Faster) for module in network.modules()):
+    if any(isinstance(module, EventMap) for module in network.modules()):
         raise InputError(
             "the network runs on events and keeps a count of its own, synaptic_operations; count the folded"
             " network that event_driven was given"
@@ -120,9 +119,7 @@ def _checked(model: nn.Module, images: Tensor) -> SpikingNetwork:
                 " `wiring = Wiring(...)` (snnmlp_edu.model.mixing)"
             )
     refuse_unknown(network, KNOWN | blocks, "count_operations", "snnmlp_edu/cost/tally.py")
-    for path, tensor in network.state_dict().items():
-        if not tensor.isfinite().all():
-            raise InputError(f"{path} holds NaN or infinite values; load or train weights that are finite")
+    refuse_infinite(network)
     check_network_input(images, network)
     if images.ndim not in (4, 5):
         raise InputError(

@@ -138,14 +138,16 @@ def fit_picture(picture: Image.Image, preprocessing: Preprocessing) -> Tensor:
 
 
 def read_pictures(files: list[Path], preprocessing: Preprocessing, invert: bool = False) -> Tensor:
-    """Image files as a trained network's input, float32 `[N, in_channels, image_size, image_size]`.
+    """Image files fitted like the images that a network was trained on, uint8 `[N, C, side, side]`.
+
+    `preprocessing.normalise` makes the network's input of them.
 
     Raises:
         InputError: a file cannot be read; names it.
     """
     channels = preprocessing.stored_channels or preprocessing.in_channels
     pictures = [fit_picture(read_picture(file, channels, invert), preprocessing) for file in files]
-    return preprocessing.normalise(torch.stack(pictures))
+    return torch.stack(pictures)
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from .auditing.audit import audit
 from .auditing.report import AuditedOperation, AuditReport
 from .calibration import calibrate
-from .events.crossover import Timing, crossover
-from .events.execute import Choice, event_driven
+from .events.execute import event_driven
 from .folding.fold import NotFoldableError, fold_batch_norm
 from .folding.rules import NotFolded
 from .loading import Loaded, load_or_calibrate
@@ -18,14 +17,11 @@ from .nir import export_nir
 __all__ = [
     "AuditReport",
     "AuditedOperation",
-    "Choice",
     "Loaded",
     "NotFoldableError",
     "NotFolded",
-    "Timing",
     "audit",
     "calibrate",
-    "crossover",
     "event_driven",
     "export_nir",
     "fold_batch_norm",

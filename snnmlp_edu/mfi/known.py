@@ -96,6 +96,17 @@ def refuse_unknown(network: nn.Module, known: Collection[type[nn.Module]], task:
             )
 
 
+def refuse_infinite(network: nn.Module) -> None:
+    """Raise for the first parameter or buffer that holds a value which is not finite.
+
+    Raises:
+        InputError: names it.
+    """
+    for path, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if not tensor.isfinite().all():
+            raise InputError(f"{path} holds NaN or infinite values; load or train weights that are finite")
+
+
 def refuse_altered(network: nn.Module) -> None:
     """Raise for the first layer that may compute something else than its class does.
 

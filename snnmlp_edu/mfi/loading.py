@@ -25,11 +25,13 @@ class Loaded:
         model: the network, not folded, in evaluation mode; every layer of neurons can fire.
         images: a batch `[B, channels, H, W]`.
         origin: where both come from, in words.
+        class_names: what each logit stands for, where that is known.
     """
 
     model: nn.Module
     images: Tensor
     origin: str
+    class_names: tuple[str, ...] = ()
 
 
 def load_or_calibrate(source: str, batch: int = 2, /, **overrides: Any) -> Loaded:
@@ -77,10 +79,11 @@ def _trained(checkpoint: Checkpoint, source: str, batch: int) -> Loaded:
     origin = f"trained weights {source}, on"
     if checkpoint.class_names == CLASS_NAMES:
         images = checkpoint.preprocessing(load_embedded("test").images[:batch])
-        return Loaded(checkpoint.model, images, f"{origin} embedded test images")
+        return Loaded(checkpoint.model, images, f"{origin} embedded test images", checkpoint.class_names)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        return Loaded(checkpoint.model, _random_images(checkpoint.model, batch), f"{origin} random images")
+        images = _random_images(checkpoint.model, batch)
+    return Loaded(checkpoint.model, images, f"{origin} random images", checkpoint.class_names)
 
 
 def _random_images(model: Any, batch: int) -> Tensor:

@@ -51,7 +51,7 @@ from ..model.neurons import LIF
 from ..model.normalisation import BatchNorm, LayerNorm
 from ..model.patches import ConvPatchEmbedding, SpikingPatchEncoding, Stem
 from .folding.layers import AxisLIF, FoldedFigureHead, FoldedHead, SteppedLinear
-from .known import AFFINE, CONTAINERS, FOLDED_HEADS, WIRINGS, refuse_altered
+from .known import AFFINE, CONTAINERS, FOLDED_HEADS, WIRINGS, refuse_altered, refuse_infinite
 from .nir_graph import STEP, GraphBuilder, Signal, nir_package
 
 if TYPE_CHECKING:
@@ -120,8 +120,7 @@ def _check(folded: nn.Module) -> SpikingMLP:
     for path, tensor in folded.named_parameters():
         if tensor.dtype not in (torch.float32, torch.float64):
             raise InputError(f"{path} is {tensor.dtype}; NIR holds single or double precision: call .float()")
-        if not tensor.isfinite().all():
-            raise InputError(f"{path} holds NaN or infinite values; load or train weights that are finite")
+    refuse_infinite(folded)
     return folded
 
 

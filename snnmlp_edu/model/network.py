@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import assert_never
+from typing import Any, assert_never
 
 from torch import Tensor, nn
 
@@ -38,6 +38,7 @@ class SpikingNetwork(nn.Module):
     def __init__(self, config: NetworkConfig, stages: Iterable[nn.Module], head: Head) -> None:
         super().__init__()
         self.config = config
+        self.preprocessing: Any = None  # of the checkpoint that the weights were loaded from
         self.stages = nn.ModuleList(stages)
         self.head = head
 

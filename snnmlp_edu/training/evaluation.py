@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any
 
 import torch
@@ -22,6 +23,7 @@ from ..inputs import check_labels, check_pixels
 from ..model.recording import evaluating
 
 BATCH_SIZE = 200
+Classify = Callable[[Tensor], Tensor]  # from stored images to logits
 
 
 def evaluate(
@@ -47,11 +49,8 @@ def evaluate(
         InputError: there are no images, not as many labels, an image is NaN, infinite or out of range, or a
             label is no whole number or none of the classes.
     """
-    check_pixels(images)
-    check_labels(labels, len(images))
-    checked("batch_size", batch_size, Annotated[int, whole(1)])
-    batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
-    return _evaluate(model, preprocessing, batches)
+    with _classifying(model, preprocessing) as classify:
+        return _evaluate_stored(classify, images, labels, batch_size)
 
 
 def evaluate_pictures(
@@ -66,34 +65,57 @@ def evaluate_pictures(
     Raises:
         InputError: there are no pictures, one is damaged, or a process that reads them was lost.
     """
+    loading = (loading or Loading()).on_machine(cores(), _device(model).type == "cuda")
+    with _classifying(model, preprocessing.normalise) as classify:
+        return _evaluate_pictures(classify, preprocessing, pictures, loading, batch_size)
+
+
+@contextmanager
+def _classifying(model: nn.Module, prepare: Classify) -> Iterator[Classify]:
+    """From stored images to a network's logits, in evaluation mode without gradients."""
+    device = _device(model)
+    with evaluating(model), torch.no_grad():
+        yield lambda images: model(prepare(images.to(device)))
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _evaluate_stored(classify: Classify, images: Tensor, labels: Tensor, batch_size: int) -> tuple[int, int]:
+    check_pixels(images)
+    check_labels(labels, len(images))
+    checked("batch_size", batch_size, Annotated[int, whole(1)])
+    return _evaluate(classify, zip(images.split(batch_size), labels.split(batch_size), strict=True))
+
+
+def _evaluate_pictures(
+    classify: Classify, preprocessing: Preprocessing, pictures: PictureSet, loading: Loading, batch_size: int
+) -> tuple[int, int]:
     count = len(pictures.labels)
     if count == 0:
         raise InputError("there are no images to test on")
-    cuda = next(model.parameters()).device.type == "cuda"
     made = PictureBatches(pictures, preprocessing)
-    loading = (loading or Loading()).on_machine(cores(), cuda)
     check_shared_memory(min(batch_size, count) * made.image_bytes, loading)
     with naming_lost_workers():
-        batches = load_batches(made, in_order(count, batch_size), loading)
-        return _evaluate(model, preprocessing.normalise, batches)
+        return _evaluate(classify, load_batches(made, in_order(count, batch_size), loading))
 
 
-def _evaluate(
-    model: nn.Module, prepare: Callable[[Tensor], Tensor], batches: Iterable[Any]
-) -> tuple[int, int]:
-    device = next(model.parameters()).device
+def _evaluate(classify: Classify, batches: Iterable[Any]) -> tuple[int, int]:
     correct = total = 0
-    with evaluating(model), torch.no_grad():
-        for images, labels in map(unwrap, batches):
-            logits = model(prepare(images.to(device)))
-            check_labels(labels, len(images), logits.shape[1])
-            correct += int((logits.argmax(1) == labels.to(device)).sum())
-            total += len(labels)
+    for images, labels in map(unwrap, batches):
+        logits = classify(images)
+        check_labels(labels, len(images), logits.shape[1])
+        correct += int((logits.argmax(1) == labels.to(logits.device)).sum())
+        total += len(labels)
     return correct, total
 
 
 def evaluate_source(
-    checkpoint: Checkpoint, source: ImageSource, loading: Loading | None = None
+    checkpoint: Checkpoint,
+    source: ImageSource,
+    loading: Loading | None = None,
+    classify: Classify | None = None,
 ) -> tuple[int, int]:
     """How many of a data set's test images a checkpoint classifies correctly, and how many there are.
 
@@ -101,6 +123,7 @@ def evaluate_source(
         checkpoint: the trained network.
         source: of the images.
         loading: how images in files are loaded; None chooses for the machine.
+        classify: from stored images, uint8 `[B, C, h, w]`, to logits, instead of the checkpoint's network.
 
     Raises:
         InputError: the checkpoint was trained on other classes.
@@ -111,9 +134,11 @@ def evaluate_source(
             f" {source.name} images have {', '.join(source.class_names)}; use one that was trained on them"
         )
     model, preprocessing = checkpoint.model, checkpoint.preprocessing
-    if source.files is None and preprocessing.resize is None:
-        return evaluate(model, preprocessing, *source.load("test"))
-    return evaluate_pictures(model, preprocessing, source.pictures("test"), loading)
+    with nullcontext(classify) if classify else _classifying(model, preprocessing.normalise) as run:
+        if source.files is None and preprocessing.resize is None:
+            return _evaluate_stored(run, *source.load("test"), BATCH_SIZE)
+        loading = (loading or Loading()).on_machine(cores(), _device(model).type == "cuda")
+        return _evaluate_pictures(run, preprocessing, source.pictures("test"), loading, BATCH_SIZE)
 
 
 def evaluate_embedded(checkpoint: Checkpoint) -> tuple[int, int]:

@@ -2,31 +2,13 @@ r"""Linear maps and convolutions that visit only the spikes that occurred."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...config import NeuronConfig
 from ...errors import InputError
-from ...model.layout import Axis, features_along, view_along
-from .tables import (
-    COMPILED_TYPES,
-    Events,
-    RowTable,
-    find_events,
-    is_watched,
-    join_bags,
-    runs_compiled,
-    shift_rows,
-)
-
-if TYPE_CHECKING:
-    from .one_pass import Fired
-
-
-ROW = 16  # a row of a map over positions is filled up to a multiple of this
+from ...model.layout import Axis, view_along
+from .tables import Events, RowTable, find_events, is_watched, join_bags, shift_rows
 
 
 class EventMap(nn.Module):
@@ -36,8 +18,8 @@ class EventMap(nn.Module):
         rows: `[rows, out]`; row 0 is the bias, then one row for each input.
 
     `forward` writes into `operations[path]` how many weights it added, columns of the table times spikes
-    visited: what hardware counts as synaptic operations. Biases are not among them. Where a mode watches
-    by a dispatch mode it writes nothing: a number that depends on the data would leave PyTorch.
+    visited: what hardware counts as synaptic operations. Biases are not among them. While a dispatch mode
+    watches it writes nothing: a number that depends on the data would leave PyTorch.
     """
 
     def __init__(self, rows: Tensor) -> None:
@@ -92,8 +74,7 @@ class EventLinear(EventMap):
 
     def __init__(self, axis: Axis, weights: Tensor, biases: Tensor) -> None:
         rows = torch.cat((biases.unsqueeze(1), weights.transpose(1, 2)), dim=1).flatten(0, 1)
-        # The compiled loop over lines adds whole registers.
-        super().__init__(rows if axis == "channel" else functional.pad(rows, (0, -rows.shape[1] % ROW)))
+        super().__init__(rows)
         self.axis: Axis = axis
         self.steps, self.out, self.in_features = weights.shape
 
@@ -112,36 +93,8 @@ class EventLinear(EventMap):
         """The current `[T, B, H, W, C]`, or `[..., C]`."""
         if self.axis == "channel":
             return sums.view(*spikes.shape[:-1], self.out)
-        before, features, after = view_along(spikes, self.axis).shape
-        return sums[:, :features].unflatten(0, (before, after)).transpose(1, 2).reshape(spikes.shape)
-
-    def fire(
-        self, neuron: NeuronConfig, spikes: tuple[Tensor, ...], shortcut: Tensor | None, keep: bool
-    ) -> Fired | None:
-        """Spikes of the neurons after it, in one compiled pass; None where that is not possible."""
-        first, table = spikes[0], self.table
-        if not isinstance(table, RowTable) or first.ndim != 5 or self.steps not in (1, len(first)):
-            return None
-        given = (*spikes, table.rows) if shortcut is None else (*spikes, table.rows, shortcut)
-        if first.dtype not in COMPILED_TYPES or any(tensor.dtype != first.dtype for tensor in given):
-            return None
-        features = sum(features_along(self.axis, _grid(part)) for part in spikes)
-        if features != self.in_features or first.numel() == 0 or not runs_compiled(*given):
-            return None
-        from .one_pass import fire_along_channels, fire_along_lines
-
-        tables = table.rows.view(self.steps, 1 + self.in_features, -1)
-        if self.axis == "channel":
-            fired = fire_along_channels(spikes, tables, neuron, shortcut, keep) if len(spikes) < 4 else None
-        elif len(spikes) > 1 or shortcut is not None or keep:
-            return None
-        else:
-            lines = first.flatten(2, 3).unsqueeze(2) if self.axis == "token" else first
-            fired = fire_along_lines(lines, tables, neuron, upright=self.axis == "height")
-        if fired is None:
-            return None
-        self.operations[self.path] = fired.arrived * self.out
-        return fired._replace(spikes=fired.spikes.view(*first.shape[:4], -1))
+        before, _, after = view_along(spikes, self.axis).shape
+        return sums.unflatten(0, (before, after)).transpose(1, 2).reshape(spikes.shape)
 
     def _places(self, spikes: Tensor) -> Tensor:
         if self.axis == "channel":
@@ -193,19 +146,6 @@ class EventConv2d(EventMap):
         places = windows.reshape(windows.shape[:3].numel(), taps)
         return join_bags(self._by_place(spikes[0]), places, shifts)
 
-    def sums(self, *spikes: Tensor) -> tuple[Tensor, int | None]:
-        """The sums of all windows, `[windows, out]`, and how many rows were added for spikes."""
-        table = self.table
-        if not isinstance(table, RowTable) or table.rows.dtype not in COMPILED_TYPES:
-            return super().sums(*spikes)
-        if not runs_compiled(spikes[0], table.rows):
-            return super().sums(*spikes)
-        from .one_pass import convolve
-
-        number, _, height, width = spikes[0].shape
-        geometry = (height, width, *self._grid(height, width), *self.kernel_size, *self.stride, *self.padding)
-        return convolve(*self._by_place(spikes[0]), table.rows, self.in_channels, number, geometry)
-
     def _by_place(self, spikes: Tensor) -> Events:
         number, channels, height, width = spikes.shape
         if channels != self.in_channels:
@@ -235,8 +175,3 @@ class EventConv2d(EventMap):
     def extra_repr(self) -> str:
         """What `repr` shows of this layer."""
         return f"kernel_size={self.kernel_size}, stride={self.stride}, rows={self.number_of_rows}"
-
-
-def _grid(spikes: Tensor) -> tuple[int, int, int]:
-    height, width, channels = spikes.shape[2:]
-    return height, width, channels

@@ -12,9 +12,6 @@ and an addition. No product is formed.
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import warnings
 from typing import NamedTuple
 
 import torch
@@ -39,40 +36,13 @@ class Events(NamedTuple):
         return len(self.bounds) - 1
 
 
-HAS_NUMBA = importlib.util.find_spec("numba") is not None
-COMPILED_TYPES = (torch.float32, torch.float64)
-
-
 def is_watched() -> bool:
     """Whether a dispatch mode watches PyTorch's operations, as `audit` does."""
     return torch._C._len_torch_dispatch_stack() > 0
 
 
-def runs_compiled(*tensors: Tensor) -> bool:
-    """Whether compiled loops may take these tensors: if numba is installed, and no mode watches.
-
-    A mode that watches must be able to see where each value comes from.
-    """
-    if not HAS_NUMBA or is_watched():
-        return False
-    return all(tensor.is_cpu and not tensor.requires_grad for tensor in tensors) and _loops_load()
-
-
-@functools.cache
-def _loops_load() -> bool:
-    try:
-        importlib.import_module("snnmlp_edu.mfi.events.one_pass")
-    except Exception as error:  # numba is there and does not fit what else is installed
-        warnings.warn(f"events are found and added without numba, which is slower: {error}", stacklevel=2)
-        return False
-    return True
-
-
 def find_events(*parts: Tensor) -> Events:
     """The spikes of each bag, from one place or from several, with the bias row first.
-
-    A compiled loop finds them some five times faster than PyTorch's own operations, which do it where the
-    loop may not (`runs_compiled`). The events are the same.
 
     Args:
         parts: spikes `[before, after, features]`, bag `(i, j)` the features at `[i, j]`; the features
@@ -84,12 +54,6 @@ def find_events(*parts: Tensor) -> Events:
     >>> find_events(torch.tensor([[[0.0, 1.0, 1.0]], [[0.0, 0.0, 0.0]]])).rows
     tensor([0, 2, 3, 0], dtype=torch.int32)
     """
-    if runs_compiled(*parts) and all(part.dtype in COMPILED_TYPES for part in parts):
-        from .one_pass import scan
-
-        found = scan(parts[0] if len(parts) == 1 else torch.cat(parts, dim=2))
-        if found is not None:
-            return Events(*found)
     spikes = torch.cat([part.flatten(0, 1) for part in parts], dim=1)
     arriving = functional.pad(spikes, (1, 0), value=1.0)  # the bias
     fired = arriving != 0

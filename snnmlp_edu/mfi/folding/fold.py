@@ -19,7 +19,7 @@ from ...model.neurons import LIF
 from ...model.normalisation import BatchNorm, LayerNorm
 from ...model.patches import ConvNorm
 from ...model.synapses import Synapse
-from ..known import refuse_altered
+from ..known import refuse_altered, refuse_infinite
 from .rules import NotFolded, Replacements, outcomes
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -121,9 +121,7 @@ def _check(model: nn.Module) -> None:
         if module.training:
             raise InputError(f"{where} is in training mode; call model.eval() before folding")
     refuse_altered(model)
-    for path, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if not tensor.isfinite().all():
-            raise InputError(f"{path} holds NaN or infinite values; load or train weights that are finite")
+    refuse_infinite(model)
 
 
 def _check_statistics(model: nn.Module) -> None:

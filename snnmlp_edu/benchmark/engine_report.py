@@ -1,0 +1,145 @@
+"""What the race of the engine measured, beside what was asked of it: plain values, a table, Markdown."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.settings import cores
+from .engine import DENSE, FP32, INT8, LARGE, ONE_THREAD, TRAINED, EngineRace, EngineResults, graph_names
+from .report import machine, read_report, sweep_values
+
+COLUMNS = ("task", "contestant", "x engine", "lowest to highest", "asked", "measured", "accuracy")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is asked of the engine: that others take so many times its time.
+
+    Args:
+        preset: the network.
+        threads: of each contestant.
+        rival: the contestant that is compared with.
+        ratios: batch -> the least ratio.
+    """
+
+    preset: str
+    threads: int
+    rival: str
+    ratios: dict[int, float]
+
+
+MICRO = TRAINED[0]
+TARGETS = (
+    Target(MICRO, 1, DENSE, {1: 60, 16: 12, 64: 9}),
+    Target(MICRO, 1, FP32, {1: 2, 16: 1.5, 64: 1.5}),
+    Target(MICRO, 1, INT8, {1: 2, 16: 1.3, 64: 1.3}),
+    Target(MICRO, 2, ONE_THREAD, {16: 1.8, 64: 1.8}),
+    Target(LARGE, 1, DENSE, {1: 4}),
+    Target(LARGE, 1, FP32, {1: 1}),
+)
+
+
+def asked_of(race: EngineRace) -> dict[str, float]:
+    """Contestant -> the least ratio asked for in this race."""
+    return {
+        target.rival: target.ratios[race.batch]
+        for target in TARGETS
+        if (target.preset, target.threads) == (race.preset, race.threads) and race.batch in target.ratios
+    }
+
+
+def engine_report(results: EngineResults) -> dict[str, Any]:
+    """Plain values: the machine, for each task ratios, their spread, what was asked, and accuracies."""
+    return {
+        "machine": machine()
+        | {"cores": cores(), "onnxruntime": _version("onnxruntime")}
+        | {"times": "medians; each call on other images, which all but the engine get preprocessed"},
+        "tasks": [_task_values(race, results.accuracy.get(race.preset, {})) for race in results.races],
+        "sweeps": [sweep_values(each.sweep) | {"crossovers": each.crossovers} for each in results.sweeps],
+        "notes": results.notes,
+    }
+
+
+def _version(package: str) -> str:
+    return importlib.metadata.version(package) if importlib.util.find_spec(package) else "not installed"
+
+
+def _task_values(race: EngineRace, accuracy: dict[str, float]) -> dict[str, Any]:
+    return {
+        "task": race.task,
+        "network": race.preset,
+        "batch": race.batch,
+        "threads": race.threads,
+        "repetitions": len(race.repetitions),
+        "times_ours": {name: statistics.median(each) for name, each in race.ratios.items()},
+        "spread": {name: [min(each), max(each)] for name, each in race.ratios.items()},
+        "asked": asked_of(race),
+        "ms": race.measurement.milliseconds,
+        "accuracy": accuracy | _of_the_faster_graphs(race, accuracy),
+    }
+
+
+def _of_the_faster_graphs(race: EngineRace, accuracy: dict[str, float]) -> dict[str, float]:
+    times = race.measurement.milliseconds
+    faster = {kind: min(graph_names(kind), key=times.__getitem__) for kind in (FP32, INT8) if kind in times}
+    return {kind: accuracy[name] for kind, name in faster.items() if name in accuracy}
+
+
+def load_report(path: Path) -> dict[str, Any]:
+    """A report that `snnmlp bench --engine --json` printed into a file.
+
+    Raises:
+        InputError: there is no such file, or it holds something else.
+    """
+    return read_report(path, ("machine", "tasks", "sweeps", "notes"), "snnmlp bench --engine")
+
+
+def rows(measured: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The table: for each task and contestant what `COLUMNS` says."""
+    for task in measured["tasks"]:
+        for name, milliseconds in task["ms"].items():
+            ratio, spread, asked = (task[key].get(name) for key in ("times_ours", "spread", "asked"))
+            accuracy = task["accuracy"].get(name)
+            yield (
+                task["task"],
+                name,
+                "1.00" if ratio is None else f"{ratio:.2f}",
+                "" if spread is None else f"{spread[0]:.2f} to {spread[1]:.2f}",
+                "" if asked is None else f"{asked:.1f}",
+                f"{milliseconds:.3f} ms",
+                "" if accuracy is None else f"{accuracy:.1%}",
+            )
+
+
+def remarks(measured: dict[str, Any]) -> list[str]:
+    """What stands below the table: targets, crossovers, what was left out, and the machine."""
+    lines = [
+        f"{task['task']}, {name}: asked {asked:g}, measured {task['times_ours'][name]:.2f}"
+        for task in measured["tasks"]
+        for name, asked in task["asked"].items()
+        if name in task["times_ours"]
+    ]
+    for sweep in measured["sweeps"]:
+        for name, rate in sweep["crossovers"].items():
+            found = rate if isinstance(rate, str) else f"as fast as the engine where {rate:.1%} fire"
+            lines.append(f"{sweep['task']}, {name}: {found}")
+    if any(task["accuracy"] for task in measured["tasks"]):
+        lines.append("accuracy on the embedded test images; speed at unequal accuracy is no win")
+    found = measured["machine"]
+    packages = f"torch {found['torch']}, ONNX Runtime {found['onnxruntime']}"
+    policy = f"OMP_WAIT_POLICY {found['omp_wait_policy']}"
+    where = f"{found['processor']}, {found['cores']} cores, {policy}, {packages}"
+    return [*lines, *measured["notes"], f"{found['times']}; {where}"]
+
+
+def markdown(measured: dict[str, Any]) -> str:
+    """The table in Markdown, with what stands below it."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---|---|" + "---:|" * (len(COLUMNS) - 2)]
+    lines += [f"| {' | '.join(row)} |" for row in rows(measured)]
+    return "\n".join([*lines, "", *(f"- {line}" for line in remarks(measured))])
