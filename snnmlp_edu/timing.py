@@ -65,7 +65,8 @@ def race(
         warm_up: rounds before those, not counted.
         settle: call each once, untimed, before each timed call; it takes back the memory and the caches that
             the one before had. Twice the time.
-        rest: seconds to wait before that, until threads of the one before no longer look out for work.
+        rest: seconds to wait before that, until threads of the one before no longer look out for work; then
+            each is called untimed for a third as long, since cores that rested are slow at first.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(warm_up + rounds):
@@ -73,7 +74,10 @@ def race(
             if rest:
                 time.sleep(rest)
             if settle:
+                awake = time.perf_counter() + rest / 3
                 action()
+                while time.perf_counter() < awake:
+                    action()
             wait_for_devices()
             start = time.perf_counter()
             action()
