@@ -525,7 +525,7 @@ class TestBadInput:
             (torch.full((2, 2, 8, 8), 2.0), "uint8"),  # beyond white
             (torch.full((2, 2, 8, 8), float("nan")), "uint8"),
         ],
-        ids=str,
+        ids=lambda value: value if isinstance(value, str) else "x".join(map(str, value.shape)),
     )
     def test_images_that_are_no_bytes(self, tiny: NetworkConfig, images: Tensor, said: str) -> None:
         _, whole, _ = integer_network(tiny)
