@@ -25,7 +25,11 @@ def compile_program(
     source: Source,
     output: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
     target: Annotated[
-        str, typer.Option(help="c: source to be built anywhere; native: the same, and built at once.")
+        str,
+        typer.Option(
+            help="c: source to be built anywhere; native: the same, and built at once; rv32i: for RISC-V"
+            " without a multiplier; wasm: a module of WebAssembly."
+        ),
     ] = "c",
     overrides: Overrides = None,
     as_json: Json = False,

@@ -202,9 +202,10 @@ class Program:
         kind = str(images.dtype).removeprefix("torch.")
         if kind != "uint8":
             how = "(images * 255).round()" if "float" in kind else "images"
+            held = "0 to 1" if "float" in kind else "0 to 255"
             raise InputError(
-                f"images have type {kind}; the engine takes stored pixels, uint8: convert them with"
-                f" torch.as_tensor({how}).to(torch.uint8), before any preprocessing"
+                f"images have type {kind}; the engine takes stored pixels, uint8: if they are in {held},"
+                f" convert them with torch.as_tensor({how}).to(torch.uint8), before any preprocessing"
             )
         shape = tuple(images.shape)
         if len(shape) not in (3, 4) or shape[-3:] != self.image_shape:

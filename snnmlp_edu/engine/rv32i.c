@@ -1,4 +1,4 @@
-/* The network on a processor that has 47 instructions, none of which multiplies: RV32I, under Linux or qemu-riscv32.
+/* The network on a processor that has 40 instructions, none of which multiplies: RV32I, under Linux or qemu-riscv32.
    Bytes of images from standard input, one after the other; logits, 32 bits each, to standard output. There is no C
    library, and no library of the compiler's. The exit status is 0, or 1 where an image is cut short or the network is
    damaged. */

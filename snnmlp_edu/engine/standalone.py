@@ -43,7 +43,7 @@ clean:
 """
 
 USE_C = """\
-`make` builds `classify` with the C compiler `$(CC)`, and `make check` tests it.
+`make` builds `classify` with GCC or Clang, as `CC` names it, and `make check` tests it.
 
     ./classify [-n NETWORK] [IMAGE...]
 
@@ -69,13 +69,14 @@ clean:
 """
 
 USE_RV32I = """\
-`make` builds `classify` for RV32I, whose 47 instructions hold no multiplication, with
+`make` builds `classify` for RV32I, whose 40 instructions hold no multiplication, with
 `riscv64-unknown-elf-gcc` or what `RISCV_CC` names; `make check` tests it in `qemu-riscv32`.
 
     qemu-riscv32 ./classify < IMAGES > LOGITS
 
 Images are raw bytes, one channel after the other, any number of them in a row; each gives as many whole
-numbers of 32 bits as there are classes."""
+numbers of 32 bits as there are classes. PGM files are not read: their header would be taken for pixels. The
+exit status is 1 where the last image is cut short."""
 
 MAKE_WASM = """\
 # make builds network.wasm; make check runs it in Node and compares its logits with those in expected.logits.

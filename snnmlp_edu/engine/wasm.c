@@ -47,6 +47,7 @@ static void open_once(void)
 }
 
 EXPORT(image) uint8_t *image_at(void) { open_once(); return picture; }
+EXPORT(image_bytes) int32_t image_size(void) { open_once(); return network.is.image; }
 EXPORT(logits) int32_t *logits_at(void) { open_once(); return results; }
 EXPORT(spikes) uint8_t *spikes_at(void) { open_once(); return memory; }
 EXPORT(classify) void classify(void) { open_once(); snn_run(&network, picture, 1, results, memory); }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def load_or_calibrate(source: str, batch: int = 2, /, **overrides: Any) -> Loade
     presets = list_models()
     if source in list_pretrained() or Path(source).exists():
         try:
-            return _trained(load_checkpoint(source, **overrides), source, batch)
+            return _trained(load_checkpoint(source, **overrides), source, batch, overrides)
         except InputError:
             if source not in presets or not overrides:
                 raise
@@ -75,8 +76,9 @@ def load_or_calibrate(source: str, batch: int = 2, /, **overrides: Any) -> Loade
     return Loaded(calibrate(model, images), images, origin)
 
 
-def _trained(checkpoint: Checkpoint, source: str, batch: int) -> Loaded:
-    origin = f"trained weights {source}, on"
+def _trained(checkpoint: Checkpoint, source: str, batch: int, overrides: Mapping[str, Any]) -> Loaded:
+    changes = ", ".join(f"{name}={value}" for name, value in overrides.items())
+    origin = f"trained weights {source}{f' ({changes}: not trained so)' if changes else ''}, on"
     if checkpoint.class_names == CLASS_NAMES:
         images = checkpoint.preprocessing(load_embedded("test").images[:batch])
         return Loaded(checkpoint.model, images, f"{origin} embedded test images", checkpoint.class_names)

@@ -99,6 +99,10 @@ def _maps(network: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _check(network: nn.Module) -> None:
+    if not isinstance(network, nn.Module):
+        raise InputError(
+            f"{network!r} is no network; give a folded one, as fold_batch_norm(load_pretrained(NAME)) returns"
+        )
     for path, module in network.named_modules():
         where = path or type(network).__name__
         if module.training:

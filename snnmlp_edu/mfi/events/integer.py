@@ -241,7 +241,8 @@ def leak_bits(config: NeuronConfig) -> int | None:
     """
     if config.beta and math.frexp(config.beta)[0] != 0.5:
         raise InputError(
-            f"neuron.beta is {config.beta}; as a shift of whole numbers it must be 0 or a power of two"
+            f"neuron.beta is {config.beta}; as a shift of whole numbers it must be 0, or a power of two"
+            " such as 1, 0.5 or 0.25"
         )
     return 1 - math.frexp(config.beta)[1] if config.beta else None
 
@@ -376,7 +377,10 @@ def to_integers(network: nn.Module, preprocessing: Preprocessing | None = None) 
         raise InputError(f"weights='int8' is made for a SpikingMLP, not for {type(network).__name__}")
     c = network.config
     if c.skip == "spike":
-        raise InputError("skip is 'spike': its blocks add spikes to sums above 1, which are no spikes")
+        raise InputError(
+            "skip is 'spike': its blocks pass on sums of spikes, 2 and more, and only 0 and 1 can be added"
+            " here; take stage, membrane, spike_bn or none"
+        )
     refuse_unknown(network, _KNOWN, "weights='int8'", "snnmlp_edu/mfi/events/integer.py")
     leak_bits(c.neuron)
     refuse_infinite(network)
