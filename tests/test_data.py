@@ -119,7 +119,7 @@ def test_manifest_lists_every_data_file_as_it_is() -> None:
     folder = data.path()
     binary = {
         file.relative_to(folder).as_posix()
-        for pattern in ("*.gz", "*.safetensors", "*.png")
+        for pattern in ("*.gz", "*.safetensors", "*.png", "engine/*.wasm", "engine/*.json")
         for file in folder.rglob(pattern)
     }
     manifest = files.read_manifest()
