@@ -34,7 +34,10 @@ def test_shipped_name_means_the_trained_weights() -> None:
     assert torch.equal(
         torch.corrcoef(torch.stack([shown.flatten(), pixels.flatten()])).round(decimals=5), torch.ones(2, 2)
     )
-    assert loaded.origin == "trained weights mlp_spe_nano, on embedded test images"
+    assert (
+        loaded.origin
+        == "trained weights mlp_spe_nano (time_steps=6: not trained so), on embedded test images"
+    )
 
 
 def test_overrides_that_change_its_weights_mean_the_preset() -> None:
