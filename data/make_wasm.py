@@ -50,7 +50,7 @@ def make(name: str, folder: Path) -> list[Path]:
         "classes": list(checkpoint.class_names),
         "scale": network.scales["head"],
         "additions_of_a_bit_of_a_pixel": network.config.widths[0],
-        "layers": describe_spikes(network, layout),
+        "layers": describe_spikes(layout),
         "made_with": {
             "clang": clang_version(),
             "options": " ".join(targets.WASM[1:]),

@@ -19,6 +19,7 @@ from snnmlp_edu.config import ChannelNorm, PatchEncoding, TokenMixingName, Token
 from snnmlp_edu.data import load_embedded
 from snnmlp_edu.engine import compile_network
 from snnmlp_edu.engine.exporting import write_network
+from snnmlp_edu.engine.file import NetworkFile
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.mfi import calibrate, event_driven, fold_batch_norm
 from snnmlp_edu.model.network import SpikingMLP
@@ -151,6 +152,27 @@ def test_what_does_not_fit_the_engine_is_refused_in_one_line() -> None:
     config = dataclasses.replace(SMALL, time_steps=33, neuron=NeuronConfig(backend="eager"))
     readable = event_driven(folded(config, 0), weights="int8")
     with pytest.raises(InputError, match="time_steps is 33"):
+        write_network(readable)
+
+
+def test_a_constant_that_does_not_fit_its_type_is_refused_and_not_wrapped() -> None:
+    file = NetworkFile(steps=4)
+    assert file.constant(np.array([-(2**15), 2**15 - 1]), "i2") == 0
+    with pytest.raises(InputError, match="int16"):
+        file.constant(np.array([2**15]), "i2")
+
+
+def test_thresholds_of_other_places_are_refused() -> None:
+    config = dataclasses.replace(
+        SMALL, skip="none", channel_norm="bn_token", neuron=NeuronConfig(backend="eager")
+    )
+    readable = event_driven(folded(config, 0), weights="int8")
+    up = readable.stages[0].blocks[0].channel.up.neuron
+    write_network(readable)
+    readable.stages[0].blocks[
+        0
+    ].token.positions.rows.synapse.neuron = up  # a line has fewer places than a grid
+    with pytest.raises(InputError, match="64 thresholds along token"):
         write_network(readable)
 
 

@@ -7,12 +7,15 @@ import shlex
 from pathlib import Path
 
 import pytest
+from compilers import needs_compiler
 from typer.testing import CliRunner
 
-from snnmlp_edu import count_parameters, load_checkpoint
+from snnmlp_edu import compile_network, count_parameters, load_checkpoint
 from snnmlp_edu.benchmark.report import load_report, markdown
 from snnmlp_edu.cli import app
+from snnmlp_edu.data import load_embedded
 from snnmlp_edu.ledger import tables
+from snnmlp_edu.mfi import fold_batch_norm
 from snnmlp_edu.training import describe_accuracy, list_recipes
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +28,14 @@ def test_the_figures_of_a_shipped_network_are_those_of_its_checkpoint(name: str)
     metrics = checkpoint.metrics
     assert describe_accuracy(metrics["test_correct"], metrics["test_total"]) in README
     assert f"{sum(count_parameters(checkpoint.model).values()):,} parameters" in README
+
+
+@needs_compiler
+def test_the_accuracy_of_the_engine_is_what_it_has() -> None:
+    program = compile_network(fold_batch_norm(load_checkpoint("mlp_spe_nano").model))
+    images, labels = load_embedded("test")
+    correct = int((program(images).argmax(1) == labels).sum())
+    assert f"`evaluate --engine` gives {correct / 10:.2f} %" in README.replace("\n", " ")
 
 
 def test_the_table_of_speed_is_what_the_benchmark_wrote() -> None:

@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..printing import printable
 from .file import SOURCE
 
-FLAGS = ("-std=gnu11", "-fwrapv", "-Wno-psabi")  # sums of 16 bits wrap around, and that is meant
+FLAGS = ("-std=gnu11", "-Wno-psabi")
 FAST = "-O2"  # as fast here as -O3, where Clang multiplies to find where a loop ends
 NATIVE = "-march=native"
 SHARED = ("-fPIC", "-shared")

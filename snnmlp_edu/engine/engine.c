@@ -352,7 +352,7 @@ const char *snn_open(struct network *net, const uint8_t *file, uint32_t bytes)
 {
     const struct header *is = (const struct header *)file;
     if (bytes < sizeof *is || is->magic != MAGIC) return "it is not a network of snnmlp-edu";
-    if (bytes != (uint32_t)is->bytes) return "it is cut short, or something was added to it";
+    if (bytes != (uint32_t)is->bytes || bytes & 3) return "it is cut short, or something was added to it";
     uint32_t sum = 0, sums = 0;
     for (const uint32_t *word = (const uint32_t *)(&is->checksum + 1); word < (const uint32_t *)(file + bytes); word++)
         sums += sum += *word;

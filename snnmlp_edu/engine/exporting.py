@@ -33,10 +33,8 @@ from ..model.mixing import (
 )
 from ..model.network import SpikingMLP, Stage
 from ..model.patches import ConvPatchEmbedding, SpikingPatchEncoding
-from .file import LANES, Currents, NetworkFile, Spikes
+from .file import LANES, Currents, NetworkFile, Spikes, declared
 
-CHUNK = 8  # places whose spikes are listed before their rows are added
-MOST_STEPS = 32
 MOST_ROWS = 2**16 - 16  # a spike in a list is a number of 16 bits
 LONGEST = 4096  # bytes of a column; columns without spikes, and columns that nobody reads, take so many
 BIAS = 64  # of a weight in the lower byte
@@ -54,8 +52,8 @@ def write_network(network: SpikingMLP) -> tuple[bytes, NetworkFile]:
         InputError: it has more than 32 time steps, or a map of more inputs than a list can number.
     """
     steps = network.config.time_steps
-    if steps > MOST_STEPS:
-        raise InputError(f"time_steps is {steps}; the engine runs up to {MOST_STEPS}")
+    if steps > declared("MOST_STEPS"):
+        raise InputError(f"time_steps is {steps}; the engine runs up to {declared('MOST_STEPS')}")
     return _Writer(network).write()
 
 
@@ -535,7 +533,7 @@ class _Writer:
         else:
             fields |= {"in_steps": 1}
         if fields["kind"] == "ROWS":
-            file.lists = max(file.lists, CHUNK * fields["in_steps"] * (inputs + 48) * 2)
+            file.lists = max(file.lists, declared("CHUNK") * fields["in_steps"] * (inputs + 48) * 2)
         if neuron is not None:
             constants, per_place = _neuron(neuron, to.places)
             fields |= {
@@ -600,7 +598,7 @@ class _Writer:
         return None
 
     def _tables(self, full: np.ndarray, group: int) -> dict[str, Any]:
-        by_pass, size = _passes(full, 6, LANES)
+        by_pass, size = _passes(full, declared("MOST_UNITS"), LANES)
         passes, steps, inputs, width = by_pass.shape
         one = 2 * width * (inputs // group << group)
         at = self.file.tables
@@ -617,7 +615,7 @@ class _Writer:
         }
 
     def _rows(self, full: np.ndarray) -> dict[str, Any]:
-        by_pass, size = _passes(np.pad(full, ((0, 0), (0, 1), (0, 0))), 6, 2 * LANES)
+        by_pass, size = _passes(np.pad(full, ((0, 0), (0, 1), (0, 0))), declared("MOST_UNITS"), 2 * LANES)
         passes, steps, rows, width = by_pass.shape
         lower, upper = by_pass.reshape(passes, steps, rows, -1, 2, LANES).transpose(4, 0, 1, 2, 3, 5)
         pairs = np.stack(((lower + BIAS).astype(np.uint8), upper.astype(np.int8).view(np.uint8)), axis=-1)
@@ -661,7 +659,7 @@ def _neuron(neuron: Any, places: int) -> tuple[np.ndarray, int]:
     match neuron:
         case IntegerLIF():
             return np.array([neuron.threshold - inclusive, neuron.threshold, 0, -1, 0]), 0
-        case IntegerAxisLIF() if neuron.axis == "token":
+        case IntegerAxisLIF() if neuron.axis == "token" and len(neuron.threshold) == places:
             threshold, bias = _array(neuron.threshold).astype(int), _array(neuron.bias).astype(int)
             falling, driven = _array(neuron.falling), _array(neuron.driven)
             # Turned, u <= theta reads ~u >= ~theta.
@@ -677,5 +675,6 @@ def _neuron(neuron: Any, places: int) -> tuple[np.ndarray, int]:
             return np.stack(columns, axis=1), 20
         case _:
             raise InputError(
-                f"neurons with thresholds along {neuron.axis} do not run in the engine; only along token"
+                f"neurons with {len(neuron.threshold)} thresholds along {neuron.axis} do not run in the engine"
+                f" at {places} places; only with one for each token"
             )

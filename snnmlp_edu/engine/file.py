@@ -17,21 +17,30 @@ import numpy as np
 from ..errors import InputError
 
 SOURCE = Path(__file__).with_name("engine.c")
-MAGIC = b"SNN1"
 LANES = 16  # of a register
 
-KINDS = {
-    name: number
-    for number, name in enumerate(("COPY", "PATCHES", "TRANSPOSE", "LINES", "ROWS", "TABLES", "SELECT"))
-}
+
+@cache
+def declared(name: str) -> int:
+    """The value of a constant that `engine.c` declares in an `enum`.
+
+    >>> declared("COPY"), declared("PATCHES")
+    (0, 1)
+    """
+    for entries in re.findall(r"^enum \{ ([^}]+) \};", SOURCE.read_text(), re.MULTILINE):
+        for number, entry in enumerate(entries.split(", ")):
+            found, _, value = entry.partition(" = ")
+            if found == name:
+                return int(value, 0) if value else number
+    raise AssertionError(f"engine.c declares no {name}")
 
 
 @cache
 def _fields() -> tuple[str, ...]:
     """The fields of a layer, in the order in which `engine.c` declares them."""
-    declared = re.search(r"struct layer \{(.*?)\n\};", SOURCE.read_text(), re.DOTALL)
-    assert declared is not None
-    names = re.findall(r"int32_t ([^;]+);", declared[1])
+    layer = re.search(r"struct layer \{(.*?)\n\};", SOURCE.read_text(), re.DOTALL)
+    assert layer is not None
+    names = re.findall(r"int32_t ([^;]+);", layer[1])
     return tuple(name.strip() for line in names for name in line.split(","))
 
 
@@ -123,8 +132,17 @@ class NetworkFile:
         return at
 
     def constant(self, values: np.ndarray, dtype: str) -> int:
-        """Constants; the same ones are kept once."""
-        content = np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()
+        """Constants; the same ones are kept once.
+
+        Raises:
+            InputError: one does not fit into its type.
+        """
+        stored = np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<"))
+        if not np.array_equal(stored, values):
+            raise InputError(
+                f"a constant does not fit into {stored.dtype.name}, so the engine cannot run this"
+            )
+        content = stored.tobytes()
         if content not in self._known:
             self.constants += bytes(-len(self.constants) % 64)
             self._known[content] = len(self.constants)
@@ -135,7 +153,7 @@ class NetworkFile:
         """One more layer; fields that are not named are 0."""
         unknown = set(values) - set(_fields())
         assert not unknown, unknown
-        self.layers.append({"kind": KINDS[kind], **{name: int(value) for name, value in values.items()}})
+        self.layers.append({"kind": declared(kind), **{name: int(value) for name, value in values.items()}})
 
     def count(self, path: str, sources: np.ndarray, part: Spikes, outputs: int) -> None:
         """Remember what a map reads."""
@@ -193,7 +211,7 @@ class NetworkFile:
         if max(size, self.memory, self.tables) >= 2**31:
             raise InputError("this network takes more than 2 GB as a program; build a smaller one")
         rest = struct.pack("<13i", *body) + layers + constants
-        return MAGIC + struct.pack("<iI", size, checksum(rest)) + rest
+        return struct.pack("<iiI", declared("MAGIC"), size, checksum(rest)) + rest
 
 
 def checksum(content: bytes) -> int:

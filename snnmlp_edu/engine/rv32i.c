@@ -4,6 +4,7 @@
    damaged. */
 
 #include "engine.c"
+#include "freestanding.h"
 #include "network_file.h"
 
 enum { READ = 63, WRITE = 64, EXIT = 93, BREAK = 214 };
@@ -13,20 +14,6 @@ static long call(long number, long a, const void *b, long c)
     register long a0 __asm__("a0") = a, a1 __asm__("a1") = (long)b, a2 __asm__("a2") = c, a7 __asm__("a7") = number;
     __asm__ volatile("ecall" : "+r"(a0) : "r"(a1), "r"(a2), "r"(a7) : "memory");
     return a0;
-}
-
-/* What compilers call to move bytes. */
-void *memset(void *to, int value, __SIZE_TYPE__ bytes)
-{
-    for (uint8_t *at = to, *end = at + bytes; at < end; at++) *at = (uint8_t)value;
-    return to;
-}
-
-void *memcpy(void *to, const void *from, __SIZE_TYPE__ bytes)
-{
-    const uint8_t *source = from;
-    for (uint8_t *at = to, *end = at + bytes; at < end; at++, source++) *at = *source;
-    return to;
 }
 
 /* Memory that is 0 and begins at a multiple of 64 bytes; 0 where there is none. */

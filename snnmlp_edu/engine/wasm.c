@@ -3,24 +3,11 @@
    module says where those of each layer lie. */
 
 #include "engine.c"
+#include "freestanding.h"
 #include "network_file.h"
 
 #define EXPORT(name) __attribute__((export_name(#name)))
 enum { LOG2_PAGE = 16 };
-
-/* What compilers call to move bytes. */
-void *memset(void *to, int value, __SIZE_TYPE__ bytes)
-{
-    for (uint8_t *at = to, *end = at + bytes; at < end; at++) *at = (uint8_t)value;
-    return to;
-}
-
-void *memcpy(void *to, const void *from, __SIZE_TYPE__ bytes)
-{
-    const uint8_t *source = from;
-    for (uint8_t *at = to, *end = at + bytes; at < end; at++, source++) *at = *source;
-    return to;
-}
 
 static struct network network;
 static uint8_t *picture, *memory;

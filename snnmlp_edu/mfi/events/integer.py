@@ -541,9 +541,11 @@ def magnitude(layer: nn.Module) -> int:
         case IntegerStem():
             return layer.magnitude
         case SelectedAffine():
-            if (layer.with_spike - layer.without_spike).abs().max() > SHORT:
-                raise _TooFineError  # what a spike adds is a weight, too
-            return int(torch.maximum(layer.with_spike.abs(), layer.without_spike.abs()).max())
+            largest = int(torch.maximum(layer.with_spike.abs(), layer.without_spike.abs()).max())
+            # The engine selects in 16 bits, also where currents have 32.
+            if max(largest, int((layer.with_spike - layer.without_spike).abs().max())) > SHORT:
+                raise _TooFineError
+            return largest
         case _:
             raise AssertionError(type(layer).__name__)
 
