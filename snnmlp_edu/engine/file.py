@@ -139,9 +139,7 @@ class NetworkFile:
         """
         stored = np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<"))
         if not np.array_equal(stored, values):
-            raise InputError(
-                f"a constant does not fit into {stored.dtype.name}, so the engine cannot run this"
-            )
+            raise InputError(f"a constant exceeds {stored.dtype.name}, so the engine cannot run this network")
         content = stored.tobytes()
         if content not in self._known:
             self.constants += bytes(-len(self.constants) % 64)
