@@ -169,9 +169,8 @@ def test_thresholds_of_other_places_are_refused() -> None:
     readable = event_driven(folded(config, 0), weights="int8")
     up = readable.stages[0].blocks[0].channel.up.neuron
     write_network(readable)
-    readable.stages[0].blocks[
-        0
-    ].token.positions.rows.synapse.neuron = up  # a line has fewer places than a grid
+    lines = readable.stages[0].blocks[0].token.positions.rows  # which have fewer places than the grid
+    lines.synapse.neuron = up
     with pytest.raises(InputError, match="64 thresholds along token"):
         write_network(readable)
 

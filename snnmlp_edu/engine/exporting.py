@@ -675,6 +675,6 @@ def _neuron(neuron: Any, places: int) -> tuple[np.ndarray, int]:
             return np.stack(columns, axis=1), 20
         case _:
             raise InputError(
-                f"neurons with {len(neuron.threshold)} thresholds along {neuron.axis} do not run in the engine"
-                f" at {places} places; only with one for each token"
+                f"neurons with {len(neuron.threshold)} thresholds along {neuron.axis} do not run in the"
+                f" engine at {places} places; only with one for each token"
             )
