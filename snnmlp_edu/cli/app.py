@@ -167,7 +167,11 @@ def bench(
     ] = False,
     profile: Annotated[bool, typer.Option(help="Only profile a training step.")] = False,
     stored: Annotated[
-        Path | None, typer.Option("--from", help="Show what an earlier run printed with --json.")
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Show what an earlier run printed with --json; with --engine also a folder of such files.",
+        ),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the sweeps into this .png or .svg file.")] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
