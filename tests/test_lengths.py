@@ -34,7 +34,7 @@ COUNTED = [
     ("# A tiny chapter", 3),
     ("**Why?** Read [this, first](01_lif.ipynb) and {cite:t}`somebody2020`.", 6),
     (":::{admonition} About this chapter\n:class: note\n", 3),
-    ("- trace $u[t] = \\beta\\,v[t-1] + x[t]$ by hand; `a = b + c` is code", 8),
+    ("- trace $u[t] = \\beta\\,v[t-1] + x[t]$ by hand; `a = b + c` is code", 7),
     (":::", 0),
     ("```{code-cell} ipython3\n:tags: [setup]\n\nimport torch\nimport numpy\n```", 0),
     ("```{code-cell} ipython3\n:tags: [parameters, setup]\n\nprofile = 'smoke'\n```", 0),

@@ -27,13 +27,13 @@ APART = ("Exercises", "Self-check")  # sections with minutes of their own, or no
 NOT_VISIBLE = re.compile(r"hide-input|hide-cell|setup|remove[-_].*|exercise-.*")
 
 _TIME = re.compile(r"\*\*Time\*\* (?P<reading>\d+) minutes to read(?:, (?P<exercises>\d+) more for the exercises)?;")
-_SECTION = re.compile(r"## +(?P<title>.+?) *")
+_SECTION = re.compile(r"##? +(?P<title>.+?) *")
 _FENCE = re.compile(r" *(?P<fence>`{3,}|~{3,})")
 _DIRECTIVE = re.compile(r" *:{3,}(?:\{[^}]*\})?|:[a-z-]+:( .*)?")  # its first or last line, or an option
 _FOLDED = re.compile(r"<details.*?</details>", flags=re.DOTALL)
-_UNREAD = re.compile(r"<!--.*?-->|<[^>]*>|^\$\$.*?\$\$[^\n]*", flags=re.DOTALL | re.MULTILINE)
+_UNREAD = re.compile(r"<!--.*?-->|^\$\$.*?\$\$[^\n]*", flags=re.DOTALL | re.MULTILINE)
 _ONE_WORD = re.compile(r"(?:\{[a-z:]+\})?(`+)[^`]+\1|\$[^$\n]+\$")  # a role, code in a line, a formula
-_ADDRESS = re.compile(r"\]\([^)\s]*\)")
+_ADDRESS = re.compile(r"(?<=\])\([^)\s]*\)|<[^>\n]*>")  # what a link leads to; what HTML calls its parts
 
 
 class Length(NamedTuple):
@@ -64,7 +64,7 @@ def measure(text: str) -> Length:
     """Measure a chapter, given as MyST Markdown.
 
     >>> measure("# A title\\n\\nThree words, [one](link.md) formula $a + b = c$ and `a name`.")
-    Length(words=10, lines=0)
+    Length(words=9, lines=0)
     """
     cells = list(_main_line(jupytext.reads(text, fmt="md:myst")))
     prose = "\n".join(source for kind, source in cells if kind == "markdown")
@@ -131,7 +131,7 @@ def _without_fences(markdown: str) -> str:
 def _count_words(prose: str) -> int:
     titles = re.sub(r"^ *:{3,}\{[^}]*\}", "", prose, flags=re.MULTILINE)  # an admonition's is read
     lines = "\n".join(line for line in titles.splitlines() if not _DIRECTIVE.fullmatch(line))
-    plain = _ADDRESS.sub("]", _ONE_WORD.sub(" x ", _UNREAD.sub(" ", lines)))
+    plain = _ADDRESS.sub("", _ONE_WORD.sub(" x ", _UNREAD.sub(" ", lines)))
     return sum(any(letter.isalnum() for letter in word) for word in plain.split())
 
 
