@@ -46,7 +46,10 @@ COUNTED = [
     ("| a | table |\n|---|---:|\n| 1 | 2 |", 4),
     ("```{code-cell} ipython3\nx = 1\n\n# a comment\ny = 2\n```", 0),
     ("```{code-cell} ipython3\n:tags: [nbval-check-output]\n\nx\n```", 0),
-    ("```{code-cell} ipython3\n---\ntags: [hide-input]\nmystnb:\n  figure: {caption: A line.}\n---\nx\n```", 0),
+    (
+        "```{code-cell} ipython3\n---\ntags: [hide-input]\nmystnb: {image: {alt: A line.}}\n---\nx\n```",
+        0,
+    ),
     ("<details><summary>Answer: is it?</summary>\n\nIt is not counted.\n\n</details>", 0),
     (":::{prf:theorem} A rule\n:label: thm-rule\n\nIt holds.\n:::", 4),
     ("## References", 1),
@@ -156,7 +159,7 @@ def test_unknown_revision_is_one_line(
 ) -> None:
     assert main(["lengths", f"--before={revision}", "--write"], root=project) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"--before {revision!r}: this repository has no such revision")
+    assert line.startswith(f"--before {revision!r}: the repository has no such revision")
     assert stated((project / "book/chapters/00_preface.md").read_text(encoding="utf-8")) == Stated(60, 45)
 
 

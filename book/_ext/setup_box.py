@@ -31,7 +31,8 @@ class GatherSetup(SphinxPostTransform):
         parents = {id(cell.parent): cell.parent for cell in self.document.findall(_is_setup)}
         for parent in parents.values():
             gathered: list[nodes.Node] = []
-            for is_setup, row in groupby(parent.children, key=_is_setup):
+            for is_setup, group in groupby(parent.children, key=_is_setup):
+                row = list(group)
                 gathered += [SetupBox("", *row)] if is_setup else row
             parent.children = []
             parent.extend(gathered)

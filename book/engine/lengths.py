@@ -1,7 +1,7 @@
 """How long each chapter's main line is: its words, its visible lines of code, and the minutes they take.
 
-The main line is what every reader reads: not what is folded (`<details>`, hidden cells, the setup box), and not
-the exercises and the self-check, whose minutes each chapter states apart.
+The main line is what every reader reads: not what is folded (`<details>`, hidden cells, the setup box), and
+not the exercises and the self-check, whose minutes each chapter states apart.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ MAX_WORDS, MAX_LINES = 4_500, 250  # of a chapter's main line
 APART = ("Exercises", "Self-check")  # sections with minutes of their own, or none
 NOT_VISIBLE = re.compile(r"hide-input|hide-cell|setup|remove[-_].*|exercise-.*")
 
-_TIME = re.compile(r"\*\*Time\*\* (?P<reading>\d+) minutes to read(?:, (?P<exercises>\d+) more for the exercises)?;")
+_TIME = re.compile(
+    r"\*\*Time\*\* (?P<reading>\d+) minutes to read(?:, (?P<exercises>\d+) more for the exercises)?;"
+)
 _SECTION = re.compile(r"##? +(?P<title>.+?) *")
 _FENCE = re.compile(r" *(?P<fence>`{3,}|~{3,})")
 _DIRECTIVE = re.compile(r" *:{3,}(?:\{[^}]*\})?|:[a-z-]+:( .*)?")  # its first or last line, or an option
@@ -145,7 +147,9 @@ def read_chapters(root: Path, revision: str | None = None) -> dict[str, str]:
     if revision is None:
         return {name: (root / file).read_text(encoding="utf-8") for name, file in files.items()}
     if _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}") is None:
-        raise InputError(f"--before {revision!r}: this repository has no such revision; give a commit or a tag")
+        raise InputError(
+            f"--before {revision!r}: the repository has no such revision; give a commit or a tag"
+        )
     stood = {name: _git(root, "show", f"{revision}:{file.as_posix()}") for name, file in files.items()}
     return {name: text for name, text in stood.items() if text is not None}
 
@@ -157,7 +161,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def table(texts: Mapping[str, str], before: Mapping[str, str] | None = None) -> str:
-    """A table in Markdown: each chapter's length, the minutes it states, and its length before, beside them."""
+    """A table in Markdown: each chapter's length, the minutes it states, and its length before if given."""
     names = ["chapter", "words", "lines", "minutes", "stated", "exercises"]
     rows = [[name, *_length(measure(text)), *map(_cell, stated(text))] for name, text in texts.items()]
     rows.append(["together", *_sum(texts.values()), "", ""])
@@ -188,7 +192,7 @@ def _cell(value: int | None) -> str:
 
 
 def write_minutes(root: Path) -> list[str]:
-    """State in each chapter's card the minutes that its length makes; returns the names of those that changed."""
+    """State in each card the minutes that the length makes; returns the names of chapters that changed."""
     return [
         name
         for name, text in read_chapters(root).items()
