@@ -637,7 +637,7 @@ def test_setup_stands_in_one_closed_box(finished: Path) -> None:
     summary, *cells = box.find_all(recursive=False)
     assert summary.name == "summary"
     assert summary.get_text() == "Setup: installation, imports and parameters"
-    assert [cell.select_one(".cell_input").get_text(strip=True) for cell in cells] == [
+    assert [cell.select_one(".cell_input").get_text().strip() for cell in cells] == [
         *("print('version 1')", 'profile = "smoke"')
     ]
     assert cells[0].select_one(".cell_output").get_text(strip=True) == "version 1"
