@@ -6,6 +6,7 @@ what is compared with them grey. The palette is Okabe and Ito's, which colour-bl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ except ValueError as error:  # matplotlib looks at MPLBACKEND when it is importe
     raise InputError(f"matplotlib cannot be used ({error}); unset MPLBACKEND, or set it to agg") from error
 from matplotlib import rcsetup, style
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from matplotlib.ticker import MaxNLocator
@@ -163,6 +165,75 @@ def plot_stages(
         panel.spines[["left", "bottom"]].set_visible(False)
         panel.tick_params(length=0)
     return figure
+
+
+def plot_run(
+    image: ArrayLike,
+    spikes: Sequence[ArrayLike],
+    evidence: Mapping[str, float],
+    operations: Mapping[str, float],
+) -> Figure:
+    """One image on its way through a network: the spikes that leave each stage, the answer, what it took.
+
+    Args:
+        image: grey values `[h, w]`.
+        spikes: for each stage those that leave it, 0 or 1, `[T, H, W, C]`.
+        evidence: class -> its logit.
+        operations: what is counted -> how many; first what the network needs, then what it is compared with.
+    """
+    steps = len(np.asarray(spikes[0]))
+    figure = Figure(figsize=(10, 5.6))
+    grid = figure.add_gridspec(
+        steps + 1,
+        len(spikes) + 2,
+        width_ratios=(1.1, *(1,) * len(spikes), 1.7),
+        height_ratios=(*(1,) * steps, 0.9),
+    )
+    green = LinearSegmentedColormap.from_list("image", ["#FFFFFF", CURRENT, "#00241B"])
+    cells = ListedColormap(["#FFFFFF", "#E6E6E6", SPIKE])
+    panel = figure.add_subplot(grid[:steps, 0])
+    panel.imshow(np.asarray(image), cmap=green)
+    panel.set(xticks=[], yticks=[], title="image")
+    for stage, leaving in enumerate(spikes):
+        for step, now in enumerate(np.asarray(leaving)):
+            panel = figure.add_subplot(grid[step, 1 + stage])
+            panel.imshow(_maps_side_by_side(now), cmap=cells, vmin=-1, vmax=1)
+            panel.set(xticks=[], yticks=[])
+            panel.spines[:].set_visible(False)
+            if step == 0:
+                height, width, channels = now.shape
+                panel.set_title(f"stage {stage}\n{channels} maps of {height} × {width}", fontsize=9)
+            if stage == 0:
+                panel.set_ylabel(f"step {step + 1}", fontsize=10)
+    panel = figure.add_subplot(grid[:steps, -1])
+    colors = [MEMBRANE if value == max(evidence.values()) else "#B5B5B5" for value in evidence.values()]
+    panel.barh(list(evidence), list(evidence.values()), height=0.6, color=colors)
+    panel.axvline(0, color="black", linewidth=0.8)
+    panel.invert_yaxis()
+    panel.tick_params(axis="y", length=0, labelsize=9)
+    panel.tick_params(axis="x", labelsize=9)
+    panel.spines["left"].set_visible(False)
+    panel.set_title("evidence")
+    panel = figure.add_subplot(grid[-1, :])
+    panel.barh(list(operations), list(operations.values()), height=0.6, color=(SPIKE, REFERENCE))
+    for row, count in enumerate(operations.values()):
+        panel.text(count, row, f" {count:,.0f}", va="center", fontsize=10)
+    panel.set(xlim=(0, 1.15 * max(operations.values())), xticks=[])
+    panel.invert_yaxis()
+    panel.tick_params(axis="y", length=0)
+    panel.spines[["left", "bottom"]].set_visible(False)
+    return figure
+
+
+def _maps_side_by_side(spikes: np.ndarray) -> np.ndarray:
+    """Spikes `[H, W, C]` as one image: a map for each channel, in three rows for four columns, -1 between."""
+    height, width, channels = spikes.shape
+    across = math.ceil(math.sqrt(channels * 4 / 3))
+    down = math.ceil(channels / across)
+    maps = np.full((down * across, height + 1, width + 1), -1.0)
+    maps[:channels, 1:, 1:] = spikes.transpose(2, 0, 1)
+    rows = maps.reshape(down, across, height + 1, width + 1).swapaxes(1, 2)
+    return rows.reshape(down * (height + 1), across * (width + 1))
 
 
 def plot_learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
