@@ -181,47 +181,45 @@ def plot_run(
         evidence: class -> its logit.
         operations: what is counted -> how many; first what the network needs, then what it is compared with.
     """
-    steps = len(np.asarray(spikes[0]))
-    figure = Figure(figsize=(10, 5.6))
-    grid = figure.add_gridspec(
-        steps + 1,
-        len(spikes) + 2,
-        width_ratios=(1.1, *(1,) * len(spikes), 1.7),
-        height_ratios=(*(1,) * steps, 0.9),
-    )
+    figure = Figure(figsize=(10, 6.2), layout="none")
     green = LinearSegmentedColormap.from_list("image", ["#FFFFFF", CURRENT, "#00241B"])
     cells = ListedColormap(["#FFFFFF", "#E6E6E6", SPIKE])
-    panel = figure.add_subplot(grid[:steps, 0])
+
+    panel = figure.add_axes((0.01, 0.43, 0.15, 0.26))
     panel.imshow(np.asarray(image), cmap=green)
     panel.set(xticks=[], yticks=[], title="image")
+    panel.spines[:].set_visible(False)
+
+    steps = len(np.asarray(spikes[0]))
+    places = {"left": 0.21, "right": 0.74, "bottom": 0.2, "top": 0.9, "wspace": 0.08, "hspace": 0.08}
+    grid = figure.add_gridspec(steps, len(spikes), **places)
     for stage, leaving in enumerate(spikes):
         for step, now in enumerate(np.asarray(leaving)):
-            panel = figure.add_subplot(grid[step, 1 + stage])
+            panel = figure.add_subplot(grid[step, stage])
             panel.imshow(_maps_side_by_side(now), cmap=cells, vmin=-1, vmax=1)
-            panel.set(xticks=[], yticks=[])
+            panel.set(xticks=[], yticks=[], anchor="N")
             panel.spines[:].set_visible(False)
             if step == 0:
                 height, width, channels = now.shape
-                panel.set_title(f"stage {stage}\n{channels} maps of {height} × {width}", fontsize=9)
+                panel.set_title(f"stage {stage}\n{channels} maps of {height} × {width}", fontsize=9.5)
             if stage == 0:
-                panel.set_ylabel(f"step {step + 1}", fontsize=10)
-    panel = figure.add_subplot(grid[:steps, -1])
+                panel.set_ylabel(f"step {step + 1}", fontsize=11)
+
+    panel = figure.add_axes((0.845, 0.22, 0.145, 0.68))
     colors = [MEMBRANE if value == max(evidence.values()) else "#B5B5B5" for value in evidence.values()]
     panel.barh(list(evidence), list(evidence.values()), height=0.6, color=colors)
     panel.axvline(0, color="black", linewidth=0.8)
-    panel.invert_yaxis()
-    panel.tick_params(axis="y", length=0, labelsize=9)
-    panel.tick_params(axis="x", labelsize=9)
-    panel.spines["left"].set_visible(False)
-    panel.set_title("evidence")
-    panel = figure.add_subplot(grid[-1, :])
-    panel.barh(list(operations), list(operations.values()), height=0.6, color=(SPIKE, REFERENCE))
+    panel.set(xticks=[0], title="evidence")
+
+    counts = figure.add_axes((0.3, 0.01, 0.69, 0.13))
+    counts.barh(list(operations), list(operations.values()), height=0.6, color=(SPIKE, REFERENCE))
     for row, count in enumerate(operations.values()):
-        panel.text(count, row, f" {count:,.0f}", va="center", fontsize=10)
-    panel.set(xlim=(0, 1.15 * max(operations.values())), xticks=[])
-    panel.invert_yaxis()
-    panel.tick_params(axis="y", length=0)
-    panel.spines[["left", "bottom"]].set_visible(False)
+        counts.text(count, row, f" {count:,.0f}", va="center", fontsize=11)
+    counts.set(xlim=(0, 1.2 * max(operations.values())), xticks=[])
+    for bars in (panel, counts):
+        bars.invert_yaxis()
+        bars.tick_params(length=0)
+        bars.spines[["left", "bottom"]].set_visible(False)
     return figure
 
 

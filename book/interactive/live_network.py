@@ -47,6 +47,7 @@ def facts() -> dict[str, Any]:
     table = json.loads(read_verified(f"engine/{NAME}.json"))
     bias, weights = _evidence(event_driven(fold_batch_norm(checkpoint.model), weights="int8"))
     image = torch.zeros(1, 1, config.image_size, config.image_size)
+    twin = count_operations(load_checkpoint(TWIN).model, image)  # in its one step
     return {
         "html": _read("html"),
         "engines": {kind: _engine_script(kind) for kind in ENGINES},
@@ -64,10 +65,9 @@ def facts() -> dict[str, Any]:
         "weights": weights.tolist(),
         "additions": {
             "bit_of_a_pixel": table["additions_of_a_bit_of_a_pixel"],
-            "shortcuts_of_a_step": count_operations(checkpoint.model, image).skip_additions
-            // config.time_steps,
+            "shortcuts_of_a_step": twin.skip_additions,
         },
-        "multiplications": count_operations(load_checkpoint(TWIN).model, image).macs,
+        "multiplications": twin.macs,
         "garments": garments(checkpoint),
     }
 
