@@ -12,7 +12,11 @@
   const VECTOR = Uint8Array.of(
     0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11);
 
-  const bytesOf = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+  const bytesOf = base64 => {
+    const text = atob(base64), bytes = new Uint8Array(text.length);
+    for (let k = 0; k < bytes.length; k++) bytes[k] = text.charCodeAt(k);
+    return bytes;
+  };
   const written = number => number.toLocaleString("en");
 
   const loadEngine = async engines => {
@@ -164,7 +168,7 @@
       box.innerHTML = `<canvas width="${width * CELL}" height="${height * CELL}"></canvas><p class="live-small"></p>`;
       find("stages").append(box);
       return {box, canvas: box.firstChild, text: box.lastChild,
-        title: `stage ${number}: ${stage.channels} maps of ${stage.side} × ${stage.side}`};
+        title: `stage ${number}: ${stage.channels} maps of ${stage.side}\u00a0×\u00a0${stage.side}`};
     });
     const rows = facts.classes.map(name => {
       const row = document.createElement("li");
@@ -357,7 +361,7 @@
         if (!entry.isIntersecting) return;
         observer.disconnect();
         play();
-      }).observe(find("counts"));
+      }).observe(find("stages"));
     }
   };
 }
