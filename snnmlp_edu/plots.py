@@ -181,7 +181,8 @@ def plot_run(
         evidence: class -> its logit.
         operations: what is counted -> how many; first what the network needs, then what it is compared with.
     """
-    figure = Figure(figsize=(10, 6.2), layout="none")
+    figure = Figure(figsize=(10, 6.2))
+    figure.set_layout_engine("none")  # squares stay squares: places are given
     green = LinearSegmentedColormap.from_list("image", ["#FFFFFF", CURRENT, "#00241B"])
     cells = ListedColormap(["#FFFFFF", "#E6E6E6", SPIKE])
 
