@@ -202,7 +202,7 @@ def plot_run(
             panel.spines[:].set_visible(False)
             if step == 0:
                 height, width, channels = now.shape
-                panel.set_title(f"stage {stage}\n{channels} maps of {height} × {width}", fontsize=9.5)
+                panel.set_title(f"stage {stage}\n{channels} maps of {height} × {width}", fontsize=9)
             if stage == 0:
                 panel.set_ylabel(f"step {step + 1}", fontsize=11)
 
