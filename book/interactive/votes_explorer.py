@@ -124,6 +124,8 @@ def build() -> Column:
         )
         plot.add_layout(Span(location=1, dimension="width", line_color=REFERENCE, line_dash="dashed"))
         plot.xaxis.ticker = list(range(1, channels + 1))
+        plot.yaxis.ticker = list(range(-int(limit) + 1, int(limit), 2))
+        plot.yaxis.axis_label = "current, membrane"
         sources.append(source)
         panels.append(plot)
     panels[-1].xaxis.axis_label = "channel"
