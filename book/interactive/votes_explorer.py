@@ -128,7 +128,7 @@ def build() -> Column:
         plot.yaxis.axis_label = "current, membrane"
         sources.append(source)
         panels.append(plot)
-    panels[-1].xaxis.axis_label = "channel"
+    panels[-1].xaxis.axis_label, panels[-1].height = "channel", 215
 
     said = spoken()
     said.min_height = 110
