@@ -14,13 +14,14 @@ const short = each => {
   return `{${each.x[0]}, …, ${each.x[each.x.length - 1]}}`;
 };
 const binary = each => each.whole && each.x.every(value => value === 0 || value === 1);
+const symbols = {tau: "τ: ", c: "c: ", first: {stage: "h: ", membrane: "m: "}[kind] ?? ""};
 const drawn = Object.keys(drawing.places);
 labels.data = {
   wire: drawn,
   x: drawn.map(name => drawing.places[name][0]),
   y: drawn.map(name => drawing.places[name][1]),
   align: drawn.map(name => drawing.places[name][2]),
-  text: drawn.map(name => short(block.wires[name])),
+  text: drawn.map(name => (symbols[name] ?? "") + short(block.wires[name])),
   color: drawn.map(name => (read.includes(name) && !binary(block.wires[name]) ? "#B00020" : "#222222")),
 };
 

@@ -20,7 +20,7 @@ from snnmlp_edu.config import Skip
 from snnmlp_edu.data import load_embedded
 from snnmlp_edu.mfi import audit, calibrate, fold_batch_norm
 from snnmlp_edu.model.mixing import MixerBlock
-from snnmlp_edu.model.network import SpikingNetwork
+from snnmlp_edu.model.network import SpikingNetwork, Stage
 from snnmlp_edu.plots import CURRENT, MEMBRANE, REFERENCE, SPIKE
 
 from .style import controls, panel, select, slider, spoken, stack, wire
@@ -137,10 +137,12 @@ def facts(kind: Skip) -> dict[str, Any]:
     network, images = small_network(kind), garments()
     report = audit(network, images[:2])
     stage = network.stages[0]
+    assert isinstance(stage, Stage)
     carried = stage.embedding(images)
     spikes = stage.neuron(carried)
     blocks = []
     for number, block in enumerate(stage.blocks):
+        assert isinstance(block, MixerBlock)
         found, carried = values_on_wires(kind, block, spikes, carried)
         spikes = found["out"]
         path = f"stages.0.blocks.{number}."
@@ -239,8 +241,9 @@ def drawing(kind: Skip) -> dict[str, Any]:
 
 def build() -> Column:
     """The controls, the sentence with the verdict, the diagram of the block, and the histogram of a wire."""
-    names = {"stage": "stage (released)", "none": "none"}
-    kinds = select("wiring", [(kind, names.get(kind, kind)) for kind in KINDS], "stage")
+    names = {"stage": "stage (released)"}
+    options: list[tuple[str, str]] = [(kind, names.get(kind, kind)) for kind in KINDS]
+    kinds = select("wiring", options, "stage")
     place = slider("block of the stage", 1, BLOCKS, 1, BLOCKS, name="block")
     chosen = select("wire", list(WIRES.items()), "in")
 
@@ -248,11 +251,13 @@ def build() -> Column:
     lines, tips, boxes, rings = (
         ColumnDataSource(start[part], name=part) for part in ("lines", "tips", "boxes", "rings")
     )
-    labels = ColumnDataSource({"wire": [], "x": [], "y": [], "align": [], "text": [], "color": []}, name="labels")
+    labels = ColumnDataSource(
+        {"wire": [], "x": [], "y": [], "align": [], "text": [], "color": []}, name="labels"
+    )
     here = ColumnDataSource({"x": [], "y": []}, name="here")
     bars = ColumnDataSource({"x": [], "share": [], "color": []}, name="bars")
 
-    plot = panel(560, x_range=Range1d(0, 10), y_range=Range1d(20, 0), max_width=430, min_width=300)
+    plot = panel(560, x_range=Range1d(0, 10.4), y_range=Range1d(20, 0), max_width=430, min_width=300)
     plot.axis.visible = False
     plot.grid.grid_line_color = None
     plot.multi_line("xs", "ys", color="color", line_width=2.5, source=lines)
