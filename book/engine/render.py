@@ -45,7 +45,7 @@ DOWNLOADS_PAGE = f"""# Take it with you
 
 The pages themselves need no connection either: copy their folder, and serve it with `python -m http.server`.
 """
-CHANGELOG = "CHANGELOG.md"  # stands at the root, where people look for it, and is a page of the book as well
+AT_THE_ROOT = ("CHANGELOG.md", "REPRODUCTION.md")  # where people look for them, and pages of the book as well
 RENDERERS = ("jupyter-book", "Sphinx", "myst-nb", "sphinx-book-theme", "sphinx-exercise", "sphinx-proof")
 
 
@@ -120,8 +120,9 @@ def lay_out(book: Path, notebooks: Mapping[str, NotebookNode], times: str, sourc
     toc = _read_yaml(book / "_toc.yml")
     toc["parts"][-1]["chapters"] += [{"file": "execution_times"}, {"file": "downloads"}]
     write_if_changed(source / "_toc.yml", yaml.safe_dump(toc, sort_keys=False))
-    if (book.parent / CHANGELOG).is_file():
-        shutil.copy2(book.parent / CHANGELOG, source / "changelog.md")
+    for name in AT_THE_ROOT:
+        if (book.parent / name).is_file():
+            shutil.copy2(book.parent / name, source / name.lower())
     config = with_buttons(_read_yaml(book / "_config.yml"))
     write_if_changed(source / "_config.yml", yaml.safe_dump(config, sort_keys=False))
     _copy_mathjax(source / "_extra" / "mathjax")
