@@ -16,6 +16,7 @@ from snnmlp_edu.plots import (
     plot_confusion,
     plot_learning_curves,
     plot_raster,
+    plot_run,
     plot_stages,
 )
 
@@ -50,6 +51,18 @@ def test_a_confusion_matrix_counts_images() -> None:
     ax, bar = plot_confusion([[9, 1], [2, 8]], ["shirt", "boot"]).axes
     assert [text.get_text() for text in ax.texts] == ["9", "1", "2", "8"]
     assert (ax.get_xlabel(), ax.get_ylabel(), bar.get_ylabel()) == ("predicted class", "true class", "images")
+
+
+def test_a_run_shows_every_spike_in_the_map_of_its_channel() -> None:
+    spikes = np.zeros((2, 4, 4, 12))
+    spikes[1, 2, 3, 5] = 1  # step 1, row 2, column 3; channel 5 is the second map of the second row
+    evidence, operations = {"shirt": -5.0, "boot": 7.0}, {"additions": 30.0, "multiplications": 60.0}
+    _, *steps, answer, counts = plot_run(np.zeros((8, 8)), [spikes], evidence, operations).axes
+    shown = [np.argwhere(np.asarray(each.images[0].get_array()) == 1).tolist() for each in steps]
+    assert shown == [[], [[1 * 5 + 1 + 2, 1 * 5 + 1 + 3]]]
+    assert [label.get_text() for label in answer.get_yticklabels()] == ["shirt", "boot"]
+    assert [bar.get_width() for bar in answer.patches] == [-5, 7]
+    assert [text.get_text().strip() for text in counts.texts] == ["30", "60"]
 
 
 def test_stages_are_drawn_to_scale() -> None:
