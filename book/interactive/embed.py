@@ -29,6 +29,7 @@ class Explorer(NamedTuple):
 
 EXPLORERS = {
     "lif_playground": Explorer("lif_playground", "A neuron to play with: leak, threshold, reset and input"),
+    "gradient_explorer": Explorer("gradient_explorer", "The gradient's way back through a neuron's steps"),
     "folding_stepper": Explorer("folding_stepper", "A batch norm that is folded away, step by step"),
     "reach_explorer": Explorer("reach_explorer", "Which pixels reach a token after some blocks"),
     "energy_explorer": Explorer("energy_explorer", "Energy against firing rate, steps and prices"),
