@@ -93,7 +93,12 @@ def test_a_comparison_shows_every_seed_the_mean_and_the_interval() -> None:
 def test_no_two_ticks_of_a_sweep_collide() -> None:
     variables = {"steps": [1, 2, 4, 6, 8], "rate": [0.01, 0.05, 0.15, 0.3, 0.5], "none": [0, 1]}
     sweeps = [
-        {"task": "task", "variable": variable, "values": values, "ms": {"ours": [float(v + 1) for v in values]}}
+        {
+            "task": "task",
+            "variable": variable,
+            "values": values,
+            "ms": {"ours": [float(v + 1) for v in values]},
+        }
         for variable, values in variables.items()
     ]
     figure = plot_sweeps(sweeps)
