@@ -41,7 +41,7 @@ def by_autograd(config: NeuronConfig, strength: float, loss: str) -> dict[str, l
     }
 
 
-SETTINGS = [
+SETTINGS: list[tuple[dict[str, Any], float, str]] = [
     ({}, 1.0, "last"),
     ({"reset": "soft"}, 1.0, "last"),
     ({"reset": "soft", "beta": 0.35}, 1.6, "all"),
@@ -55,8 +55,8 @@ SETTINGS = [
 def test_gradients_are_those_of_autograd(surrogate: str, show: Any) -> None:  # noqa: F811
     page = show("gradient_explorer", kept=True)
     for fields, strength, loss in SETTINGS:
-        named = {"beta": 0.8, "slope": 4.0, "reset": "hard"} | fields
-        config = NeuronConfig(surrogate=surrogate, threshold=THRESHOLD, input_gain=GAIN, **named)
+        named: dict[str, Any] = {"surrogate": surrogate, "beta": 0.8, "slope": 4.0, "reset": "hard"} | fields
+        config = NeuronConfig(threshold=THRESHOLD, input_gain=GAIN, **named)
         settings = {
             "surrogate": surrogate,
             "slope k": named["slope"],
