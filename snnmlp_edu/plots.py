@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 SPIKE = "#D55E00"
@@ -302,7 +302,10 @@ def plot_sweeps(sweeps: Sequence[Mapping[str, Any]]) -> Figure:
         panel.set(ylabel="time, ms", yscale="log")
         panel.set_xlabel(sweep["variable"], fontsize="small")
         panel.set_title(sweep["task"], fontsize="medium")
-        panel.set_xticks(sweep["values"], [f"{value:g}" for value in sweep["values"]], rotation=45)
+        if min(sweep["values"]) > 0:  # they are chosen by factors: on a linear axis the small ones collide
+            panel.set_xscale("log")
+        panel.set_xticks(sweep["values"], [f"{value:g}" for value in sweep["values"]])
+        panel.xaxis.set_minor_locator(NullLocator())
         panel.set_ylim(top=panel.get_ylim()[1] * 10)  # room for the legend above all lines
         panel.legend(fontsize="small", loc="upper left", ncols=2)
     for panel in panels[len(sweeps) :]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from snnmlp_edu.plots import (
     plot_raster,
     plot_run,
     plot_stages,
+    plot_sweeps,
 )
 
 DRAW = """
@@ -99,3 +101,25 @@ def test_a_comparison_shows_every_seed_the_mean_and_the_interval() -> None:
     assert bars == [[0.75, 0.75], [0.0, 0.4], [0.2, 0.2], [0.5, 0.5], [0.75, 0.75]]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["stage", "none", "one"]
     assert ax.get_ylim() == (2.5, -0.5)  # the first on top
+
+
+def test_no_two_ticks_of_a_sweep_collide() -> None:
+    variables = {"steps": [1, 2, 4, 6, 8], "rate": [0.01, 0.05, 0.15, 0.3, 0.5], "none": [0, 1]}
+    sweeps = [
+        {
+            "task": "task",
+            "variable": variable,
+            "values": values,
+            "ms": {"ours": [float(v + 1) for v in values]},
+        }
+        for variable, values in variables.items()
+    ]
+    figure = plot_sweeps(sweeps)
+    figure.draw_without_rendering()
+    for panel, values in zip(figure.axes, variables.values(), strict=False):
+        assert list(panel.lines[0].get_xdata()) == values
+        boxes = [tick.get_window_extent() for tick in panel.get_xticklabels()]
+        assert [tick.get_text() for tick in panel.get_xticklabels()] == [f"{value:g}" for value in values]
+        for left, right in itertools.pairwise(boxes):
+            assert left.x1 < right.x0
+        assert not panel.xaxis.get_minorticklocs().size
