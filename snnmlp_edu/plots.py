@@ -142,9 +142,11 @@ def plot_scales(ax: Axes, writes: str, keeps: str | None, title: str = "") -> No
         token = 7 * (h * columns + w) % scales
         scale = {"channel": c, "width": w, "height": h, "token": token, None: 0}[keeps]
         outline = [place(h + down, w + right, c + back) for down, right, back in corners]
-        fill = {"facecolor": shades[scale], "edgecolor": "white"}
-        unknown = {"facecolor": "white", "edgecolor": "#9A8FBF", "hatch": "..."}
-        ax.add_patch(Polygon(outline, linewidth=1, **(unknown if keeps is None else fill)))
+        if keeps is None:
+            drawn = Polygon(outline, linewidth=1, facecolor="white", edgecolor="#9A8FBF", hatch="...")
+        else:
+            drawn = Polygon(outline, linewidth=1, facecolor=shades[scale], edgecolor="white")
+        ax.add_patch(drawn)
 
     front = [(0, 0, 0), (0, 1, 0), (1, 1, 0), (1, 0, 0)]
     top = [(0, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1)]
@@ -154,8 +156,8 @@ def plot_scales(ax: Axes, writes: str, keeps: str | None, title: str = "") -> No
             cell(h, w, 0, front)
             if keeps is None:
                 mark = {"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": "none"}
-                centred = {"ha": "center", "va": "center", "fontsize": 13, "color": _SCALES, "bbox": mark}
-                ax.text(*place(h + 0.5, w + 0.5, 0), "?", **centred)
+                x, y = place(h + 0.5, w + 0.5, 0)
+                ax.text(x, y, "?", ha="center", va="center", fontsize=13, color=_SCALES, bbox=mark)
         for c in range(channels):
             cell(0, w, c, top)
     for c in range(channels):
@@ -168,11 +170,10 @@ def plot_scales(ax: Axes, writes: str, keeps: str | None, title: str = "") -> No
     }[writes]
     arrow = {"arrowstyle": "-|>", "color": CURRENT, "linewidth": 3, "mutation_scale": 20}
     ax.annotate("", place(*ends[0]), place(*ends[1]), arrowprops=arrow)
-    below = {"ha": "center", "fontsize": 12}
     written = {"width": "position in the row"}.get(writes, writes)
     kept = {"width": "position in the row", None: "token and input"}.get(keeps, keeps)
-    ax.text(3.6, -5.5, f"map writes: {written}", color=CURRENT, **below)
-    ax.text(3.6, -6.3, f"a scale per {kept}", color=_SCALES, **below)
+    ax.text(3.6, -5.5, f"map writes: {written}", color=CURRENT, ha="center", fontsize=12)
+    ax.text(3.6, -6.3, f"a scale per {kept}", color=_SCALES, ha="center", fontsize=12)
     ax.set(xlim=(-0.9, 8.2), ylim=(-6.8, 2.9), aspect="equal", title=title)
     ax.axis("off")
 
