@@ -179,7 +179,7 @@ def test_contradictory_overrides() -> None:
         (["train", "--recipe", "fashion_smoke", "output=runs"], r"output cannot be changed by KEY=VALUE"),
         (["ledger", "run", "skip", "results=x"], r"results cannot be changed .*; give it as an option"),
         (["ledger", "table", "--results", "mistyped"], "mistyped is not a folder of records"),
-        (["ledger", "table", "skip", "--markdown", "--into", "README.md"], "leave out PLAN and --json"),
+        (["ledger", "claims", "--json", "--into", "README.md"], "leave out --json"),
         (["train", "--recipe", "fashion_smoke", "epochs"], "'epochs' is not of the form key=value"),
         (["train", "--recipe", "fashion_smoke", "neuron.beta=2"], "beta is 2"),
         (["train", "--recipe", "fashion_smoke", "neuron.leak=0.5"], "no field 'leak'"),

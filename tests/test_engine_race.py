@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from snnmlp_edu import InputError, NetworkConfig, SpikingMLP, timing
 from snnmlp_edu.benchmark import engine
 from snnmlp_edu.benchmark.engine import DENSE, ENGINE, FP32, INT8, ONE_THREAD, TWIN, graph_names
-from snnmlp_edu.benchmark.engine_report import TARGETS, engine_report
+from snnmlp_edu.benchmark.engine_report import TARGETS, engine_report, load_report, markdown, rows
 from snnmlp_edu.cli import app
 from snnmlp_edu.data import Preprocessing
 from snnmlp_edu.engine.building import find_compiler
@@ -232,17 +232,47 @@ def test_the_command_prints_what_was_asked_beside_what_was_measured(
     stored, drawn = tmp_path / "engine.json", tmp_path / "engine.svg"
     stored.write_text(printed.output)
     options = ["--from", str(stored), "--plot", str(drawn)]
-    table = CliRunner().invoke(app, ["bench", "--engine", "--markdown", *options])
+    table = CliRunner().invoke(app, ["bench", "--engine", *options])
     assert table.exit_code == 0, table.output
-    assert f"| task | {FP32} | 1.50 | 1.00 to 2.00 | 1.5 | 2.000 ms | 93.0% |" in table.output
+    row = next(line for line in rows(found) if line[1] == FP32)
+    assert row == ("task", FP32, "1.50", "1.00 to 2.00", "1.5", "2.000 ms", "93.0%")
     assert f"{DENSE}: asked 12, measured 10.00" in table.output
     assert f"{FP32}: as fast as the engine where 12.5% fire" in table.output
     assert "a note" in table.output
     assert "unequal accuracy" in table.output
     assert "OMP_WAIT_POLICY" in table.output
     assert "<svg" in drawn.read_text()
+    short = CliRunner().invoke(app, ["bench", "--engine", "--markdown", "--from", str(stored)]).output
+    assert (
+        "| time, in times the engine's | `mlp_spe_micro`, batch 16 | accuracy of `mlp_spe_micro` |" in short
+    )
+    assert f"| {FP32} | **1.50** (1.00 to 2.00) | 93.0% |" in short
+    assert f"| {ENGINE} | 0.12 ms an image | 91.0% |" in short  # 2 ms, the median, for 16 images
+    assert ONE_THREAD not in short
     assert ONE_THREAD in CliRunner().invoke(app, ["bench", "--engine", "--quick"]).output
     assert results[1:] == [(True, False)]
+
+
+def test_several_runs_are_shown_as_one(tmp_path: Path) -> None:
+    def written(name: str, ratio: float, high: float) -> None:
+        task = {"task": "a", "network": "mlp_spe_micro", "batch": 1, "threads": 1, "repetitions": 5}
+        task |= {"times_ours": {FP32: ratio}, "spread": {FP32: [ratio - 0.1, high]}, "asked": {}}
+        task |= {"ms": {ENGINE: 2.0, FP32: 2 * ratio}, "accuracy": {}}
+        machine = {"processor": "p", "omp_wait_policy": "unset", "torch": "t", "onnxruntime": "o"}
+        report = {"machine": machine, "tasks": [task], "sweeps": [], "notes": ["n"]}
+        (tmp_path / name).write_text(json.dumps(report))
+
+    written("1.json", 1.5, 1.6)
+    written("2.json", 2.5, 3.0)
+    written("3.json", 1.7, 1.8)
+    found = load_report(tmp_path)
+    (task,) = found["tasks"]
+    assert (task["times_ours"], task["spread"], task["repetitions"]) == ({FP32: 1.7}, {FP32: [1.4, 3.0]}, 15)
+    assert found["notes"] == ["n"]
+    assert "**1.70** (1.40 to 3.00)" in markdown(found)
+    assert "medians of 3 runs" in markdown(found)
+    with pytest.raises(InputError, match=r"holds no \.json file"):
+        load_report(tmp_path / "..")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,17 @@ from test_cli import assert_wrong_usage, call
 from snnmlp_edu import ledger
 from snnmlp_edu.data import path
 from snnmlp_edu.errors import InputError
+from snnmlp_edu.ledger import reproduction, tables
 
-PLAIN = {"claim": "it works", "source": "arXiv 2306.12465", "how": "by looking"}
+PLAIN = {"claim": "it works", "source": "arXiv 2306.12465", "strength": "experiment", "how": "by looking"}
+TYPED = PLAIN | {"scale": "small"}
 HIGHER = {"plan": "patch_encoding", "variant": "spiking", "is": "higher", "than": "conv"}
+
+
+@cache
+def shipped() -> tuple[ledger.Claim, ...]:
+    """The shipped claims: intervals take a while."""
+    return tuple(ledger.claims())
 
 
 def write(folder: Path, *rows: Any) -> Path:
@@ -27,9 +36,14 @@ def write(folder: Path, *rows: Any) -> Path:
     return file
 
 
+def with_test(*rules: Any, scale: str = "small") -> dict[str, Any]:
+    """The field of a claim that has one test."""
+    return {"tests": [{"scale": scale, "rules": list(rules)}]}
+
+
 def judged(folder: Path, *rules: Any, **fields: Any) -> ledger.Claim:
     """The one claim of a file with these rules, by the records in `folder`."""
-    (claim,) = ledger.claims(write(folder, PLAIN | {"rules": list(rules)} | fields), folder / "results")
+    (claim,) = ledger.claims(write(folder, PLAIN | with_test(*rules) | fields), folder / "results")
     return claim
 
 
@@ -37,29 +51,71 @@ def judged(folder: Path, *rules: Any, **fields: Any) -> ledger.Claim:
 
 
 def test_every_claim_has_a_verdict_from_the_list_and_says_why_it_was_not_run() -> None:
-    for claim in ledger.claims():
+    for claim in shipped():
         assert claim.verdict in ledger.VERDICTS
         assert bool(claim.why) == (claim.verdict == "not run")
         assert set(claim.records) <= set(ledger.list_plans())
 
 
 def test_every_number_that_the_paper_claims_has_a_row() -> None:
-    values = {claim.value for claim in ledger.claims()}
-    numbers = "66.39 69.09 63.25 68.84 71.64 96.08 80.57 63.72 69.00 64.79 67.05 67.96"
-    assert values == {f"{number} %" for number in numbers.split()} | {"", "+5.59 points"}
+    values = {claim.value for claim in shipped()}
+    numbers = "66.39 69.09 63.25 68.84 71.64 96.08 80.57"
+    effects = {"+5.59 points", "+2.70 points", "+2.67 points", "4 times", ""}
+    assert values == {f"{number} %" for number in numbers.split()} | effects
 
 
-def test_what_can_be_tested_here_is_decided_by_records() -> None:
+def test_the_rivals_numbers_are_those_of_the_paper_and_no_claims() -> None:
+    values = [rival.value for rival in ledger.rivals()]
+    assert values == ["63.72 %", "69.00 %", "64.79 %", "67.05 %", "67.96 %"]
+    assert not set(values) & {claim.value for claim in shipped()}
+
+
+def test_differences_that_the_paper_names_are_those_of_its_numbers() -> None:
+    number = {claim.claim: claim.value for claim in shipped()}
+    assert number["The spiking patch encoding lifts accuracy"] == f"+{68.84 - 63.25:.2f} points"
+    assert number["More time steps lift accuracy, T = 6 above T = 4"] == f"+{69.09 - 66.39:.2f} points"
+    ours = "At equal size it is more accurate than a spiking ResNet and a spiking VGG"
+    assert number[ours] == f"+{66.39 - 63.72:.2f} points"
+
+
+def test_what_can_be_tested_here_is_decided_by_records_or_counts() -> None:
     rows = yaml.safe_load((path() / "claims.yaml").read_text(encoding="utf-8"))
-    tested = [row["claim"] for row in rows if "rules" in row]
-    words = ("multiplication-free", "token block light", "crucial", "patch encoding lifts")
-    assert all(any(word in claim for claim in tested) for word in words)
+    tested = {row["claim"]: row["strength"] for row in rows if "tests" in row}
+    for words, strength in {
+        "mixer multiplication-free": "proof",
+        "released network is multiplication-free": "proof",
+        "token block light": "arithmetic",
+        "computes much less": "arithmetic",
+        "model capacity similar": "arithmetic",
+        "4 times smaller": "arithmetic",
+        "crucial": "experiment",
+        "patch encoding lifts": "experiment",
+        "More time steps": "experiment",
+        "Pre-training helps": "experiment",
+        "Global and local": "experiment",
+    }.items():
+        assert [s for claim, s in tested.items() if words in claim] == [strength], words
+
+
+def test_the_proven_and_the_counted_claims_have_the_verdicts_that_follow() -> None:
+    verdicts = {claim.claim: claim.verdict for claim in shipped()}
+
+    def verdict(words: str) -> str:
+        (found,) = [verdict for claim, verdict in verdicts.items() if words in claim]
+        return found
+
+    assert verdict("mixer multiplication-free") == "reproduced"
+    assert verdict("released network is multiplication-free") == "not reproduced"
+    # 25,223,796 / 21,797,672 = 1.16; 138,357,544 / 37,983,144 = 3.64; additions: 1.98e9 and 2.01e9.
+    assert verdict("model capacity similar") == "reproduced"
+    assert verdict("4 times smaller") == "reproduced"
+    assert verdict("computes much less") == "not reproduced"
 
 
 def test_counts_are_of_all_claims() -> None:
     counts = ledger.verdict_counts()
     assert tuple(counts) == ledger.VERDICTS
-    assert sum(counts.values()) == len(ledger.claims())
+    assert sum(counts.values()) == len(shipped())
 
 
 def test_reading_needs_nothing_of_the_extra_for_training() -> None:
@@ -70,13 +126,13 @@ def test_reading_needs_nothing_of_the_extra_for_training() -> None:
         "from snnmlp_edu import ledger; print(sum(ledger.verdict_counts().values()))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert int(done.stdout) == len(ledger.claims())
+    assert int(done.stdout) == len(shipped())
 
 
 def test_the_command_prints_all() -> None:
     code, out, err = call("ledger", "claims", "--json")
     assert (code, err) == (0, "")
-    assert [row["claim"] for row in json.loads(out)] == [claim.claim for claim in ledger.claims()]
+    assert [row["claim"] for row in json.loads(out)["claims"]] == [claim.claim for claim in shipped()]
     code, out, _ = call("ledger", "claims")
     assert code == 0
     assert "66.39 %" in out
@@ -96,7 +152,9 @@ def test_a_difference_that_the_seeds_agree_on_reproduces_a_claim(tmp_path: Path)
     assert claim.records == ("patch_encoding",)
     assert claim.because == f"{claim.evidence[0].replace('spiking', 'Spiking', 1)}. N n."
     assert claim.judged_by == "By the runs of the plan patch_encoding. N n."
-    assert judged(tmp_path, HIGHER, holds="reproduced").verdict == "reproduced"
+    assert judged(tmp_path, HIGHER, strength="proof").verdict == "reproduced"
+    assert judged(tmp_path, **with_test(HIGHER, scale="CIFAR-10")).verdict == "reproduced at small scale"
+    assert judged(tmp_path, **with_test(HIGHER, scale="paper's")).verdict == "reproduced"
 
 
 @pytest.mark.parametrize(
@@ -135,6 +193,52 @@ def test_a_claim_waits_for_all_its_runs(tmp_path: Path) -> None:
     assert claim.because == claim.judged_by == f"N{claim.why[1:]}."
 
 
+def test_the_first_test_whose_runs_are_in_decides(tmp_path: Path) -> None:
+    larger = {"plan": "cifar10_patch_encoding", "variant": "spiking", "is": "higher", "than": "conv"}
+    both = [{"scale": "CIFAR-10", "rules": [larger]}, {"scale": "small", "rules": [HIGHER]}]
+    results = tmp_path / "results"
+    results.mkdir()
+    claim = judged(tmp_path, tests=both)
+    assert (claim.verdict, claim.scale) == ("not run", "CIFAR-10")
+    assert "0 of the 32 runs of the plan cifar10_patch_encoding" in claim.why
+    assert "0 of the 6 runs of the plan patch_encoding" in claim.why
+    write_records(results, "patch_encoding", {"spiking": [800, 810, 820], "conv": [700, 711, 720]})
+    claim = judged(tmp_path, tests=both)
+    assert (claim.verdict, claim.scale) == ("reproduced at small scale", "small")
+    assert claim.evidence[-1] == "0 of the 32 runs of the plan cifar10_patch_encoding are in"
+    eight = {"spiking": [700 + i % 3 for i in range(8)], "conv": [800 + i % 3 for i in range(8)]}
+    write_records(results, "cifar10_patch_encoding", eight)
+    claim = judged(tmp_path, tests=both)
+    assert (claim.verdict, claim.scale) == ("not reproduced", "CIFAR-10")
+    assert claim.records == ("cifar10_patch_encoding", "patch_encoding")
+
+
+@pytest.mark.parametrize(
+    ("conv", "within", "verdict"),
+    [
+        ([809, 810, 811, 812, 811], 0.08, "reproduced at small scale"),
+        ([809, 810, 811, 812, 811], 0.001, "inconclusive"),
+        ([609, 610, 611, 612, 611], 0.05, "not reproduced"),
+    ],
+    ids=["inside", "intervals too wide", "outside"],
+)
+def test_a_claim_of_no_difference_needs_the_whole_interval_inside(
+    tmp_path: Path, conv: list[int], within: float, verdict: str
+) -> None:
+    values = {"spiking": [810, 809, 811, 812, 811, 810, 810, 810], "conv": [*conv, *conv[:3]]}
+    write_records(tmp_path / "results", "cifar10_patch_encoding", values)
+    rule = {"plan": "cifar10_patch_encoding", "variant": "spiking", "is": "equal", "than": "conv"}
+    assert judged(tmp_path, rule | {"within": within}).verdict == verdict
+
+
+def test_counts_decide_by_their_ratio(tmp_path: Path) -> None:
+    rule = {"count": "parameters", "of": "spiking_vgg16", "times": "mlp_spe_s"}
+    claim = judged(tmp_path, rule | {"between": [3.6, 3.7]}, strength="arithmetic")
+    assert claim.verdict == "reproduced"
+    assert claim.evidence == ("spiking_vgg16 has 3.64 times the parameters of mlp_spe_s",)
+    assert judged(tmp_path, rule | {"between": [3.7, 4.3]}).verdict == "not reproduced"
+
+
 def test_the_audit_decides_what_multiplies(tmp_path: Path) -> None:
     rule = {"plan": "patch_encoding", "multiplication_free": "spiking", "multiplies": ["conv"]}
     results = tmp_path / "results"
@@ -157,6 +261,47 @@ def test_a_rule_may_compare_any_number_of_a_record(tmp_path: Path) -> None:
     assert judged(tmp_path, rule).verdict == "reproduced at small scale"
 
 
+# --- tables and the report ---------------------------------------------------------------------------------
+
+
+def test_the_table_is_put_between_its_marks(tmp_path: Path) -> None:
+    readme, results = tmp_path / "README.md", tmp_path / "results"
+    write_records(results, "patch_encoding", {"spiking": [800, 810, 820], "conv": [700, 711, 720]})
+    readme.write_text(f"before\n{tables.START}\nold\n{tables.END}\nafter\n{tables.END}\n")
+    code, _, err = call("ledger", "claims", "--into", readme, "--results", results)
+    assert (code, err) == (0, "")
+    table = tables.claims_markdown(ledger.claims(results=results))
+    row = "The spiking patch encoding lifts accuracy | +5.59 points | **reproduced at small scale** | small |"
+    assert row in table
+    assert "Not run: MLP-SPE-T, 25 M parameters" in table
+    expected = f"before\n{tables.START}\n\n{table}\n\n{tables.END}\nafter\n{tables.END}\n"
+    assert readme.read_text() == expected
+    call("ledger", "claims", "--into", readme, "--results", results)
+    assert readme.read_text() == expected
+
+
+def test_a_file_without_marks_is_left_alone(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing here")
+    answer = call("ledger", "claims", "--into", readme, "--results", tmp_path)
+    assert_wrong_usage(answer, "has no place for the table")
+    assert readme.read_text() == "nothing here"
+
+
+def test_the_report_says_what_the_records_hold(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    write_records(results, "patch_encoding", {"spiking": [800, 810, 820], "conv": [700, 711]})
+    text = reproduction.report(results)
+    assert "5 runs, 0.1 hours" in text  # 5 x 60 s
+    assert "| `patch_encoding` | 5 of the 6 runs are in |" in text
+    assert "conv` -10.45" in text, "700 and 711 of 1,000 against 800, 810 and 820"
+    assert all(rival.value in text for rival in ledger.rivals())
+    file = tmp_path / "REPRODUCTION.md"
+    code, _, _ = call("ledger", "report", "--into", file, "--results", results)
+    assert (code, file.read_text()) == (0, text)
+    assert call("ledger", "report", "--results", results)[1] == text
+
+
 # --- claims that are wrong -------------------------------------------------------------------------------
 
 
@@ -164,26 +309,41 @@ def test_a_rule_may_compare_any_number_of_a_record(tmp_path: Path) -> None:
     ("row", "message"),
     [
         ("words", "claim 1 is 'words'"),
-        (PLAIN | {"verdict": "reproducd"}, "; did you mean 'reproduced'"),
-        (PLAIN, "needs either rules, by which records decide, or a verdict"),
-        (PLAIN | {"verdict": "reproduced", "rules": [HIGHER]}, "needs either rules"),
-        (PLAIN | {"verdict": "not run"}, "a claim that was not run needs 'why'"),
-        (PLAIN | {"verdict": "reproduced", "why": "so"}, "no other claim may have it"),
-        (PLAIN | {"verdict": "reproduced", "recrods": []}, "no field 'recrods'; did you mean 'records'"),
+        (TYPED | {"verdict": "reproducd"}, "; did you mean 'reproduced'"),
+        (TYPED | {"verdict": "reproduced", "scale": "smal"}, "; did you mean 'small'"),
+        (TYPED | {"verdict": "reproduced", "strength": "prof"}, "; did you mean 'proof'"),
+        (PLAIN, "needs either tests, by which records decide, or a verdict"),
+        (TYPED | {"verdict": "reproduced"} | with_test(HIGHER), "needs either tests"),
+        (TYPED | {"verdict": "not run"}, "a claim that was not run needs 'why'"),
+        (TYPED | {"verdict": "reproduced", "why": "so"}, "no other claim may have it"),
+        (TYPED | {"verdict": "reproduced", "recrods": []}, "no field 'recrods'; did you mean 'records'"),
         ({"claim": "a", "how": "b", "verdict": "reproduced"}, "lacks source"),
-        (PLAIN | {"verdict": "reproduced", "records": ["skp"]}, "there is no plan 'skp'"),
-        (PLAIN | {"rules": ["skip"]}, "a rule is 'skip'"),
-        (PLAIN | {"rules": [HIGHER | {"plan": "skp"}]}, "there is no plan 'skp'"),
-        (PLAIN | {"rules": [HIGHER | {"than": "con"}]}, "no variant 'con'; did you mean 'conv'"),
-        (PLAIN | {"rules": [HIGHER | {"is": "better"}]}, "'is: higher' or 'is: lower'"),
-        (PLAIN | {"rules": [{"plan": "skip"}]}, "'is: higher' or 'is: lower'"),
-        (PLAIN | {"rules": [HIGHER | {"thn": "conv"}]}, "no field 'thn'; did you mean 'than'"),
+        (TYPED | {"verdict": "reproduced", "records": ["skp"]}, "there is no plan 'skp'"),
+        (PLAIN | {"tests": [{"scale": "small"}]}, "a test is {'scale': 'small'}"),
+        (PLAIN | with_test("skip"), "a rule is 'skip'"),
+        (PLAIN | with_test(HIGHER, scale="smal"), "; did you mean 'small'"),
+        (PLAIN | with_test(HIGHER | {"plan": "skp"}), "there is no plan 'skp'"),
+        (PLAIN | with_test(HIGHER | {"than": "con"}), "no variant 'con'; did you mean 'conv'"),
+        (PLAIN | with_test(HIGHER | {"is": "better"}), "'is: higher' or 'is: lower'"),
+        (PLAIN | with_test(HIGHER | {"is": "equal"}), "'is: equal' and 'within'"),
+        (PLAIN | with_test(HIGHER | {"within": 0.1}), "'is: equal' and 'within'"),
+        (PLAIN | with_test({"plan": "skip"}), "'is: higher' or 'is: lower'"),
+        (PLAIN | with_test(HIGHER | {"thn": "conv"}), "no field 'thn'; did you mean 'than'"),
+        (PLAIN | with_test({"count": "parameters", "of": "vgg"}), "'between: [low, high]'"),
+        (PLAIN | with_test({"count": "parameters", "of": "vgg", "between": [0, 1]}), "of is 'vgg'"),
     ],
 )
 def test_a_claim_that_is_wrong_says_how_to_mend_it(tmp_path: Path, row: Any, message: str) -> None:
     with pytest.raises(InputError) as error:
         ledger.claims(write(tmp_path, row), tmp_path)
     assert message in str(error.value)
+
+
+def test_a_rival_without_a_source(tmp_path: Path) -> None:
+    file = tmp_path / "rivals.yaml"
+    file.write_text(yaml.safe_dump([{"network": "a"}]))
+    with pytest.raises(InputError, match="rival 1 lacks source"):
+        ledger.rivals(file)
 
 
 @pytest.mark.parametrize(("text", "message"), [("a: [", "is not valid YAML"), ("a: b", "holds no claims")])

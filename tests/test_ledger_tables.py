@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from recorded import write_records
-from test_cli import assert_wrong_usage, call
+from test_cli import call
 from torch import nn
 
 from snnmlp_edu import LIF, NetworkConfig, SpikingMLP, ledger
@@ -217,26 +217,6 @@ def test_markdown_of_one_plan_and_of_all(results: Path) -> None:
     code, out, _ = call("ledger", "table", "--markdown", "--results", results)
     assert code == 0
     assert out == tables.headline_markdown(results) + "\n"
-
-
-def test_the_table_is_put_between_its_marks(results: Path, tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{tables.START}\nold\n{tables.END}\nafter\n{tables.END}\n")
-    code, _, err = call("ledger", "table", "--markdown", "--into", readme, "--results", results)
-    assert (code, err) == (0, "")
-    table = tables.headline_markdown(results)
-    expected = f"before\n{tables.START}\n\n{table}\n\n{tables.END}\nafter\n{tables.END}\n"
-    assert readme.read_text() == expected
-    call("ledger", "table", "--markdown", "--into", readme, "--results", results)
-    assert readme.read_text() == expected
-
-
-def test_a_file_without_marks_is_left_alone(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("nothing here")
-    answer = call("ledger", "table", "--markdown", "--into", readme, "--results", tmp_path)
-    assert_wrong_usage(answer, "has no place for the table")
-    assert readme.read_text() == "nothing here"
 
 
 # --- power -----------------------------------------------------------------------------------------------

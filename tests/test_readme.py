@@ -10,42 +10,70 @@ import pytest
 from compilers import needs_compiler
 from typer.testing import CliRunner
 
-from snnmlp_edu import compile_network, count_parameters, load_checkpoint
+from snnmlp_edu import compile_network, count_parameters, ledger, load_checkpoint
+from snnmlp_edu.benchmark import engine_report
 from snnmlp_edu.benchmark.report import load_report, markdown
 from snnmlp_edu.cli import app
 from snnmlp_edu.data import load_embedded
-from snnmlp_edu.ledger import tables
+from snnmlp_edu.ledger import reproduction, tables
 from snnmlp_edu.mfi import fold_batch_norm
-from snnmlp_edu.training import describe_accuracy, list_recipes
+from snnmlp_edu.training import describe_accuracy, evaluate_embedded, list_recipes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["mlp_spe_nano", "mlp_spe_micro"])
+NETWORKS = ("mlp_spe_nano", "mlp_spe_micro")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_figures_of_a_shipped_network_are_those_of_its_checkpoint(name: str) -> None:
-    checkpoint = load_checkpoint(name)
-    metrics = checkpoint.metrics
-    assert describe_accuracy(metrics["test_correct"], metrics["test_total"]) in README
-    assert f"{sum(count_parameters(checkpoint.model).values()):,} parameters" in README
+    spiking, twin = load_checkpoint(name), load_checkpoint(f"relu_{name}")
+    parameters = f"{sum(count_parameters(spiking.model).values()):,}"
+    tested = [
+        describe_accuracy(each.metrics["test_correct"], each.metrics["test_total"])
+        for each in (spiking, twin)
+    ]
+    row = next(line for line in README.splitlines() if tested[0] in line)
+    assert row.startswith(f"| `{name}` | {parameters} | {spiking.metrics['test_total']:,} |")
+    assert row.endswith(f"| {tested[1]} |")
 
 
 @needs_compiler
-def test_the_accuracy_of_the_engine_is_what_it_has() -> None:
-    program = compile_network(fold_batch_norm(load_checkpoint("mlp_spe_nano").model))
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_accuracies_on_the_embedded_images_are_those_of_the_networks(name: str) -> None:
+    spiking, twin = load_checkpoint(name), load_checkpoint(f"relu_{name}")
+    program = compile_network(fold_batch_norm(spiking.model), spiking.preprocessing)
     images, labels = load_embedded("test")
-    correct = int((program(images).argmax(1) == labels).sum())
-    assert f"`evaluate --engine` gives {correct / 10:.2f} %" in README.replace("\n", " ")
+    whole = int((program(images).argmax(1) == labels).sum())
+    shares = [evaluate_embedded(spiking)[0], whole, evaluate_embedded(twin)[0]]
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
+    found = [cell.split("(")[0].strip() for cell in row.split("|")[4:7]]
+    assert found == [f"{share / 10:.2f} %" for share in shares]
 
 
-def test_the_table_of_speed_is_what_the_benchmark_wrote() -> None:
+def between(command: str, text: str = README) -> str:
+    """What a page has between the marks of a command."""
+    return text.partition(f"<!-- {command} -->\n\n")[2].partition("\n\n<!-- end -->")[0]
+
+
+def test_the_tables_of_speed_are_what_the_benchmarks_wrote() -> None:
+    file = "data/engine_benchmark"
+    table = engine_report.markdown(engine_report.load_report(ROOT / file))
+    assert between(f"snnmlp bench --engine --from {file} --markdown") == table
     table = markdown(load_report(ROOT / "data" / "benchmark.json"))
-    assert f"--markdown -->\n\n{table}\n\n<!-- end -->" in README
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert between("snnmlp bench --from data/benchmark.json --markdown", contributing) == table
 
 
-def test_the_table_of_results_is_what_the_ledger_has() -> None:
-    made = "run: snnmlp ledger table --markdown --into README.md"
-    assert f"{tables.START}\n\n{tables.headline_markdown()}\n\n{tables.END}" in README, made
+def test_the_table_of_claims_is_what_the_ledger_has() -> None:
+    table = tables.claims_markdown(ledger.claims())
+    assert between("snnmlp ledger claims --markdown") == table, "run: snnmlp ledger claims --into README.md"
+
+
+def test_the_report_of_the_reproduction_is_what_the_ledger_has() -> None:
+    stored = (ROOT / "REPRODUCTION.md").read_text(encoding="utf-8")
+    assert stored == reproduction.report(), "run: snnmlp ledger report --into REPRODUCTION.md"
 
 
 def test_every_link_within_the_repository_leads_somewhere() -> None:

@@ -5,13 +5,26 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..data.settings import cores
-from .engine import DENSE, FP32, INT8, LARGE, ONE_THREAD, TRAINED, EngineRace, EngineResults, graph_names
+from ..errors import InputError
+from .engine import (
+    DENSE,
+    ENGINE,
+    FP32,
+    INT8,
+    LARGE,
+    ONE_THREAD,
+    TRAINED,
+    TWIN,
+    EngineRace,
+    EngineResults,
+    graph_names,
+)
 from .report import machine, read_report, sweep_values
 
 COLUMNS = ("task", "contestant", "x engine", "lowest to highest", "asked", "measured", "accuracy")
@@ -92,12 +105,45 @@ def _of_the_faster_graphs(race: EngineRace, accuracy: dict[str, float]) -> dict[
 
 
 def load_report(path: Path) -> dict[str, Any]:
-    """A report that `snnmlp bench --engine --json` printed into a file.
+    """A report that `snnmlp bench --engine --json` printed into a file, or all of a folder as one.
 
     Raises:
         InputError: there is no such file, or it holds something else.
     """
-    return read_report(path, ("machine", "tasks", "sweeps", "notes"), "snnmlp bench --engine")
+    if not path.is_dir():
+        return read_report(path, ("machine", "tasks", "sweeps", "notes"), "snnmlp bench --engine")
+    files = sorted(path.glob("*.json"))
+    if not files:
+        raise InputError(f"{path} holds no .json file; put there what snnmlp bench --engine --json printed")
+    return together([load_report(file) for file in files])
+
+
+def together(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Several runs as one: medians over the runs, the lowest and highest of all repetitions."""
+    by_task: dict[str, list[dict[str, Any]]] = {}
+    for each in reports:
+        for task in each["tasks"]:
+            by_task.setdefault(task["task"], []).append(task)
+    sweeps = {sweep["task"]: sweep for each in reports for sweep in each["sweeps"]}
+    return {
+        "machine": reports[-1]["machine"],
+        "runs": [each["machine"] for each in reports],
+        "tasks": [_of_all_runs(tasks) for tasks in by_task.values()],
+        "sweeps": list(sweeps.values()),
+        "notes": list(dict.fromkeys(note for each in reports for note in each["notes"])),
+    }
+
+
+def _of_all_runs(tasks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def medians(key: str) -> dict[str, float]:
+        return {name: statistics.median(task[key][name] for task in tasks) for name in tasks[0][key]}
+
+    spread = {
+        name: [min(task["spread"][name][0] for task in tasks), max(task["spread"][name][1] for task in tasks)]
+        for name in tasks[0]["spread"]
+    }
+    of_all = {"times_ours": medians("times_ours"), "ms": medians("ms"), "spread": spread}
+    return tasks[0] | of_all | {"repetitions": sum(task["repetitions"] for task in tasks)}
 
 
 def rows(measured: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -138,8 +184,34 @@ def remarks(measured: dict[str, Any]) -> list[str]:
     return [*lines, *measured["notes"], f"{found['times']}; {where}"]
 
 
+README_ROWS = (DENSE, TWIN, FP32, INT8)
+
+
 def markdown(measured: dict[str, Any]) -> str:
-    """The table in Markdown, with what stands below it."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---|---|" + "---:|" * (len(COLUMNS) - 2)]
-    lines += [f"| {' | '.join(row)} |" for row in rows(measured)]
-    return "\n".join([*lines, "", *(f"- {line}" for line in remarks(measured))])
+    """The README's table: how many times the engine's time others take, on one core."""
+    tasks = [task for task in measured["tasks"] if task["threads"] == 1 and task["network"] in (MICRO, LARGE)]
+    names = [f"`{task['network']}`, batch {task['batch']}" for task in tasks]
+    columns = ("time, in times the engine's", *names, f"accuracy of `{MICRO}`")
+    lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
+    for name in (ENGINE, *README_ROWS):
+        cells = [_cell(task, name) for task in tasks]
+        accuracy = next((task["accuracy"][name] for task in tasks if name in task["accuracy"]), None)
+        if any(cells):
+            cells.append("" if accuracy is None else f"{accuracy:.1%}")
+            lines.append(f"| {' | '.join([name, *cells])} |")
+    found = measured["machine"]
+    runs = len(measured.get("runs", [""]))
+    of = f"medians of {runs} runs, lowest to highest; " if runs > 1 else ""
+    policy = f"OMP_WAIT_POLICY {found['omp_wait_policy']}"
+    packages = f"torch {found['torch']}, ONNX Runtime {found['onnxruntime']}"
+    return "\n".join([*lines, "", f"{of}{found['processor']}, one core, {policy}, {packages}."])
+
+
+def _cell(task: dict[str, Any], name: str) -> str:
+    """A ratio with its spread; of the engine its time for an image; empty where it was not raced."""
+    if name not in task["ms"]:
+        return ""
+    if name == ENGINE:
+        return f"{task['ms'][ENGINE] / task['batch']:.2f} ms an image"
+    low, high = task["spread"][name]
+    return f"**{task['times_ours'][name]:.2f}** ({low:.2f} to {high:.2f})"

@@ -15,7 +15,8 @@ from rich.table import Table as Shown
 
 from .. import ledger
 from ..errors import InputError, Preempted
-from ..ledger import tables, verification
+from ..ledger import reproduction, tables, verification
+from ..ledger.claims import count_verdicts
 from ..ledger.store import OUTPUT
 from ..printing import plain_console, print_json, printable
 from .arguments import Json, parse_overrides, refuse_options
@@ -76,21 +77,12 @@ def table(
         str | None, typer.Argument(metavar="[PLAN]", help="Name or .yaml file of one plan; by default all.")
     ] = None,
     as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print Markdown: the plan's table, or the README's.")
+        bool, typer.Option("--markdown", help="Print Markdown: the plan's table, or a row for each plan.")
     ] = False,
-    into: Annotated[
-        Path | None, typer.Option(help="With --markdown: put the README's table into this file.")
-    ] = None,
     results: Results = None,
     as_json: Json = False,
 ) -> None:
     """Print accuracy, cost and verdict of every variant, with the spread over the seeds."""
-    if into is not None:
-        if plan is not None or as_json:
-            raise InputError("--into takes the README's table; leave out PLAN and --json")
-        tables.write_into(into, tables.headline_markdown(results))
-        print(printable(f"{into}: the table matches the records"))
-        return
     if as_markdown and plan is None:
         print(tables.headline_markdown(results))
         return
@@ -136,16 +128,51 @@ def power(plan: PlanName, results: Results = None, as_json: Json = False) -> Non
 
 
 @ledger_app.command(epilog="Example: snnmlp ledger claims --json")
-def claims(as_json: Json = False, results: Results = None) -> None:
-    """Print every claim of the paper with its verdict and the evidence."""
-    found = ledger.claims(results=results)
-    if as_json:
-        print_json([claim.to_dict() for claim in found])
+def claims(
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+    into: Annotated[Path | None, typer.Option(help="Put the README's table into this file.")] = None,
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """Print every claim of the paper with its verdict, what that rests on, and the evidence."""
+    if into is not None:
+        if as_json:
+            raise InputError("--into takes the README's table; leave out --json")
+        tables.write_into(into, tables.claims_markdown(ledger.claims(results=results)))
+        print(printable(f"{into}: the table matches the records"))
         return
-    rows = [(claim.claim, claim.value, claim.verdict, claim.grounds) for claim in found]
-    _show(("claim", "paper", "verdict", "because"), rows, leading=1)
-    counts = ledger.verdict_counts(results=results)
+    if as_markdown:
+        print(tables.claims_markdown(ledger.claims(results=results)))
+        return
+    found, others = ledger.claims(results=results), ledger.rivals()
+    if as_json:
+        print_json(
+            {"claims": [each.to_dict() for each in found], "rivals": [asdict(each) for each in others]}
+        )
+        return
+    rows = [(c.claim, c.value, f"{c.scale}, {c.strength}", c.verdict, c.grounds) for c in found]
+    _show(("claim", "paper", "scale, strength", "verdict", "because"), rows, leading=1)
+    counts = count_verdicts(found)
     print(", ".join(f"{verdict}: {count}" for verdict, count in counts.items()))
+    print("\nNetworks that the paper compares with; their numbers are cited, none was run here.")
+    _show(("network", "parameters", "T", "ImageNet", "source", "here"), [_rival(each) for each in others])
+
+
+def _rival(each: ledger.Rival) -> tuple[str, ...]:
+    return each.network, each.parameters, each.time_steps, each.value, each.source, each.here
+
+
+@ledger_app.command(epilog="Example: snnmlp ledger report --into REPRODUCTION.md")
+def report(
+    into: Annotated[Path | None, typer.Option(help="Write it into this file.")] = None,
+    results: Results = None,
+) -> None:
+    """Print the report of the reproduction: scope, claims, method, results, what was hard."""
+    if into is None:
+        print(reproduction.report(results), end="")
+        return
+    reproduction.write_report(into, results)
+    print(printable(f"{into}: the report matches the records"))
 
 
 @ledger_app.command(epilog="Example: snnmlp ledger verify --data-dir fashion")
@@ -171,7 +198,7 @@ def verify(
         raise typer.Exit(1)
 
 
-_WORDS = ("paper", "against", "verdict", "because")
+_WORDS = ("paper", "against", "scale, strength", "verdict", "because", "source", "here")
 
 
 def _show(columns: Sequence[str], rows: Sequence[Sequence[str]], leading: int = 0) -> None:

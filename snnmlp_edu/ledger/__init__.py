@@ -5,7 +5,7 @@ Reading needs the core alone. Running a plan trains, and needs the extra `[train
 
 from __future__ import annotations
 
-from .claims import VERDICTS, Claim, claims, verdict_counts
+from .claims import VERDICTS, Claim, Rival, claims, rivals, verdict_counts
 from .plans import Plan, list_plans, load_plan
 from .reading import Progress, progress, read_records
 from .record import Record
@@ -20,6 +20,7 @@ __all__ = [
     "Plan",
     "Progress",
     "Record",
+    "Rival",
     "Summary",
     "claims",
     "compare",
@@ -29,6 +30,7 @@ __all__ = [
     "load_plan",
     "progress",
     "read_records",
+    "rivals",
     "summarise",
     "verdict_counts",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,79 +13,18 @@ from ..errors import InputError
 from ..fields import checked, require_known
 from ..yaml_files import read_yaml
 from .plans import load_plan
-from .reading import progress, read_records
-from .statistics import compare
+from .rules import Rule, read_rule
 
 Verdict = Literal["reproduced", "reproduced at small scale", "not reproduced", "inconclusive", "not run"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
-_FIELDS = ("claim", "source", "value", "how", "verdict", "why", "rules", "holds", "records", "note")
-_RULE = ("plan", "variant", "is", "than", "measure", "multiplication_free", "multiplies")
-_WORDS = ("higher", "lower")
-# Of a rule: runs are missing, the records contradict it, they leave it open, or it holds.
-Judgement = Literal["missing", "fails", "open", "holds"]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What records must show for a claim to hold.
-
-    Either `variant` is higher or lower than each of `than` in `measure`, and separated from it; or the audit
-    calls some variants multiplication-free and others not.
-
-    Args:
-        plan: whose records.
-        variant: the one that the claim is about.
-        is_: `higher` or `lower`.
-        than: the others.
-        measure: a number of `Record`.
-        multiplication_free: variants of which no run may multiply.
-        multiplies: variants of which every run must.
-    """
-
-    plan: str
-    variant: str = ""
-    is_: str = ""
-    than: tuple[str, ...] = ()
-    measure: str = "test_accuracy"
-    multiplication_free: tuple[str, ...] = ()
-    multiplies: tuple[str, ...] = ()
-
-    @property
-    def variants(self) -> tuple[str, ...]:
-        """All variants that it speaks of."""
-        named = (self.variant,) if self.variant else ()
-        return (*named, *self.than, *self.multiplication_free, *self.multiplies)
-
-    def judge(self, results: Path | None = None) -> tuple[Judgement, list[str]]:
-        """What the records say, and the sentences that say why.
-
-        Raises:
-            InputError: a record was changed by hand.
-        """
-        plan, records = load_plan(self.plan), read_records(self.plan, results)
-        runs = {(record.variant, record.seed) for record in records}
-        if any((variant, seed) not in runs for variant in self.variants for seed in plan.seeds):
-            return "missing", [str(progress(plan, results))]
-        compared = [compare(records, self.variant, other, self.measure) for other in self.than]
-        sentences = [str(each) for each in compared]
-        fails = any(e.separated and (e.difference > 0) != (self.is_ == "higher") for e in compared)
-        verdicts = {
-            variant: all(r.multiplication_free for r in records if r.variant == variant)
-            for variant in (*self.multiplication_free, *self.multiplies)
-        }
-        for variant in self.multiplies:
-            fails |= any(r.multiplication_free for r in records if r.variant == variant)
-        if verdicts:
-            fails |= not all(verdicts[variant] for variant in self.multiplication_free)
-            free = [variant for variant, verdict in verdicts.items() if verdict]
-            others = [variant for variant, verdict in verdicts.items() if not verdict]
-            sentences.append(
-                f"{self.plan}: multiplication-free by the audit: {', '.join(free) or 'none'};"
-                f" not: {', '.join(others) or 'none'}"
-            )
-        if fails:
-            return "fails", sentences
-        return ("holds" if all(each.separated for each in compared) else "open"), sentences
+Strength = Literal["proof", "arithmetic", "experiment"]
+Scale = Literal["paper's", "CIFAR-10", "small"]
+_FIELDS = (
+    *("claim", "source", "value", "strength", "how", "tests", "verdict", "scale", "why", "decides"),
+    *("records", "note"),
+)
+_TEST = ("scale", "rules")
+RIVALS = "rivals.yaml"
 
 
 @dataclass(frozen=True)
@@ -96,20 +35,26 @@ class Claim:
         claim: in words.
         source: where it is made.
         value: the paper's number; empty where it has none.
+        strength: of what the verdict rests on: a proof, arithmetic, or an experiment.
+        scale: of the test that decided, or that would: the paper's, CIFAR-10, or small.
         how: how it was tested.
         verdict: one of `VERDICTS`.
         why: why it was not run; empty where it was.
+        decides: what would decide it; empty where that was done.
         records: the plans whose records decide, or that come closest.
         note: what else is to be said.
-        evidence: sentences computed from the records.
+        evidence: sentences computed from the records and counts.
     """
 
     claim: str
     source: str
     value: str
+    strength: str
+    scale: str
     how: str
     verdict: str
     why: str
+    decides: str
     records: tuple[str, ...]
     note: str
     evidence: tuple[str, ...]
@@ -143,6 +88,27 @@ class Claim:
         return dataclasses.asdict(self)
 
 
+@dataclass(frozen=True)
+class Rival:
+    """A network that the paper compares its own with, and the number it gives for it.
+
+    Args:
+        network: in words.
+        source: where the number is from.
+        parameters: as printed, in millions.
+        time_steps: as printed.
+        value: top-1 accuracy on ImageNet, as printed.
+        here: what of it is in this package.
+    """
+
+    network: str
+    source: str
+    parameters: str
+    time_steps: str
+    value: str
+    here: str
+
+
 def claims(file: Path | None = None, results: Path | None = None) -> list[Claim]:
     """Every claim with its verdict; where rules decide, the records do.
 
@@ -154,10 +120,28 @@ def claims(file: Path | None = None, results: Path | None = None) -> list[Claim]
         InputError: the file is not as it should be, or a record was changed by hand.
     """
     file = path() / "claims.yaml" if file is None else file
-    rows = read_yaml(file)
-    if not isinstance(rows, list):
-        raise InputError(f"{file} holds no claims; write a list of them")
-    return [_claim(row, f"{file}, claim {i}", results) for i, row in enumerate(rows, start=1)]
+    return [
+        _claim(row, f"{file}, claim {i}", results) for i, row in enumerate(_rows(file, "claims"), start=1)
+    ]
+
+
+def rivals(file: Path | None = None) -> list[Rival]:
+    """The networks that the paper compares with; none of their numbers was run here.
+
+    Args:
+        file: a YAML file of rivals; by default the shipped one.
+
+    Raises:
+        InputError: the file is not as it should be.
+    """
+    file = path() / RIVALS if file is None else file
+    names = [field.name for field in dataclasses.fields(Rival)]
+    found = []
+    for i, row in enumerate(_rows(file, "rivals"), start=1):
+        location = f"{file}, rival {i}"
+        _require_row(row, location, names, names)
+        found.append(Rival(**{name: str(row[name]) for name in names}))
+    return found
 
 
 def verdict_counts(file: Path | None = None, results: Path | None = None) -> dict[str, int]:
@@ -166,78 +150,92 @@ def verdict_counts(file: Path | None = None, results: Path | None = None) -> dic
     Raises:
         InputError: as `claims`.
     """
-    found = [claim.verdict for claim in claims(file, results)]
-    return {verdict: found.count(verdict) for verdict in VERDICTS}
+    return count_verdicts(claims(file, results))
+
+
+def count_verdicts(found: Sequence[Claim]) -> dict[str, int]:
+    """Verdict -> how many of these claims have it, for all of `VERDICTS`."""
+    verdicts = [claim.verdict for claim in found]
+    return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
+
+
+def _rows(file: Path, what: str) -> list[Any]:
+    rows = read_yaml(file)
+    if not isinstance(rows, list):
+        raise InputError(f"{file} holds no {what}; write a list of them")
+    return rows
+
+
+def _require_row(row: Any, location: str, known: Any, required: Any) -> None:
+    if not isinstance(row, dict):
+        raise InputError(f"{location} is {row!r}; write 'field: value' lines")
+    require_known(f"{location}: a claim", row, known)
+    for name in required:
+        if not isinstance(row.get(name), str):
+            raise InputError(f"{location} lacks {name}; every one says it in words")
 
 
 def _claim(row: Any, location: str, results: Path | None) -> Claim:
-    if not isinstance(row, dict):
-        raise InputError(f"{location} is {row!r}; write 'field: value' lines")
-    require_known(f"{location}: a claim", row, _FIELDS)
-    for name in ("claim", "source", "how"):
-        if not isinstance(row.get(name), str):
-            raise InputError(f"{location} lacks {name}; every claim says it in words")
-    rules = [_rule(rule, location) for rule in row.get("rules", [])]
-    if bool(rules) == ("verdict" in row):
-        raise InputError(f"{location} needs either rules, by which records decide, or a verdict")
-    verdict, why, evidence = str(row.get("verdict", "")), _text(row, "why"), []
-    if rules:
-        judged = [rule.judge(results) for rule in rules]
-        evidence = list(dict.fromkeys(sentence for _, sentences in judged for sentence in sentences))
-        found = {judgement for judgement, _ in judged}
-        if "missing" in found:
-            missing = dict.fromkeys(sentences[0] for each, sentences in judged if each == "missing")
-            verdict, why = "not run", f"not to its end: {'; '.join(missing)}"
-        elif "fails" in found:
-            verdict = "not reproduced"
-        else:
-            verdict = "inconclusive" if "open" in found else str(row.get("holds", VERDICTS[1]))
+    _require_row(row, location, _FIELDS, ("claim", "source", "strength", "how"))
+    strength = checked(f"{location}: the strength", row["strength"], Strength)
+    if ("tests" in row) == ("verdict" in row):
+        raise InputError(f"{location} needs either tests, by which records decide, or a verdict")
+    tests = [_test(test, location) for test in row.get("tests", [])]
+    scale, why = str(row.get("scale", tests[0][0] if tests else "")), _text(row, "why")
+    verdict, evidence = str(row.get("verdict", "")), list[str]()
+    if tests:
+        verdict, scale, evidence = _decide(tests, strength, results)
+        why = f"not to its end: {'; '.join(evidence)}" if verdict == "not run" else ""
     checked(f"{location}: the verdict", verdict, Verdict)
+    checked(f"{location}: the scale", scale, Scale)
     if (verdict == "not run") != bool(why):
         raise InputError(f"{location}: a claim that was not run needs 'why', and no other claim may have it")
-    plans = [*row.get("records", []), *(rule.plan for rule in rules)]
+    plans = [*row.get("records", []), *(getattr(rule, "plan", None) for _, rules in tests for rule in rules)]
+    plans = list(dict.fromkeys(plan for plan in plans if plan is not None))
     for plan in plans:
         load_plan(plan)
     return Claim(
         claim=row["claim"],
         source=row["source"],
         value=_text(row, "value"),
+        strength=strength,
+        scale=scale,
         how=_text(row, "how"),
         verdict=verdict,
         why=why,
-        records=tuple(dict.fromkeys(plans)),
+        decides=_text(row, "decides"),
+        records=tuple(plans),
         note=_text(row, "note"),
         evidence=tuple(evidence),
     )
 
 
-def _rule(values: Any, location: str) -> Rule:
-    if not isinstance(values, dict):
-        raise InputError(
-            f"{location}: a rule is {values!r}; write {{plan: a, variant: b, is: higher, than: c}}"
+def _decide(
+    tests: list[tuple[str, list[Rule]]], strength: str, results: Path | None
+) -> tuple[str, str, list[str]]:
+    """Verdict, scale and sentences by the first test whose runs are all in, and what those before it lack."""
+    missing: list[str] = []
+    for scale, rules in tests:
+        judged = [rule.judge(results) for rule in rules]
+        found = {judgement for judgement, _ in judged}
+        sentences = list(dict.fromkeys(each for _, said in judged for each in said))
+        if "missing" in found:
+            missing += dict.fromkeys(said[0] for judgement, said in judged if judgement == "missing")
+            continue
+        holds = (
+            "reproduced" if strength != "experiment" or scale == "paper's" else "reproduced at small scale"
         )
-    require_known(f"{location}: a rule", values, _RULE)
-    lists = {
-        name: tuple(str(v) for v in (value if isinstance(value, list) else [value]))
-        for name in ("than", "multiplication_free", "multiplies")
-        if (value := values.get(name)) is not None
-    }
-    rule = Rule(
-        plan=str(values.get("plan", "")),
-        variant=str(values.get("variant", "")),
-        is_=str(values.get("is", "")),
-        measure=str(values.get("measure", "test_accuracy")),
-        **lists,
-    )
-    plan = load_plan(rule.plan)
-    for variant in rule.variants:
-        plan.recipe_of(variant, seed=0)
-    if bool(rule.than) != (rule.is_ in _WORDS) or bool(rule.than) != bool(rule.variant) or not rule.variants:
-        raise InputError(
-            f"{location}: a rule says 'variant', 'is: higher' or 'is: lower', and 'than'; or else which"
-            " variants are 'multiplication_free'"
-        )
-    return rule
+        verdict = "not reproduced" if "fails" in found else "inconclusive" if "open" in found else holds
+        return verdict, scale, [*sentences, *missing]
+    return "not run", tests[0][0], missing
+
+
+def _test(test: Any, location: str) -> tuple[str, list[Rule]]:
+    if not isinstance(test, dict) or not isinstance(test.get("rules"), list) or not test["rules"]:
+        raise InputError(f"{location}: a test is {test!r}; write 'scale' and a list of 'rules'")
+    require_known(f"{location}: a test", test, _TEST)
+    scale = checked(f"{location}: the scale", str(test.get("scale", "")), Scale)
+    return scale, [read_rule(rule, location) for rule in test["rules"]]
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..data.files import write_atomically
 from ..errors import InputError
+from .claims import Claim
 from .plans import Plan, list_plans, load_plan
 from .reading import Progress, progress, read_records
 from .record import Record
@@ -36,7 +37,7 @@ LEGEND = (
     f"too few seeds: the standard deviation has fewer than {FREEDOM} degrees of freedom; three runs have 2\n"
     "rate: spikes per neuron and step; MACs, additions, energy: of one image, folded"
 )
-START, END = "<!-- snnmlp ledger table --markdown -->", "<!-- end -->"
+START, END = "<!-- snnmlp ledger claims --markdown -->", "<!-- end -->"
 Cells = list[tuple[str, ...]]
 Part = tuple[tuple[str, ...], Cells]
 
@@ -236,7 +237,7 @@ def headline(results: Path | None = None) -> Cells:
     return rows
 
 
-def markdown(columns: Sequence[str], rows: Cells) -> str:
+def markdown(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
     """A table in Markdown.
 
     >>> print(markdown(("a", "b"), [("x", "1")]))
@@ -249,13 +250,25 @@ def markdown(columns: Sequence[str], rows: Cells) -> str:
 
 
 def headline_markdown(results: Path | None = None) -> str:
-    """The README's table."""
+    """Every plan in a row, in Markdown."""
     rows = headline(results)
     return markdown(HEADLINE, rows) if rows else "No run is in yet."
 
 
+CLAIMS = ("what the paper says", "paper", "verdict", "scale", "rests on")
+
+
+def claims_markdown(found: Sequence[Claim]) -> str:
+    """The README's table: the claims that were tested, and in a sentence those that were not."""
+    rows = [
+        (c.claim, c.value, f"**{c.verdict}**", c.scale, c.strength) for c in found if c.verdict != "not run"
+    ]
+    left = "; ".join(claim.claim for claim in found if claim.verdict == "not run")
+    return markdown(CLAIMS, rows) + (f"\n\nNot run: {left}." if left else "")
+
+
 def write_into(file: Path, text: str) -> None:
-    """Replace what a file has between the marks of the ledger's table.
+    """Replace what a file has between the marks of the table of claims.
 
     Raises:
         InputError: the file has no such marks.

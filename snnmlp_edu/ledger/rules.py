@@ -1,0 +1,217 @@
+"""Rules: what the records, or counts, must show for a claim of the paper to hold."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from ..data.files import path
+from ..errors import InputError
+from ..fields import require_known
+from .plans import load_plan
+from .reading import progress, read_records
+from .record import Record
+from .statistics import Comparison, compare
+
+# Of a rule: runs are missing, it is contradicted, left open, or it holds.
+Judgement = Literal["missing", "fails", "open", "holds"]
+
+COUNTS = "cost_at_224.json"  # what an image of 224 x 224 costs, network by network
+RATE = 0.1  # spikes a neuron and step at which additions of different networks are compared
+_COUNTED = {"parameters": "", "synaptic_operations": f", both at a firing rate of {RATE:.0%}"}
+_WORDS = ("higher", "lower", "equal")
+_OF_RECORDS = ("plan", "variant", "is", "than", "measure", "within", "multiplication_free", "multiplies")
+_OF_COUNTS = ("count", "of", "times", "between")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One variant is higher or lower than others and separated from them, or equal to them within a margin.
+
+    Args:
+        plan: whose records.
+        variant: the one that the claim is about.
+        is_: `higher`, `lower` or `equal`.
+        than: the others.
+        measure: a number of `Record`.
+        within: of `equal`, the largest difference that the intervals may hold, in the measure's unit.
+    """
+
+    plan: str
+    variant: str
+    is_: str
+    than: tuple[str, ...]
+    measure: str = "test_accuracy"
+    within: float = 0.0
+
+    def judge(self, results: Path | None = None) -> tuple[Judgement, list[str]]:
+        """What the records say, and the sentences that say why.
+
+        Raises:
+            InputError: a record was changed by hand.
+        """
+        records, missing = _runs(self.plan, (self.variant, *self.than), results)
+        if missing:
+            return "missing", [missing]
+        compared = [compare(records, self.variant, other, self.measure) for other in self.than]
+        found = {self._of(each) for each in compared}
+        worst = next(each for each in ("fails", "open", "holds") if each in found)
+        return worst, [str(each) for each in compared]
+
+    def _of(self, each: Comparison) -> Literal["fails", "open", "holds"]:
+        if self.is_ == "equal":
+            inside = not each.doubt and -self.within <= each.low and each.high <= self.within
+            outside = not each.doubt and (each.low > self.within or each.high < -self.within)
+            return "holds" if inside else "fails" if outside else "open"
+        if not each.separated:
+            return "open"
+        return "holds" if (each.difference > 0) == (self.is_ == "higher") else "fails"
+
+
+@dataclass(frozen=True)
+class Audited:
+    """The audit calls some variants of a plan multiplication-free, and others not.
+
+    Args:
+        plan: whose records.
+        multiplication_free: variants of which no run may multiply.
+        multiplies: variants of which every run must.
+    """
+
+    plan: str
+    multiplication_free: tuple[str, ...] = ()
+    multiplies: tuple[str, ...] = ()
+
+    def judge(self, results: Path | None = None) -> tuple[Judgement, list[str]]:
+        """What the records say, and the sentence that says why.
+
+        Raises:
+            InputError: a record was changed by hand.
+        """
+        variants = (*self.multiplication_free, *self.multiplies)
+        records, missing = _runs(self.plan, variants, results)
+        if missing:
+            return "missing", [missing]
+        verdicts = {
+            variant: {record.multiplication_free for record in records if record.variant == variant}
+            for variant in variants
+        }
+        free = [variant for variant, found in verdicts.items() if found == {True}]
+        others = [variant for variant in verdicts if variant not in free]
+        sentence = (
+            f"{self.plan}: multiplication-free by the audit: {', '.join(free) or 'none'};"
+            f" not: {', '.join(others) or 'none'}"
+        )
+        holds = all(verdicts[variant] == {True} for variant in self.multiplication_free) and all(
+            verdicts[variant] == {False} for variant in self.multiplies
+        )
+        return "holds" if holds else "fails", [sentence]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A count of one network is between two multiples of another's, both for images of 224 x 224.
+
+    Args:
+        count: `parameters` or `synaptic_operations`, the additions at a firing rate of `RATE`.
+        of: the network that the claim is about.
+        times: the other.
+        between: the two multiples.
+    """
+
+    count: str
+    of: str
+    times: str
+    between: tuple[float, float]
+
+    def judge(self, results: Path | None = None) -> tuple[Judgement, list[str]]:
+        """What the counts say, and the sentence that says why."""
+        ratio = _counted(self.of, self.count) / _counted(self.times, self.count)
+        name = self.count.replace("_", " ")
+        sentence = f"{self.of} has {ratio:.2f} times the {name} of {self.times}{_COUNTED[self.count]}"
+        low, high = self.between
+        return ("holds" if low <= ratio <= high else "fails"), [sentence]
+
+
+Rule = Difference | Audited | Ratio
+
+
+def read_rule(values: Any, location: str) -> Rule:
+    """A rule of the file of claims.
+
+    Raises:
+        InputError: it is none, or names a plan, variant, count or network that does not exist.
+    """
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{location}: a rule is {values!r}; write {{plan: a, variant: b, is: higher, than: c}}"
+        )
+    if "count" in values:
+        return _ratio(values, location)
+    require_known(f"{location}: a rule", values, _OF_RECORDS)
+    name = str(values.get("plan", ""))
+    plan = load_plan(name)
+    for key in ("variant", "than", "multiplication_free", "multiplies"):
+        for variant in _names(values, key):
+            plan.recipe_of(variant, seed=0)
+    free, multiplies = _names(values, "multiplication_free"), _names(values, "multiplies")
+    if (free or multiplies) and "is" not in values and "than" not in values:
+        return Audited(name, free, multiplies)
+    word, within = str(values.get("is", "")), float(values.get("within", 0))
+    complete = values.get("variant") and values.get("than") and word in _WORDS
+    if not complete or free or multiplies or (within > 0) != (word == "equal"):
+        raise InputError(
+            f"{location}: a rule says 'variant', 'is: higher' or 'is: lower', and 'than'; or 'is: equal' and"
+            " 'within' how much; or else which variants are 'multiplication_free'"
+        )
+    measure = str(values.get("measure", "test_accuracy"))
+    return Difference(name, str(values["variant"]), word, _names(values, "than"), measure, within)
+
+
+def _ratio(values: Mapping[str, Any], location: str) -> Ratio:
+    require_known(f"{location}: a rule", values, _OF_COUNTS)
+    between = values.get("between")
+    if values["count"] not in _COUNTED or not isinstance(between, list) or len(between) != 2:
+        raise InputError(
+            f"{location}: a rule on counts says 'count: {' or '.join(_COUNTED)}', 'of', 'times' and"
+            " 'between: [low, high]'"
+        )
+    for name in ("of", "times"):
+        if values.get(name) not in _counts():
+            raise InputError(
+                f"{location}: {name} is {values.get(name)!r}; choose one of {', '.join(_counts())}"
+            )
+    return Ratio(values["count"], values["of"], values["times"], (float(between[0]), float(between[1])))
+
+
+def _names(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = values.get(key)
+    if value is None:
+        return ()
+    return tuple(str(each) for each in (value if isinstance(value, list) else [value]))
+
+
+def _runs(name: str, variants: tuple[str, ...], results: Path | None) -> tuple[list[Record], str]:
+    """The plan's records; and how many runs it has, in words, where one of these variants lacks a seed."""
+    plan, records = load_plan(name), read_records(name, results)
+    runs = {(record.variant, record.seed) for record in records}
+    missing = any((variant, seed) not in runs for variant in variants for seed in plan.seeds)
+    return records, str(progress(plan, results)) if missing else ""
+
+
+@cache
+def _counts() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((path() / COUNTS).read_text(encoding="utf-8"))
+    return content
+
+
+def _counted(network: str, count: str) -> float:
+    row = _counts()[network]
+    if count == "parameters":
+        return float(row["parameters"])
+    return statistics.fmean(run["synaptic_operations"] for run in row["runs"] if run["rate"] == RATE)
