@@ -30,7 +30,11 @@ class Explorer(NamedTuple):
 EXPLORERS = {
     "lif_playground": Explorer("lif_playground", "A neuron to play with: leak, threshold, reset and input"),
     "folding_stepper": Explorer("folding_stepper", "A batch norm that is folded away, step by step"),
+    "votes_explorer": Explorer("votes_explorer", "Three votes of one token, step by step"),
     "reach_explorer": Explorer("reach_explorer", "Which pixels reach a token after some blocks"),
+    "wiring_explorer": Explorer(
+        "wiring_explorer", "Five wirings of a block: what is on each wire, and what the audit says"
+    ),
     "energy_explorer": Explorer("energy_explorer", "Energy against firing rate, steps and prices"),
 }
 
