@@ -18,6 +18,7 @@ from snnmlp_edu.plots import (
     plot_learning_curves,
     plot_raster,
     plot_run,
+    plot_scales,
     plot_stages,
     plot_sweeps,
 )
@@ -47,6 +48,28 @@ def test_a_raster_shows_every_spike() -> None:
     assert shown == {step: [float(n) for n in neurons] for step, neurons in places.items()}
     assert ax.get_ylim() == (2.5, -0.5)  # time runs down
     assert to_hex(ax.collections[0].get_color()) == SPIKE.lower()
+
+
+@pytest.mark.parametrize(
+    ("keeps", "scales"), [("channel", 5), ("width", 4), ("height", 4), ("token", 16), (None, 1)]
+)
+def test_a_block_of_currents_has_a_colour_for_each_scale(keeps: str | None, scales: int) -> None:
+    ax = Figure().subplots()
+    plot_scales(ax, "channel", keeps)
+    assert len({to_hex(cell.get_facecolor()) for cell in ax.patches}) == scales
+    unknown = [text.get_text() for text in ax.texts].count("?")
+    assert unknown == (16 if keeps is None else 0), "only scales that depend on the input are unknown"
+
+
+def test_the_arrow_of_a_block_follows_the_axis_that_is_written() -> None:
+    ends = {}
+    for writes in ("channel", "width"):
+        ax = Figure().subplots()
+        plot_scales(ax, writes, "channel")
+        (arrow,) = (text for text in ax.texts if getattr(text, "arrow_patch", None))
+        ends[writes] = np.subtract(arrow.xy, arrow.xyann)
+    assert ends["width"][0] > 0 == ends["width"][1], "to the right"
+    assert (ends["channel"] > 0).all(), "into the page"
 
 
 def test_a_confusion_matrix_counts_images() -> None:
