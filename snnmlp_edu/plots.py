@@ -23,13 +23,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 SPIKE = "#D55E00"
 MEMBRANE = "#0072B2"
 CURRENT = "#009E73"
 REFERENCE = "#6E6E6E"
+_SCALES = "#4D3C8C"
 PALETTE = (MEMBRANE, SPIKE, CURRENT, "#CC79A7", "#E69F00", "#56B4E9")
 CONTESTANTS = (
     "#000000",
@@ -119,6 +120,64 @@ def plot_confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:
     )
     ax.set(xlabel="predicted class", ylabel="true class")
     return figure
+
+
+def plot_scales(ax: Axes, writes: str, keeps: str | None, title: str = "") -> None:
+    """A block of currents `[H, W, C]`: its normalisation's scales as colours, its map's axis as an arrow.
+
+    Args:
+        ax: where to draw.
+        writes: the axis that the linear map writes, `channel` or `width`.
+        keeps: the axis that has a scale for each of its positions: `channel`, `width`, `height` or `token`;
+            None where the scales depend on the input, which leaves white cells and question marks.
+        title: heading of the panel.
+    """
+    rows, columns, channels = 4, 4, 5
+    scales = {"channel": channels, "width": columns, "height": rows, "token": rows * columns, None: 1}[keeps]
+    shades = matplotlib.colormaps["BuPu"](np.linspace(0.2, 1, scales))
+
+    def place(h: float, w: float, c: float) -> tuple[float, float]:
+        return w + 0.62 * c, -h + 0.5 * c
+
+    def cell(h: int, w: int, c: int, corners: list[tuple[int, int, int]]) -> None:
+        # Neighbouring tokens get shades that are far apart.
+        token = 7 * (h * columns + w) % scales
+        scale = {"channel": c, "width": w, "height": h, "token": token, None: 0}[keeps]
+        outline = [place(h + down, w + right, c + back) for down, right, back in corners]
+        if keeps is None:
+            drawn = Polygon(outline, linewidth=1, facecolor="white", edgecolor="#9A8FBF", hatch="...")
+        else:
+            drawn = Polygon(outline, linewidth=1, facecolor=shades[scale], edgecolor="white")
+        ax.add_patch(drawn)
+
+    front = [(0, 0, 0), (0, 1, 0), (1, 1, 0), (1, 0, 0)]
+    top = [(0, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1)]
+    side = [(0, 1, 0), (0, 1, 1), (1, 1, 1), (1, 1, 0)]
+    for w in range(columns):
+        for h in range(rows):
+            cell(h, w, 0, front)
+            if keeps is None:
+                mark = {"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": "none"}
+                x, y = place(h + 0.5, w + 0.5, 0)
+                ax.text(x, y, "?", ha="center", va="center", fontsize=13, color=_SCALES, bbox=mark)
+        for c in range(channels):
+            cell(0, w, c, top)
+    for c in range(channels):
+        for h in range(rows):
+            cell(h, columns - 1, c, side)
+
+    ends = {
+        "channel": ((rows + 0.1, columns + 0.55, channels), (rows + 0.1, columns + 0.55, 0)),
+        "width": ((rows + 0.5, columns, 0), (rows + 0.5, 0, 0)),
+    }[writes]
+    arrow = {"arrowstyle": "-|>", "color": CURRENT, "linewidth": 3, "mutation_scale": 20}
+    ax.annotate("", place(*ends[0]), place(*ends[1]), arrowprops=arrow)
+    written = {"width": "position in the row"}.get(writes, writes)
+    kept = {"width": "position in the row", None: "token and input"}.get(keeps, keeps)
+    ax.text(3.6, -5.5, f"map writes: {written}", color=CURRENT, ha="center", fontsize=12)
+    ax.text(3.6, -6.3, f"a scale per {kept}", color=_SCALES, ha="center", fontsize=12)
+    ax.set(xlim=(-0.9, 8.2), ylim=(-6.8, 2.9), aspect="equal", title=title)
+    ax.axis("off")
 
 
 def plot_stages(
@@ -302,7 +361,10 @@ def plot_sweeps(sweeps: Sequence[Mapping[str, Any]]) -> Figure:
         panel.set(ylabel="time, ms", yscale="log")
         panel.set_xlabel(sweep["variable"], fontsize="small")
         panel.set_title(sweep["task"], fontsize="medium")
-        panel.set_xticks(sweep["values"], [f"{value:g}" for value in sweep["values"]], rotation=45)
+        if min(sweep["values"]) > 0:  # they are chosen by factors: on a linear axis the small ones collide
+            panel.set_xscale("log")
+        panel.set_xticks(sweep["values"], [f"{value:g}" for value in sweep["values"]])
+        panel.xaxis.set_minor_locator(NullLocator())
         panel.set_ylim(top=panel.get_ylim()[1] * 10)  # room for the legend above all lines
         panel.legend(fontsize="small", loc="upper left", ncols=2)
     for panel in panels[len(sweeps) :]:

@@ -306,7 +306,7 @@ def test_explorer_stands_behind_the_cell_that_asks_for_it() -> None:
 
 
 def test_unknown_explorer_is_named() -> None:
-    with pytest.raises(InputError, match="asks for 'lif': choose one of lif_playground, folding_stepper"):
+    with pytest.raises(InputError, match="asks for 'lif': choose one of lif_playground, gradient_explorer"):
         add_explorers(new_notebook(cells=[figure_cell(interactive="lif")]))
 
 

@@ -34,6 +34,7 @@ class Explorer(NamedTuple):
 
 EXPLORERS = {
     "lif_playground": Explorer("lif_playground", "A neuron to play with: leak, threshold, reset and input"),
+    "gradient_explorer": Explorer("gradient_explorer", "The gradient's way back through a neuron's steps"),
     "folding_stepper": Explorer("folding_stepper", "A batch norm that is folded away, step by step"),
     "votes_explorer": Explorer("votes_explorer", "Three votes of one token, step by step"),
     "reach_explorer": Explorer("reach_explorer", "Which pixels reach a token after some blocks"),
