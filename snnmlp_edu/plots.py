@@ -6,6 +6,7 @@ what is compared with them grey. The palette is Okabe and Ito's, which colour-bl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,9 +20,10 @@ except ValueError as error:  # matplotlib looks at MPLBACKEND when it is importe
     raise InputError(f"matplotlib cannot be used ({error}); unset MPLBACKEND, or set it to agg") from error
 from matplotlib import rcsetup, style
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 SPIKE = "#D55E00"
@@ -224,6 +226,74 @@ def plot_stages(
     return figure
 
 
+def plot_run(
+    image: ArrayLike,
+    spikes: Sequence[ArrayLike],
+    evidence: Mapping[str, float],
+    operations: Mapping[str, float],
+) -> Figure:
+    """One image on its way through a network: the spikes that leave each stage, the answer, what it took.
+
+    Args:
+        image: grey values `[h, w]`.
+        spikes: for each stage those that leave it, 0 or 1, `[T, H, W, C]`.
+        evidence: class -> its logit.
+        operations: what is counted -> how many; first what the network needs, then what it is compared with.
+    """
+    figure = Figure(figsize=(10, 6.2))
+    figure.set_layout_engine("none")  # squares stay squares: places are given
+    green = LinearSegmentedColormap.from_list("image", ["#FFFFFF", CURRENT, "#00241B"])
+    cells = ListedColormap(["#FFFFFF", "#E6E6E6", SPIKE])
+
+    panel = figure.add_axes((0.01, 0.43, 0.15, 0.26))
+    panel.imshow(np.asarray(image), cmap=green)
+    panel.set(xticks=[], yticks=[], title="image")
+    panel.spines[:].set_visible(False)
+
+    steps = len(np.asarray(spikes[0]))
+    places = {"left": 0.21, "right": 0.74, "bottom": 0.2, "top": 0.9, "wspace": 0.08, "hspace": 0.08}
+    grid = figure.add_gridspec(steps, len(spikes), **places)
+    for stage, leaving in enumerate(spikes):
+        for step, now in enumerate(np.asarray(leaving)):
+            panel = figure.add_subplot(grid[step, stage])
+            panel.imshow(_maps_side_by_side(now), cmap=cells, vmin=-1, vmax=1)
+            panel.set(xticks=[], yticks=[], anchor="N")
+            panel.spines[:].set_visible(False)
+            if step == 0:
+                height, width, channels = now.shape
+                panel.set_title(f"stage {stage}\n{channels} maps of {height} × {width}", fontsize=9)
+            if stage == 0:
+                panel.set_ylabel(f"step {step + 1}", fontsize=11)
+
+    panel = figure.add_axes((0.845, 0.22, 0.145, 0.68))
+    colors = [MEMBRANE if value == max(evidence.values()) else "#B5B5B5" for value in evidence.values()]
+    panel.barh(list(evidence), list(evidence.values()), height=0.6, color=colors)
+    panel.axvline(0, color="black", linewidth=0.8)
+    panel.set(xticks=[0], title="evidence")
+
+    counts = figure.add_axes((0.3, 0.01, 0.69, 0.13))
+    counts.barh(list(operations), list(operations.values()), height=0.6, color=(SPIKE, REFERENCE))
+    for row, count in enumerate(operations.values()):
+        counts.text(count, row, f" {count:,.0f}", va="center", fontsize=11)
+    counts.set(xlim=(0, 1.2 * max(operations.values())), xticks=[])
+    for bars in (panel, counts):
+        bars.invert_yaxis()
+        bars.tick_params(length=0)
+        bars.spines[["left", "bottom"]].set_visible(False)
+    return figure
+
+
+def _maps_side_by_side(spikes: np.ndarray) -> np.ndarray:
+    """Spikes `[H, W, C]` as one image: a map for each channel, in three rows for four columns, -1 between."""
+    height, width, channels = spikes.shape
+    across = math.ceil(math.sqrt(channels * 4 / 3))
+    down = math.ceil(channels / across)
+    maps = np.full((down * across, height + 1, width + 1), -1.0)
+    maps[:channels, 1:, 1:] = spikes.transpose(2, 0, 1)
+    rows = maps.reshape(down, across, height + 1, width + 1).swapaxes(1, 2)
+    return rows.reshape(down * (height + 1), across * (width + 1))
+
+
 def plot_learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
     """Loss, accuracy and firing rate over the epochs of a training.
 
@@ -291,7 +361,10 @@ def plot_sweeps(sweeps: Sequence[Mapping[str, Any]]) -> Figure:
         panel.set(ylabel="time, ms", yscale="log")
         panel.set_xlabel(sweep["variable"], fontsize="small")
         panel.set_title(sweep["task"], fontsize="medium")
-        panel.set_xticks(sweep["values"], [f"{value:g}" for value in sweep["values"]], rotation=45)
+        if min(sweep["values"]) > 0:  # they are chosen by factors: on a linear axis the small ones collide
+            panel.set_xscale("log")
+        panel.set_xticks(sweep["values"], [f"{value:g}" for value in sweep["values"]])
+        panel.xaxis.set_minor_locator(NullLocator())
         panel.set_ylim(top=panel.get_ylim()[1] * 10)  # room for the legend above all lines
         panel.legend(fontsize="small", loc="upper left", ncols=2)
     for panel in panels[len(sweeps) :]:
