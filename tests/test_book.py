@@ -19,6 +19,7 @@ import jupytext
 import nbformat
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from nbformat import NotebookNode
 
 from book.engine import __main__ as program
@@ -95,7 +96,8 @@ def make_project(root: Path) -> None:
         shutil.copy(BOOK / name, root / "book")
     for name in ("_ext", "_static"):
         shutil.copytree(BOOK / name, root / "book" / name)
-    toc = {"format": "jb-book", "root": "chapters/00_preface", "chapters": []}
+    reference = {"caption": "Reference", "chapters": []}  # the engine adds its own pages
+    toc = {"format": "jb-book", "root": "chapters/00_preface", "parts": [reference]}
     (root / "book" / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
 
 
@@ -111,6 +113,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("finished")
     make_project(root)
     rewrite(root / "book" / "_config.yml", 'repository: ""', f"repository: {EXAMPLE}")
+    first = "```{code-cell} ipython3\n:tags: [nbval-ignore-output, setup]\n\nprint('version 1')\n```"
+    rewrite(root / PREFACE, "Words, and $x^2$.\n", f"Words, and $x^2$.\n\n{first}\n")
+    rewrite(root / PREFACE, "[parameters]", "[parameters, setup]")
     assert main(["book"], root=root) == 0
     return root
 
@@ -202,6 +207,14 @@ def test_badge_needs_a_title(source: Path) -> None:
     rewrite(source, "# A small chapter", "A small chapter")
     with pytest.raises(InputError, match=r"00_preface\.md: no title for the Colab badge"):
         convert(source, EXAMPLE)
+
+
+@pytest.mark.parametrize("tags", ["setup", "setup, nbval-ignore-output", "parameters, setup"])
+def test_cells_of_the_setup_are_closed_in_jupyterlab(source: Path, tags: str) -> None:
+    rewrite(source, "[parameters]", f"[{tags}]")
+    first, *others = code(convert(source))
+    assert first.metadata.jupyter == {"source_hidden": True}
+    assert not any("jupyter" in other.metadata for other in others)
 
 
 # Execution
@@ -358,7 +371,8 @@ def add_two_chapters(project: Path, source: Path) -> None:
     for number in (1, 2):
         shutil.copy(source, source.with_name(f"0{number}_more.md"))
     toc = yaml.safe_load((project / "book" / "_toc.yml").read_text(encoding="utf-8"))
-    toc["chapters"] = [{"file": f"chapters/0{number}_more"} for number in (1, 2)]
+    more = [{"file": f"chapters/0{number}_more"} for number in (1, 2)]
+    toc["parts"].insert(0, {"caption": "More", "numbered": True, "chapters": more})
     (project / "book" / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
 
 
@@ -612,6 +626,24 @@ def test_book_ends_with_its_first_page_and_renders_only_what_changed(
         assert "nowhere" in said
         assert "nobody1900" in said
         assert page.read_bytes() == before, "the pages of the last good build stay"
+
+
+def test_setup_stands_in_one_closed_box(finished: Path) -> None:
+    page = finished / "book" / "_build" / "html" / "chapters" / "00_preface.html"
+    article = BeautifulSoup(page.read_bytes(), "html.parser").select_one("article.bd-article")
+    assert article is not None
+    (box,) = article.select("details.setup")
+    assert "open" not in box.attrs
+    summary, *cells = box.find_all(recursive=False)
+    assert summary.name == "summary"
+    assert summary.get_text() == "Setup: installation, imports and parameters"
+    assert [cell.select_one(".cell_input").get_text().strip() for cell in cells] == [
+        *("print('version 1')", 'profile = "smoke"')
+    ]
+    assert cells[0].select_one(".cell_output").get_text(strip=True) == "version 1"
+    shown, figure = (cell for cell in article.select("div.cell") if cell not in cells)
+    assert not shown.select("details"), "as they always were"
+    assert len(figure.select("details.hide")) == 1
 
 
 def test_buttons_are_made_from_the_address(finished: Path) -> None:

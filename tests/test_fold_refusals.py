@@ -27,8 +27,7 @@ def test_what_the_released_channel_block_needs(tiny: NetworkConfig) -> None:
     assert str(error.value) == (
         "stages.0.blocks.0.channel.down does not fold: it keeps statistics on the token axis, and its map"
         " shares its weights along that axis, so each of the 16 scales would need a copy of them (no LIF"
-        " neuron gets this current alone, to take them as thresholds); 2 more do not fold (strict=False folds"
-        " the rest and lists these)"
+        " neuron gets this current alone, to take them as thresholds); 2 more do not fold"
     )
     folded = fold_batch_norm(network, strict=False)
     assert folded.not_folded == error.value.not_folded

@@ -11,12 +11,12 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
-import yaml
 from bs4 import BeautifulSoup, Tag
 from nbformat import NotebookNode
 
 from book.engine.pdf import assemble
-from book.engine.render import chapters
+from book.engine.render import chapters, is_numbered
+from book.engine.render import pages as listed
 
 BOOK = Path(__file__).parents[1] / "book"
 CHAPTERS = chapters(BOOK)
@@ -55,8 +55,21 @@ def test_chapter_has_one_cell_of_parameters_with_the_quick_profile(name: str) ->
 def test_code_exercise_has_a_stub_a_check_and_a_solution(name: str) -> None:
     counts = {tag: len(tagged(name, tag)) for tag in EXERCISE_TAGS}
     assert len(set(counts.values())) == 1, counts
-    if not name.startswith("00"):
-        assert counts["exercise-stub"] >= 1, "every chapter but the preface has a code exercise"
+    if is_numbered(name):
+        assert counts["exercise-stub"] >= 1, "every chapter of the main line has a code exercise"
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_chapter_begins_with_its_setup_in_one_box(name: str, html: Path) -> None:
+    cells = stored(name).cells
+    first_section = next(n for n, cell in enumerate(cells) if re.search(r"^## ", cell.source, re.MULTILINE))
+    is_setup = ["setup" in cell.metadata.get("tags", []) for cell in cells]
+    kinds = ["setup" if each else cell.cell_type for each, cell in zip(is_setup, cells, strict=True)]
+    before = kinds[:first_section]
+    assert "code" not in before, "what stands before the first section is set-up"
+    assert before == ["markdown"] + ["setup"] * sum(is_setup), "one after the other, and none later"
+    (box,) = article(html / "chapters" / f"{name}.html").select("details.setup")
+    assert len(box.select("div.cell")) == sum(is_setup) >= 3, "installation, imports, parameters"
 
 
 @cache
@@ -85,9 +98,35 @@ def local(page: Path, reference: str) -> Path:
 
 
 def test_every_page_of_the_table_of_contents_is_there(html: Path) -> None:
-    toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
-    for file in [toc["root"], *(entry["file"] for entry in toc["chapters"]), "execution_times", "downloads"]:
+    for file in [*listed(BOOK), "execution_times", "downloads"]:
         assert article(html / f"{file}.html").find("h1"), file
+
+
+def test_sidebar_has_the_parts_and_the_number_of_each_chapter(html: Path) -> None:
+    for page in ("chapters/00_preface", "chapters/15_ledger", "glossary"):
+        sidebar = parsed(html / f"{page}.html").select_one("nav.bd-links")
+        assert sidebar is not None
+        captions = [caption.get_text(strip=True) for caption in sidebar.select("p.caption")]
+        assert captions[:4] == ["Neurons and learning", "The building blocks", "The network", "What holds"]
+        assert captions[-1] == "Reference"
+        links = [(str(link["href"]), link.get_text(strip=True)) for link in sidebar.select("a.internal")]
+        shown = {unquote(Path(address).stem): text for address, text in links}
+        for name in CHAPTERS:
+            text = shown.get(name, shown.get("#", ""))
+            number = f"{name[:2].lstrip('0')}. " if name[:2] != "00" else ""
+            assert re.match(rf"{re.escape(number)}[A-Z]", text), f"{name}: {text}"
+
+
+def test_figures_equations_and_theorems_are_numbered_by_chapter(html: Path) -> None:
+    for name in filter(is_numbered, CHAPTERS):
+        page, number = article(html / "chapters" / f"{name}.html"), int(name[:2])
+        captions = [each.get_text(strip=True) for each in page.select("figcaption .caption-number")]
+        assert captions == [f"Fig. {number}.{n}" for n in range(1, len(captions) + 1)]
+        equations = [each.get_text(strip=True).strip("()#") for each in page.select("span.eqno")]
+        assert equations == [f"{number}.{n}" for n in range(1, len(equations) + 1)]
+        for kind in ("theorem", "proposition"):
+            titles = [each.get_text(strip=True) for each in page.select(f".{kind} > .admonition-title")]
+            assert all(re.match(rf"{kind.title()} {number}\.\d+\b", title) for title in titles), titles
 
 
 def test_first_page_is_reached_from_the_index(html: Path) -> None:

@@ -28,6 +28,7 @@ def html(tmp_path: Path) -> Path:
       <a href="../words.html#top">there</a><a href="https://example.org/x">far</a>
       <a href="../genindex.html">index</a>
       <details class="hide"><summary>code</summary>hidden</details>
+      <details class="setup"><summary>Setup</summary>imports</details>
       <details><summary>Answer</summary>42</details>
       <p id="proof">as some themes write it</p><p id="proof">twice</p>
       <div class="explorer"></div><img src="../_images/a%20b.png" alt="a"><script>alert(1)</script>"""

@@ -292,7 +292,7 @@ def as_compiler(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("CC", str(file))
 
 
-def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_compiler(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"no C compiler.*install.*works without"):
@@ -372,14 +372,36 @@ def test_kept_library_that_is_damaged(cache: Path, monkeypatch: pytest.MonkeyPat
 
 @needs_compiler
 def test_what_a_library_depends_on_is_in_its_name(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = {building._identity()[1]}
-    for name, value in (("FAST", "-O2"), ("NATIVE", "-mtune=native"), ("_processor", lambda: "another")):
+    names: list[str] = []
+    monkeypatch.setattr(building, "_load", lambda cache, name: names.append(name))
+    building.load_engine()
+    for name, value in (("FAST", "-O1"), ("NATIVE", "-mtune=native"), ("_processor", lambda: "another")):
         with monkeypatch.context() as patch:
             patch.setattr(building, name, value)
-            names.add(building._identity()[1])
+            building.load_engine()
     monkeypatch.setenv("CC", f"{building.find_compiler()[0]} -g")
-    names.add(building._identity()[1])
-    assert len(names) == 5
+    building.load_engine()
+    assert len(set(names)) == len(names) == 5
+
+
+@needs_compiler
+def test_what_was_compiled_runs_where_no_compiler_is_left(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    building.load_engine()
+    (kept,) = cache.rglob("*.so")
+    monkeypatch.setattr(building.shutil, "which", lambda name: None)
+    building._load.cache_clear()
+    assert building.load_engine().snn_open
+    assert list(cache.rglob("*.so")) == [kept]
+    monkeypatch.setenv("CC", "absent")
+    with pytest.raises(InputError, match="CC is 'absent'"):
+        building.load_engine()
+
+
+@needs_compiler
+def test_a_program_says_what_it_takes_and_gives(program: Program) -> None:
+    assert repr(program).startswith("Program(uint8 [B, 1, 28, 28] -> int32 [B, 10], T = 4, ")
 
 
 @needs_compiler

@@ -177,7 +177,15 @@ def test_empty_folder_is_filled(tmp_path: Path, tiny: NetworkConfig) -> None:
 def test_unknown_target(tmp_path: Path) -> None:
     answer = call("compile", "mlp_spe_nano", "--output", tmp_path / "out", "--target", "nativ")
     assert_wrong_usage(answer, "target is 'nativ'.*did you mean 'native'")
+    answer = call("compile", "mlp_spe_nano", "--output", tmp_path / "out", "--target", "RV32I")
+    assert_wrong_usage(answer, "target is 'RV32I'.*did you mean 'rv32i'")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    answer = call("compile", "mlp_spe_nano", "--output", tmp_path / "a" / "b")
+    assert_wrong_usage(answer, "is no folder")
 
 
 def test_target_that_needs_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

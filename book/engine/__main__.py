@@ -1,4 +1,7 @@
-"""`python -m book.engine book` renders the book, `pdf` prints it too, `notebooks` refreshes the notebooks."""
+"""`python -m book.engine book` renders the book, `pdf` prints it too, `notebooks` refreshes the notebooks.
+
+`lengths` prints how long each chapter is, and how many minutes it takes.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from .browser import require_browser, seconds_to_first_page
 from .cache import Run, committed_run, notebook_text, run_chapter, write_if_changed
 from .convert import convert
 from .execute import PROFILES, ChapterError
+from .lengths import read_chapters, table, write_minutes
 from .pdf import print_book
 from .render import PDF, RenderError, chapters, lay_out, offer_pdf, pages, render, repository
 
@@ -34,34 +38,20 @@ README_FIGURE, README_PICTURE = "fig-preface-spikes", Path("_static/spikes.png")
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     """Carry out one command; returns 0, or 1 when a chapter or a page failed, or 2 for wrong usage."""
-    parser = argparse.ArgumentParser(prog="python -m book.engine", description=__doc__)
-    parser.add_argument("command", choices=("book", "pdf", "notebooks"))
-    parser.add_argument(
-        "--profile", default="smoke", help=f"how much the chapters compute: {', '.join(PROFILES)}"
-    )
-    parser.add_argument(
-        "--execute",
-        default="changed",
-        help="`changed` executes the chapters whose code is not that of their committed notebook, and shows "
-        "the others as they were committed; `all` executes every one, as other profiles than smoke do",
-    )
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=default_jobs(),
-        help="chapters executed at once; by default one for each core, at most 4",
-    )
-    chosen = parser.parse_args(arguments)
+    chosen = _parser().parse_args(arguments)
     try:
-        if chosen.profile not in PROFILES:
-            raise InputError(f"unknown profile {chosen.profile!r}: choose one of {', '.join(PROFILES)}")
-        if chosen.execute not in EXECUTE:
-            raise InputError(f"unknown --execute {chosen.execute!r}: choose one of {', '.join(EXECUTE)}")
+        if chosen.command == "lengths":
+            print_lengths(root, chosen.before, chosen.write)
+            return 0
         if chosen.jobs < 1:
             raise InputError(f"--jobs is {chosen.jobs}: at least one chapter has to run at a time")
         if chosen.command == "notebooks":
             refresh_notebooks(root, chosen.jobs)
             return 0
+        if chosen.profile not in PROFILES:
+            raise InputError(f"unknown profile {chosen.profile!r}: choose one of {', '.join(PROFILES)}")
+        if chosen.execute not in EXECUTE:
+            raise InputError(f"unknown --execute {chosen.execute!r}: choose one of {', '.join(EXECUTE)}")
         if chosen.command == "pdf":
             require_browser()  # before minutes of work, not after them
         build_book(root, chosen.profile, chosen.jobs, chosen.execute)
@@ -75,6 +65,53 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
         print(f"The book was not built: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m book.engine",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = argparse.ArgumentParser(add_help=False)
+    running.add_argument(
+        "--jobs",
+        type=int,
+        default=default_jobs(),
+        help="chapters executed at once; by default one for each core, at most 4",
+    )
+    building = argparse.ArgumentParser(add_help=False, parents=[running])
+    building.add_argument(
+        "--profile", default="smoke", help=f"how much the chapters compute: {', '.join(PROFILES)}"
+    )
+    building.add_argument(
+        "--execute",
+        default="changed",
+        help="`changed` executes the chapters whose code is not that of their committed notebook, and shows "
+        "the others as they were committed; `all` executes every one, as other profiles than smoke do",
+    )
+    commands.add_parser("book", parents=[building], help="execute what changed, and render the pages")
+    commands.add_parser("pdf", parents=[building], help="the book, and all of it as one PDF beside its pages")
+    commands.add_parser("notebooks", parents=[running], help="refresh the committed notebooks")
+    lengths = commands.add_parser("lengths", help="words, visible lines of code and minutes of each chapter")
+    lengths.add_argument("--before", metavar="REVISION", help="beside them, those at this commit or tag")
+    lengths.add_argument(
+        "--write", action="store_true", help="first write the computed minutes into the chapters' cards"
+    )
+    return parser
+
+
+def print_lengths(root: Path, before: str | None = None, write: bool = False) -> None:
+    """Print a table of the chapters' lengths, where asked beside those at a revision.
+
+    Raises:
+        InputError: the repository has no such revision.
+    """
+    stood = None if before is None else read_chapters(root, before)
+    if write:
+        print(f"Minutes written: {', '.join(write_minutes(root)) or 'none, all cards state them already'}.\n")
+    print(table(read_chapters(root), stood))
 
 
 def build_book(root: Path, profile: str, jobs: int = 1, execute: str = "changed") -> None:

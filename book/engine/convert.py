@@ -20,7 +20,8 @@ def convert(source: Path, repository: str = "") -> NotebookNode:
     """Convert a chapter's MyST Markdown into a notebook without outputs.
 
     Cell identifiers are a hash of the cell's content, so that two conversions are equal and an edit
-    changes no identifier but its own. With a `repository` address the title gets a Colab badge.
+    changes no identifier but its own. With a `repository` address the title gets a Colab badge. JupyterLab
+    shows cells tagged `setup` closed, as the pages show them in one closed box (book/_ext/setup_box.py).
 
     Raises:
         InputError: the file is missing, or its header names no `python3` kernel.
@@ -40,6 +41,8 @@ def convert(source: Path, repository: str = "") -> NotebookNode:
     for cell in notebook.cells:
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
         seen[digest] += 1
+        if "setup" in cell.metadata.get("tags", []):
+            cell.metadata["jupyter"] = {"source_hidden": True}
         cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
     return notebook
 

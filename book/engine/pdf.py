@@ -12,7 +12,7 @@ from .browser import open_browser, serve
 
 PATIENCE = 600_000  # milliseconds; setting the mathematics of a whole book takes a while on a busy machine
 
-# What is folded on a screen and is no hidden code stands open on paper.
+# What is folded on a screen and is no code stands open on paper; hidden code and the setup are left out.
 LOOK = """
   @page { margin: 18mm 16mm; }
   body { background: white; font-size: 10.5pt; }
@@ -102,7 +102,7 @@ def _article(page: BeautifulSoup, name: str, pages: list[str]) -> Tag:
     article = page.select_one("article.bd-article")
     assert article is not None, f"{name}.html has no article"
     article.name = "div"
-    for idle in article.select("script, .explorer, details.hide"):
+    for idle in article.select("script, .explorer, details.hide, details.setup"):
         idle.decompose()
     for folded in article.find_all("details"):
         folded["open"] = ""

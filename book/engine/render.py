@@ -45,7 +45,7 @@ DOWNLOADS_PAGE = f"""# Take it with you
 
 The pages themselves need no connection either: copy their folder, and serve it with `python -m http.server`.
 """
-CHANGELOG = "CHANGELOG.md"  # stands at the root, where people look for it, and is a page of the book as well
+AT_THE_ROOT = ("CHANGELOG.md", "REPRODUCTION.md")  # where people look for them, and pages of the book as well
 RENDERERS = ("jupyter-book", "Sphinx", "myst-nb", "sphinx-book-theme", "sphinx-exercise", "sphinx-proof")
 
 
@@ -58,21 +58,40 @@ def repository(book: Path) -> str:
     return str(_read_yaml(book / "_config.yml").get("repository") or "")
 
 
+def pages(folder: Path) -> list[str]:
+    """Names of all pages that a folder's _toc.yml lists, in reading order, without their suffix.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> neurons = "{caption: Neurons, numbered: true, chapters: [{file: chapters/01_lif}]}"
+    >>> reference = "{caption: Reference, chapters: [{file: glossary}]}"
+    >>> toc = f"{{root: chapters/00_preface, parts: [{neurons}, {reference}]}}"
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "_toc.yml").write_text(toc)
+    ...     pages(Path(folder))
+    ['chapters/00_preface', 'chapters/01_lif', 'glossary']
+    """
+    toc = _read_yaml(folder / "_toc.yml")
+    return [str(toc["root"]), *(str(each["file"]) for part in toc["parts"] for each in part["chapters"])]
+
+
 def chapters(book: Path) -> list[str]:
-    """Names of the chapters in the order of book/_toc.yml.
+    """Names of all that is executed, in reading order: the preface, the chapters and the appendices.
 
     >>> chapters(Path("book"))[0]
     '00_preface'
     """
-    toc = _read_yaml(book / "_toc.yml")
-    files = [toc["root"], *(entry["file"] for entry in toc["chapters"])]
-    return [Path(file).name for file in files if file.startswith("chapters/")]
+    return [Path(page).name for page in pages(book) if page.startswith("chapters/")]
 
 
-def pages(source: Path) -> list[str]:
-    """Names of all pages of a laid-out tree in reading order, relative to it and without their suffix."""
-    toc = _read_yaml(source / "_toc.yml")
-    return [str(toc["root"]), *(str(entry["file"]) for entry in toc["chapters"])]
+def is_numbered(name: str) -> bool:
+    """Whether this is a chapter of the main line, with a number of its own, a limit of length and exercises.
+
+    The preface (`00_...`) is none, and neither are the appendices (`A1_...`), though both are executed.
+
+    >>> [name for name in ("00_preface", "01_lif", "15_ledger", "A1_simulation_cost") if is_numbered(name)]
+    ['01_lif', '15_ledger']
+    """
+    return name[0].isdigit() and not name.startswith("00")
 
 
 def lay_out(book: Path, notebooks: Mapping[str, NotebookNode], times: str, source: Path) -> None:
@@ -99,10 +118,11 @@ def lay_out(book: Path, notebooks: Mapping[str, NotebookNode], times: str, sourc
     write_if_changed(source / "downloads.md", DOWNLOADS_PAGE)
     _zip_notebooks(notebooks, source / "_extra" / NOTEBOOKS)
     toc = _read_yaml(book / "_toc.yml")
-    toc["chapters"] += [{"file": "execution_times"}, {"file": "downloads"}]
+    toc["parts"][-1]["chapters"] += [{"file": "execution_times"}, {"file": "downloads"}]
     write_if_changed(source / "_toc.yml", yaml.safe_dump(toc, sort_keys=False))
-    if (book.parent / CHANGELOG).is_file():
-        shutil.copy2(book.parent / CHANGELOG, source / "changelog.md")
+    for name in AT_THE_ROOT:
+        if (book.parent / name).is_file():
+            shutil.copy2(book.parent / name, source / name.lower())
     config = with_buttons(_read_yaml(book / "_config.yml"))
     write_if_changed(source / "_config.yml", yaml.safe_dump(config, sort_keys=False))
     _copy_mathjax(source / "_extra" / "mathjax")

@@ -7,6 +7,8 @@ error says how to fix it.
 from __future__ import annotations
 
 import importlib.metadata
+import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,7 +56,13 @@ app.add_typer(ledger_app, name="ledger")
 
 def main() -> None:
     """Entry point of the command `snnmlp`."""
+    warnings.showwarning = _show_warning
     app(prog_name="snnmlp")
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A line of its own, without the line of code that gave it."""
+    print(printable(f"warning: {message}"), file=sys.stderr)
 
 
 def _print_version(wanted: bool) -> None:

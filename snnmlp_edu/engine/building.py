@@ -95,29 +95,40 @@ def compile_c(source: Path, output: Path, *flags: str) -> None:
 def load_engine() -> ctypes.CDLL:
     """The engine as a library, compiled if this machine has not done so before.
 
-    What was compiled is kept in the user's cache under a checksum over the source, the flags, the compiler
-    and the processor. Where it cannot be kept, each process compiles anew, and a warning says so.
+    What was compiled is kept in the user's cache, under a checksum over the source, the flags and the
+    processor and another over the compiler. Where there is no compiler any more, what an earlier one made is
+    loaded. Where it cannot be kept, each process compiles anew, and a warning says so.
 
     Raises:
         InputError: there is no compiler, it fails, or the system does not load what it made.
     """
     with _one_at_a_time:
-        return _load(*_identity())
+        folder, machine = cache_folder(), _digest(_source(), *FLAGS, FAST, NATIVE, *SHARED, _processor())
+        try:
+            return _load(folder, f"engine-{machine}-{_compiler()}.so")
+        except InputError:
+            earlier = sorted(folder.glob(f"engine/engine-{machine}-*.so")) if folder is not None else []
+            if os.environ.get("CC", "").strip() or not earlier:  # who names a compiler wants it
+                raise
+            return _load(folder, earlier[0].name)
 
 
-def _identity() -> tuple[Path | None, str]:
-    """The cache's folder, and what the library depends on."""
-    compiler = find_compiler()
-    version = _call([*compiler, "--version"]).stdout.partition("\n")[0]
-    source = b"".join(with_included(SOURCE.name).values()).decode()
-    return cache_folder(), "\n".join(
-        (source, *FLAGS, FAST, NATIVE, *SHARED, *compiler, version, _processor())
-    )
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _source() -> str:
+    return b"".join(with_included(SOURCE.name).values()).decode()
+
+
+def _compiler() -> str:
+    """A checksum over the compiler's words and version."""
+    words = find_compiler()
+    return _digest(*words, _call([*words, "--version"]).stdout.partition("\n")[0])
 
 
 @functools.lru_cache(maxsize=1)
-def _load(cache: Path | None, identity: str) -> ctypes.CDLL:
-    name = f"engine-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.so"
+def _load(cache: Path | None, name: str) -> ctypes.CDLL:
     kept = None if cache is None else cache / "engine" / name
     if kept is not None:
         with suppress(OSError):  # it is not there, or damaged

@@ -3,7 +3,7 @@
    An image is a file, or standard input for - or where none is named: a binary PGM or PPM, or raw bytes, all of the
    first channel before those of the next; raw images may follow one another. A line is printed for each: its name, the
    number of its class, the name of the class, and the logits, with tabs between them. The network is the file
-   network.bin beside the program, or NETWORK. Any error is one line, and the exit status is 1. */
+   network.bin beside the program, or NETWORK. -h says how to use it. Any error is one line, and the exit status is 1. */
 
 #include <ctype.h>
 #include <errno.h>
@@ -107,6 +107,8 @@ int main(int count, char **words)
     memcpy(network, words[0], folder);
     strcpy(network + folder, "network.bin");
     char *standard[] = {"-", 0}, **images = words + 1;
+    if (count > 1 && (strcmp(words[1], "-h") == 0 || strcmp(words[1], "--help") == 0))
+        return puts("classify [-n NETWORK] [IMAGE...]: binary PGM or PPM files, or raw bytes; - is standard input") < 0;
     if (count > 1 && strcmp(words[1], "-n") == 0) {
         if (count == 2) fail("-n", "the name of a network's file is missing");
         network = words[2], images += 2;

@@ -113,6 +113,11 @@ class Program:
     def __reduce__(self) -> tuple[type[Program], tuple[bytes, NetworkFile, float]]:
         return Program, (self.content, self.layout, self.scale)  # addresses mean nothing elsewhere
 
+    def __repr__(self) -> str:
+        channels, height, width = self.image_shape
+        takes, gives = f"uint8 [B, {channels}, {height}, {width}]", f"int32 [B, {self.classes}]"
+        return f"Program({takes} -> {gives}, T = {self.time_steps}, {len(self.content):,} bytes)"
+
     def __call__(self, images: Tensor | np.ndarray, threads: int = 1) -> Tensor:
         """Logits in whole numbers, int32 `[B, classes]`; times `scale` they are the network's.
 

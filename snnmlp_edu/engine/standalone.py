@@ -159,10 +159,15 @@ def write_program(
         OSError: the folder cannot be written.
     """
     if target not in TARGETS:
-        raise InputError(f"target is {target!r}; give one of {', '.join(TARGETS)}{nearest(target, TARGETS)}")
+        raise InputError(
+            f"target is {target!r}; give one of {', '.join(TARGETS)}{nearest(target.lower(), TARGETS)}"
+        )
     made_for, output = TARGETS[target], Path(output).resolve()
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise InputError(f"{output} is there already and holds something; give a new folder, or an empty one")
+    file = next((parent for parent in output.parents if parent.exists() and not parent.is_dir()), None)
+    if file is not None:
+        raise InputError(f"{output} cannot be made, since {file} is no folder; give another")
     if made_for.build:
         find_compiler()
     files = _files(made_for, folded, class_names, origin, preprocessing)

@@ -61,7 +61,7 @@ def build(target: str, network: bytes, program: Path) -> None:
             build_wasm(network, program, simd=True)
         case _:
             raise InputError(
-                f"target is {target!r}; give one of {', '.join(TARGETS)}{nearest(target, TARGETS)}"
+                f"target is {target!r}; give one of {', '.join(TARGETS)}{nearest(target.lower(), TARGETS)}"
             )
 
 

@@ -31,7 +31,7 @@ class NotFoldableError(InputError):
     def __init__(self, not_folded: Sequence[NotFolded]) -> None:
         self.not_folded = list(not_folded)
         others = f"; {len(not_folded) - 1} more do not fold" if len(not_folded) > 1 else ""
-        super().__init__(f"{not_folded[0]}{others} (strict=False folds the rest and lists these)")
+        super().__init__(f"{not_folded[0]}{others}")
 
 
 @torch.no_grad()
