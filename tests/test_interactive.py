@@ -202,7 +202,7 @@ def test_every_step_of_the_folding_gives_the_same_currents(
     for step in (1, 2, 3, 4):
         shown = page.evaluate(SET_AND_READ, [settings | {"step": step}, "result"])
         torch.testing.assert_close(torch.tensor(shown["shown"], dtype=torch.float64), expected)
-    verdict = "It would take a copy of W" if axis == "token" else "nothing behind W multiplies"
+    verdict = "It would take a copy of W" if axis == "token" else "nothing after W multiplies"
     assert says(page, verdict)
 
 
