@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from snnmlp_edu.receptive_fields.plots import plot_fields, plot_fractions, plot_shape_plane, plot_unexplained
+from snnmlp_edu.receptive_fields.plots import plot_fields, plot_fits
 
 
 def test_fields_have_a_scale_of_their_own_with_white_at_zero() -> None:
@@ -19,33 +18,15 @@ def test_fields_have_a_scale_of_their_own_with_white_at_zero() -> None:
     assert sum(bool(panel.images) for panel in figure.subfigs[1].axes) == 1
 
 
-def test_fractions_stand_in_their_rows_with_their_intervals() -> None:
-    groups = {"trained": [(0.5, 0.4, 0.7), (0.1, 0.0, 0.2)], "untrained": [(0.3, 0.2, 0.4), (0.2, 0.1, 0.9)]}
-    (ax,) = plot_fractions(["a", "b"], groups, "well fitted").axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
-    points, _, bars = ax.containers[0]
-    assert points.get_xdata().tolist() == [0.5, 0.1]
-    assert np.allclose([segment[:, 0] for segment in bars[0].get_segments()], [[0.4, 0.7], [0.0, 0.2]])
-    assert [round(y) for y in ax.containers[1][0].get_ydata()] == [0, 1]
-    assert ax.get_xlabel() == "well fitted"
-
-
-def test_share_below_a_limit_counts_missing_fits() -> None:
-    (ax,) = plot_unexplained({"x": [0.2, 0.8, np.nan, 0.4]}, threshold=0.3, xlabel="left over").axes
-    curve = ax.lines[0]
-    assert curve.get_xdata().tolist() == [0, 0.2, 0.4, 0.8, 1]
-    assert curve.get_ydata().tolist() == [0, 0.25, 0.5, 0.75, 0.75]
-    assert list(ax.lines[1].get_xdata()) == [0.3, 0.3]
-
-
-@pytest.mark.parametrize("values", [[], [np.nan, np.nan]])
-def test_no_fits_at_all_can_be_drawn(values: list[float]) -> None:
-    (ax,) = plot_unexplained({"x": values}, threshold=0.3, xlabel="left over").axes
-    assert max(ax.lines[0].get_ydata()) == 0
-
-
-def test_shapes_beyond_the_plane_are_drawn_at_its_edge() -> None:
-    (ax,) = plot_shape_plane({"x": ([0.1, 5.0], [0.3, 0.2]), "none": ([], [])}, limit=1.0).axes
-    assert ax.collections[0].get_offsets().tolist() == [[0.1, 0.3], [1.0, 0.2]]
-    assert len(ax.collections[1].get_offsets()) == 0
-    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 1), (0, 1))
+def test_left_over_is_the_field_minus_its_fit_on_the_scale_of_the_field() -> None:
+    fields = np.zeros((2, 3, 4))
+    fields[0, 1, 1], fields[1, 2, 0] = 2, -4
+    figure = plot_fits(fields, fields / 2, ["a", "b"])
+    shown = np.array(figure.axes, dtype=object).reshape(3, 2)
+    assert [panel.get_ylabel() for panel in shown[:, 0]] == ["field", "fit", "left over"]
+    assert [panel.get_title() for panel in shown[0]] == ["a", "b"]
+    for column, limit in enumerate((2, 4)):
+        images = [panel.images[0] for panel in shown[:, column]]
+        assert [image.get_clim() for image in images] == [(-limit, limit)] * 3
+        for image, part in zip(images, (1, 0.5, 0.5), strict=True):
+            assert np.array_equal(image.get_array(), part * fields[column])

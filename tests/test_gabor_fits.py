@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -11,19 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
-from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from snnmlp_edu import InputError
 from snnmlp_edu.receptive_fields import (
     GOOD,
-    Difference,
     GaborFits,
-    conclude,
-    difference,
     fit_gabor_lines,
     fit_gabors,
-    fitted_better,
     gabor,
     judge,
     proportion,
@@ -251,11 +245,16 @@ def test_bad_lines_are_named(lines: Tensor, message: str) -> None:
         ({"sigma_x": 16}, "envelope"),
         ({"sigma_y": 16.1}, "envelope"),
         ({"sigma_x": 1.19, "sigma_y": 1.19}, "resolution"),  # 2 pi 1.19^2 = 8.9 pixels, nine parameters
-        ({"sigma_x": 1.2, "sigma_y": 1.2}, GOOD),
+        ({"sigma_x": 1.2, "sigma_y": 1.2, "frequency": 0.4}, GOOD),
         ({"frequency": 0.51}, "frequency"),
         ({"unexplained": 0.31}, "unexplained"),
         ({"unexplained": math.nan}, "flat"),
-        ({"x": 99, "unexplained": 0.9}, "centre"),
+        ({"x": 99, "unexplained": 0.9}, "unexplained"),
+        ({"frequency": 0}, "blob"),
+        ({"frequency": 0.12}, "blob"),  # at the trough, 4.2 pixels away, the envelope is down to 0.11
+        ({"frequency": 0.12, "phase": -math.pi / 2}, GOOD),  # odd: one trough and one peak of the same height
+        ({"frequency": 0.12, "offset": -5}, "blob"),
+        ({"frequency": 0.12, "sigma_x": 1.1, "sigma_y": 1.1}, "resolution"),
     ],
 )
 def test_rules(changes: dict[str, float], reason: str) -> None:
@@ -300,61 +299,6 @@ def test_interval_holds_its_fraction(pair: tuple[int, int]) -> None:
     assert found.high - found.low > 0
 
 
-def test_difference_by_a_published_example() -> None:
-    """Newcombe 1998, table II, row (a): 56/70 - 48/80 = 0.2, method 10 gives 0.0524 to 0.3339."""
-    found = difference(proportion(56, 70), proportion(48, 80))
-    assert found.value == pytest.approx(0.2)
-    assert (found.low, found.high) == (pytest.approx(0.0524, abs=5e-5), pytest.approx(0.3339, abs=5e-5))
-    assert found.differs
-
-
-@given(st.integers(0, 40), st.integers(0, 40))
-def test_difference_is_antisymmetric(one: int, other: int) -> None:
-    a, b = proportion(one, 40), proportion(other, 40)
-    there, back = difference(a, b), difference(b, a)
-    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
-    assert there.low <= there.value <= there.high
-
-
-def fits_with(*unexplained: float) -> GaborFits:
-    one = fits_of()
-    left = torch.tensor(unexplained, dtype=torch.float64)
-    same = {
-        f.name: getattr(one, f.name).expand(len(left)) for f in dataclasses.fields(one) if f.name != "shape"
-    }
-    return GaborFits(**(same | {"unexplained": left}), shape=one.shape)
-
-
-def test_better_fits_by_hand() -> None:
-    """Of the four pairs, the field of the first is fitted better in three and worse in one."""
-    found = fitted_better(fits_with(0.2, 0.6), fits_with(0.5, math.nan))
-    assert found.value == 0.5
-    assert -1 <= found.low <= found.value <= found.high <= 1
-    assert fitted_better(fits_with(0.1, 0.2), fits_with(0.3, 0.4)) == Difference(1, 1, 1)
-    assert fitted_better(fits_with(0.3), fits_with(0.3)) == Difference(0, 0, 0)
-    with pytest.raises(InputError, match="there are 1 and 0 fits to compare"):
-        fitted_better(fits_with(0.1), fits_with())
-
-
-def test_interval_of_better_fits_is_that_of_the_mann_whitney_statistic() -> None:
-    generator = torch.Generator().manual_seed(2)
-    one, other = torch.rand(2, 60, generator=generator).double()
-    found = fitted_better(fits_with(*(0.8 * one).tolist()), fits_with(*other.tolist()))
-    expected = 1 - 2 * mannwhitneyu(0.8 * one, other).statistic / 3600
-    assert found.value == pytest.approx(expected)
-    # Where nothing differs, the statistic has this variance (no ties).
-    width = 2 * 1.96 * math.sqrt(121 / (3 * 60 * 60))
-    assert found.high - found.low == pytest.approx(width, rel=0.2)
-
-
-def test_conclusion_needs_every_control() -> None:
-    many, some, few = proportion(90, 100), proportion(85, 100), proportion(40, 100)
-    assert str(conclude(many, {"untrained": few})) == "supported: above untrained"
-    found = conclude(many, {"untrained": few, "shuffled": some})
-    assert not found.supported
-    assert str(found) == "not supported: above untrained; not told apart from shuffled"
-    assert str(conclude(few, {"untrained": many})) == "not supported: below untrained"
-    with pytest.raises(InputError, match="without one, a fraction supports nothing"):
-        conclude(many, {})
+def test_a_fraction_of_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="3 of 2 is not a fraction"):
         proportion(3, 2)

@@ -35,7 +35,7 @@ def untrained(model: SpikingMLP, images: Tensor, seed: int = 0) -> SpikingMLP:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         fresh = type(model)(model.config)
-    return _renormalised(fresh.to(next(model.parameters())), images)
+    return renormalised(fresh.to(next(model.parameters())), images)
 
 
 def shuffled(model: SpikingMLP, images: Tensor, seed: int = 0) -> SpikingMLP:
@@ -58,10 +58,10 @@ def shuffled(model: SpikingMLP, images: Tensor, seed: int = 0) -> SpikingMLP:
     with torch.no_grad():
         for parameter in mixed.parameters():
             parameter.copy_(shuffle(parameter, generator))
-    return _renormalised(mixed, images)
+    return renormalised(mixed, images)
 
 
-def _renormalised(model: SpikingMLP, images: Tensor) -> SpikingMLP:
+def renormalised(model: SpikingMLP, images: Tensor) -> SpikingMLP:
     """The network with the statistics of these images in its batch norms, in evaluation mode."""
     if len(images) < 2:
         raise InputError(f"there are {len(images)} images to take statistics from; give at least two")

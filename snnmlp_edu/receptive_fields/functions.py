@@ -1,10 +1,10 @@
 r"""The Gabor function and its derivatives, in the parameters that a fit works with.
 
-With :math:`a = A \cos\varphi` and :math:`b = -A \sin\varphi` the function is linear in a, b and c:
+With :math:`p = A \cos\psi` and :math:`q = -A \sin\psi` the function is linear in p, q and b:
 
 .. math::
-    g = \exp\Bigl(-\frac{x'^2}{2 s_x^2} - \frac{y'^2}{2 s_y^2}\Bigr)
-        \bigl(a \cos(2 \pi f x') + b \sin(2 \pi f x')\bigr) + c
+    G = \exp\Bigl(-\frac{x'^2}{2 \sigma_x^2} - \frac{y'^2}{2 \sigma_y^2}\Bigr)
+        \bigl(p \cos(2 \pi f x') + q \sin(2 \pi f x')\bigr) + b
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 r"""Gabor functions and their fits, in two dimensions and in one.
 
 .. math::
-    g(x, y) = A \exp\Bigl(-\frac{x'^2}{2 s_x^2} - \frac{y'^2}{2 s_y^2}\Bigr) \cos(2 \pi f x' + \varphi) + c
+    G(x, y) = A \exp\Bigl(-\frac{x'^2}{2 \sigma_x^2} - \frac{y'^2}{2 \sigma_y^2}\Bigr)
+        \cos(2 \pi f x' + \psi) + b
 
-with :math:`x' = (x - x_0) \cos\theta + (y - y_0) \sin\theta` and
+with the direction :math:`\theta`, :math:`x' = (x - x_0) \cos\theta + (y - y_0) \sin\theta` and
 :math:`y' = -(x - x_0) \sin\theta + (y - y_0) \cos\theta`; x counts columns, y rows downwards, from the middle
-of the first pixel. In one dimension y, :math:`\theta` and :math:`s_y` are absent.
+of the first pixel. In one dimension y, :math:`\theta` and :math:`\sigma_y` are absent.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class GaborFits:
         frequency: of the wave, in periods per pixel.
         phase: at the centre, in (-pi, pi]; 0 is even, +-pi/2 is odd symmetric.
         amplitude: A, not negative.
-        offset: c.
+        offset: b.
         unexplained: the part of the field's variance that is left over, 0 to 1; NaN where there is none.
         shape: `(H, W)` of the fields; `(1, length)` for lines.
     """

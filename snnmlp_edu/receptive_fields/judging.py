@@ -1,9 +1,8 @@
-"""Which fits are accepted, how many, and whether that is more than in the controls."""
+"""Which fits are accepted, and how many."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -16,6 +15,7 @@ from .gabors import GaborFits
 
 MAX_UNEXPLAINED = 0.3
 NYQUIST = 0.5  # periods per pixel: a finer wave looks like a coarser one
+TWO_SIGNED = 0.25  # of the stronger sign's peak: what the weaker sign of a wave reaches
 GOOD = "well fitted"
 
 
@@ -25,10 +25,12 @@ def judge(
     """Why each fit is rejected, or that it is not: `well fitted`.
 
     A fit is rejected, for the first of these reasons that holds, where the unit is *silent*; where the
-    field is *flat*; where the *centre* lies outside the field; where an *envelope* is as wide as the
-    field's shorter side, or covers fewer pixels than the function has parameters (*resolution*): anything so
-    small is fitted; where the wave is finer than two pixels a period (*frequency*); where more than
-    `max_unexplained` of the variance is left over (*unexplained*).
+    field is *flat*; where more than `max_unexplained` of the variance is left over (*unexplained*); where the
+    *centre* lies outside the field; where an *envelope* is as wide as the field's shorter side; where the
+    wave is finer than two pixels a period (*frequency*); where the envelope covers fewer pixels than the
+    function has parameters (*resolution*): anything so small is fitted, and nothing can be said about its
+    form; where the fitted function has one sign, so that it is a *blob* and no wave: its weaker sign reaches
+    less than a quarter of the stronger.
 
     Args:
         fits: of the fields.
@@ -55,13 +57,16 @@ def judge(
     covered = math.sqrt(2 * math.pi) * fits.sigma_x
     covered = covered if line else covered * math.sqrt(2 * math.pi) * fits.sigma_y
     narrow = (fits.sigma_x < size) & (fits.sigma_y.nan_to_num(0.0) < size)
+    above = fits.predicted().flatten(1) - fits.offset.unsqueeze(1)
+    high, low = above.amax(1).clamp_min(0), (-above).amax(1).clamp_min(0)
     # From the last reason to the first, so that the first has the last word.
     rules = (
-        ("unexplained", fits.unexplained > max_unexplained),
-        ("frequency", fits.frequency > NYQUIST),
+        ("blob", torch.minimum(high, low) < TWO_SIGNED * torch.maximum(high, low)),
         ("resolution", covered < len(FREE_1D if line else FREE_2D)),
+        ("frequency", fits.frequency > NYQUIST),
         ("envelope", ~narrow),
         ("centre", ~inside),
+        ("unexplained", fits.unexplained > max_unexplained),
         ("flat", fits.unexplained.isnan()),
         ("silent", silent),
     )
@@ -123,101 +128,3 @@ def proportion(count: int, total: int) -> Proportion:
 def well_fitted(verdicts: list[str]) -> Proportion:
     """The fraction of well-fitted units among all that were looked at."""
     return proportion(verdicts.count(GOOD), len(verdicts))
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A difference of two fractions, or of two probabilities, with a 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def differs(self) -> bool:
-        """Whether the interval leaves zero out."""
-        return self.low > 0 or self.high < 0
-
-    def __str__(self) -> str:
-        return f"{self.value:+.3f} (95 % {self.low:+.3f} to {self.high:+.3f})"
-
-
-def difference(one: Proportion, other: Proportion) -> Difference:
-    """The fraction `one` minus the fraction `other`, by Newcombe's interval from the two Wilson intervals.
-
-    Source: Newcombe 1998, method 10.
-    """
-    value = one.value - other.value
-    below = math.hypot(one.value - one.low, other.high - other.value)
-    above = math.hypot(one.high - one.value, other.value - other.low)
-    return Difference(value, value - below, value + above)
-
-
-def fitted_better(one: GaborFits, other: GaborFits, draws: int = 2000) -> Difference:
-    """By how much a random field of `one` is more likely to be fitted better than worse, from -1 to 1.
-
-    This needs no threshold: it is the probability that less of its variance is left over than of a random
-    field of `other`, minus the probability of the opposite. A field without a fit counts as left over whole.
-    The 95 % interval is that of the bootstrap over units, with a fixed seed.
-
-    Raises:
-        InputError: one of the two has no fits.
-
-    Source: Cliff 1993, doi 10.1037/0033-2909.114.3.494.
-    """
-    if not len(one) or not len(other):
-        raise InputError(f"there are {len(one)} and {len(other)} fits to compare; give at least one of each")
-    a, b = (fits.unexplained.nan_to_num(1.0) for fits in (one, other))
-    order = (b.unsqueeze(0) - a.unsqueeze(1)).sign()  # [N, M]: 1 where the field of `one` is fitted better
-    generator = torch.Generator().manual_seed(0)
-    weights = [
-        torch.stack(
-            [
-                torch.randint(count, (count,), generator=generator).bincount(minlength=count).double()
-                for _ in range(draws)
-            ]
-        )
-        for count in order.shape
-    ]
-    means = ((weights[0] @ order) * weights[1]).sum(1) / order.numel()
-    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Difference(order.mean().item(), low, high)
-
-
-@dataclass(frozen=True)
-class Conclusion:
-    """The conclusion about a fraction that the controls allow.
-
-    Args:
-        differences: control -> the fraction minus that of the control.
-    """
-
-    differences: Mapping[str, Difference]
-
-    @property
-    def supported(self) -> bool:
-        """Whether the fraction is above that of every control, each by an interval above zero."""
-        return all(each.low > 0 for each in self.differences.values())
-
-    def __str__(self) -> str:
-        groups: dict[str, list[str]] = {"above": [], "not told apart from": [], "below": []}
-        for name, each in self.differences.items():
-            groups["above" if each.low > 0 else "below" if each.high < 0 else "not told apart from"].append(
-                name
-            )
-        found = "; ".join(f"{words} {', '.join(names)}" for words, names in groups.items() if names)
-        return f"{'supported' if self.supported else 'not supported'}: {found}"
-
-
-def conclude(measured: Proportion, controls: Mapping[str, Proportion]) -> Conclusion:
-    """Compare a fraction with those of its controls.
-
-    Raises:
-        InputError: there are no controls, and without controls there is no conclusion.
-
-    >>> print(conclude(proportion(90, 100), {"untrained": proportion(50, 100)}))
-    supported: above untrained
-    """
-    if not controls:
-        raise InputError("there are no controls; without one, a fraction supports nothing")
-    return Conclusion({name: difference(measured, control) for name, control in controls.items()})
