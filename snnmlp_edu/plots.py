@@ -6,6 +6,7 @@ what is compared with them grey. The palette is Okabe and Ito's, which colour-bl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,15 +20,17 @@ except ValueError as error:  # matplotlib looks at MPLBACKEND when it is importe
     raise InputError(f"matplotlib cannot be used ({error}); unset MPLBACKEND, or set it to agg") from error
 from matplotlib import rcsetup, style
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 SPIKE = "#D55E00"
 MEMBRANE = "#0072B2"
 CURRENT = "#009E73"
 REFERENCE = "#6E6E6E"
+_SCALES = "#4D3C8C"
 PALETTE = (MEMBRANE, SPIKE, CURRENT, "#CC79A7", "#E69F00", "#56B4E9")
 CONTESTANTS = (
     "#000000",
@@ -119,6 +122,64 @@ def plot_confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:
     return figure
 
 
+def plot_scales(ax: Axes, writes: str, keeps: str | None, title: str = "") -> None:
+    """A block of currents `[H, W, C]`: its normalisation's scales as colours, its map's axis as an arrow.
+
+    Args:
+        ax: where to draw.
+        writes: the axis that the linear map writes, `channel` or `width`.
+        keeps: the axis that has a scale for each of its positions: `channel`, `width`, `height` or `token`;
+            None where the scales depend on the input, which leaves white cells and question marks.
+        title: heading of the panel.
+    """
+    rows, columns, channels = 4, 4, 5
+    scales = {"channel": channels, "width": columns, "height": rows, "token": rows * columns, None: 1}[keeps]
+    shades = matplotlib.colormaps["BuPu"](np.linspace(0.2, 1, scales))
+
+    def place(h: float, w: float, c: float) -> tuple[float, float]:
+        return w + 0.62 * c, -h + 0.5 * c
+
+    def cell(h: int, w: int, c: int, corners: list[tuple[int, int, int]]) -> None:
+        # Neighbouring tokens get shades that are far apart.
+        token = 7 * (h * columns + w) % scales
+        scale = {"channel": c, "width": w, "height": h, "token": token, None: 0}[keeps]
+        outline = [place(h + down, w + right, c + back) for down, right, back in corners]
+        if keeps is None:
+            drawn = Polygon(outline, linewidth=1, facecolor="white", edgecolor="#9A8FBF", hatch="...")
+        else:
+            drawn = Polygon(outline, linewidth=1, facecolor=shades[scale], edgecolor="white")
+        ax.add_patch(drawn)
+
+    front = [(0, 0, 0), (0, 1, 0), (1, 1, 0), (1, 0, 0)]
+    top = [(0, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1)]
+    side = [(0, 1, 0), (0, 1, 1), (1, 1, 1), (1, 1, 0)]
+    for w in range(columns):
+        for h in range(rows):
+            cell(h, w, 0, front)
+            if keeps is None:
+                mark = {"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": "none"}
+                x, y = place(h + 0.5, w + 0.5, 0)
+                ax.text(x, y, "?", ha="center", va="center", fontsize=13, color=_SCALES, bbox=mark)
+        for c in range(channels):
+            cell(0, w, c, top)
+    for c in range(channels):
+        for h in range(rows):
+            cell(h, columns - 1, c, side)
+
+    ends = {
+        "channel": ((rows + 0.1, columns + 0.55, channels), (rows + 0.1, columns + 0.55, 0)),
+        "width": ((rows + 0.5, columns, 0), (rows + 0.5, 0, 0)),
+    }[writes]
+    arrow = {"arrowstyle": "-|>", "color": CURRENT, "linewidth": 3, "mutation_scale": 20}
+    ax.annotate("", place(*ends[0]), place(*ends[1]), arrowprops=arrow)
+    written = {"width": "position in the row"}.get(writes, writes)
+    kept = {"width": "position in the row", None: "token and input"}.get(keeps, keeps)
+    ax.text(3.6, -5.5, f"map writes: {written}", color=CURRENT, ha="center", fontsize=12)
+    ax.text(3.6, -6.3, f"a scale per {kept}", color=_SCALES, ha="center", fontsize=12)
+    ax.set(xlim=(-0.9, 8.2), ylim=(-6.8, 2.9), aspect="equal", title=title)
+    ax.axis("off")
+
+
 def plot_stages(
     names: Sequence[str],
     grids: Sequence[tuple[int, int]],
@@ -163,6 +224,74 @@ def plot_stages(
         panel.spines[["left", "bottom"]].set_visible(False)
         panel.tick_params(length=0)
     return figure
+
+
+def plot_run(
+    image: ArrayLike,
+    spikes: Sequence[ArrayLike],
+    evidence: Mapping[str, float],
+    operations: Mapping[str, float],
+) -> Figure:
+    """One image on its way through a network: the spikes that leave each stage, the answer, what it took.
+
+    Args:
+        image: grey values `[h, w]`.
+        spikes: for each stage those that leave it, 0 or 1, `[T, H, W, C]`.
+        evidence: class -> its logit.
+        operations: what is counted -> how many; first what the network needs, then what it is compared with.
+    """
+    figure = Figure(figsize=(10, 6.2))
+    figure.set_layout_engine("none")  # squares stay squares: places are given
+    green = LinearSegmentedColormap.from_list("image", ["#FFFFFF", CURRENT, "#00241B"])
+    cells = ListedColormap(["#FFFFFF", "#E6E6E6", SPIKE])
+
+    panel = figure.add_axes((0.01, 0.43, 0.15, 0.26))
+    panel.imshow(np.asarray(image), cmap=green)
+    panel.set(xticks=[], yticks=[], title="image")
+    panel.spines[:].set_visible(False)
+
+    steps = len(np.asarray(spikes[0]))
+    places = {"left": 0.21, "right": 0.74, "bottom": 0.2, "top": 0.9, "wspace": 0.08, "hspace": 0.08}
+    grid = figure.add_gridspec(steps, len(spikes), **places)
+    for stage, leaving in enumerate(spikes):
+        for step, now in enumerate(np.asarray(leaving)):
+            panel = figure.add_subplot(grid[step, stage])
+            panel.imshow(_maps_side_by_side(now), cmap=cells, vmin=-1, vmax=1)
+            panel.set(xticks=[], yticks=[], anchor="N")
+            panel.spines[:].set_visible(False)
+            if step == 0:
+                height, width, channels = now.shape
+                panel.set_title(f"stage {stage}\n{channels} maps of {height} × {width}", fontsize=9)
+            if stage == 0:
+                panel.set_ylabel(f"step {step + 1}", fontsize=11)
+
+    panel = figure.add_axes((0.845, 0.22, 0.145, 0.68))
+    colors = [MEMBRANE if value == max(evidence.values()) else "#B5B5B5" for value in evidence.values()]
+    panel.barh(list(evidence), list(evidence.values()), height=0.6, color=colors)
+    panel.axvline(0, color="black", linewidth=0.8)
+    panel.set(xticks=[0], title="evidence")
+
+    counts = figure.add_axes((0.3, 0.01, 0.69, 0.13))
+    counts.barh(list(operations), list(operations.values()), height=0.6, color=(SPIKE, REFERENCE))
+    for row, count in enumerate(operations.values()):
+        counts.text(count, row, f" {count:,.0f}", va="center", fontsize=11)
+    counts.set(xlim=(0, 1.2 * max(operations.values())), xticks=[])
+    for bars in (panel, counts):
+        bars.invert_yaxis()
+        bars.tick_params(length=0)
+        bars.spines[["left", "bottom"]].set_visible(False)
+    return figure
+
+
+def _maps_side_by_side(spikes: np.ndarray) -> np.ndarray:
+    """Spikes `[H, W, C]` as one image: a map for each channel, in three rows for four columns, -1 between."""
+    height, width, channels = spikes.shape
+    across = math.ceil(math.sqrt(channels * 4 / 3))
+    down = math.ceil(channels / across)
+    maps = np.full((down * across, height + 1, width + 1), -1.0)
+    maps[:channels, 1:, 1:] = spikes.transpose(2, 0, 1)
+    rows = maps.reshape(down, across, height + 1, width + 1).swapaxes(1, 2)
+    return rows.reshape(down * (height + 1), across * (width + 1))
 
 
 def plot_learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
@@ -232,7 +361,10 @@ def plot_sweeps(sweeps: Sequence[Mapping[str, Any]]) -> Figure:
         panel.set(ylabel="time, ms", yscale="log")
         panel.set_xlabel(sweep["variable"], fontsize="small")
         panel.set_title(sweep["task"], fontsize="medium")
-        panel.set_xticks(sweep["values"], [f"{value:g}" for value in sweep["values"]], rotation=45)
+        if min(sweep["values"]) > 0:  # they are chosen by factors: on a linear axis the small ones collide
+            panel.set_xscale("log")
+        panel.set_xticks(sweep["values"], [f"{value:g}" for value in sweep["values"]])
+        panel.xaxis.set_minor_locator(NullLocator())
         panel.set_ylim(top=panel.get_ylim()[1] * 10)  # room for the legend above all lines
         panel.legend(fontsize="small", loc="upper left", ncols=2)
     for panel in panels[len(sweeps) :]:

@@ -14,7 +14,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
 from book.engine.browser import serve
-from book.interactive.embed import EXPLORERS, SCRIPTS, add_explorers, markup, script, write_explorers
+from book.interactive.embed import EXPLORERS, SCRIPTS, add_explorers, files, markup, write_explorers
 from snnmlp_edu import InputError, NetworkConfig, NeuronConfig, lif_step
 from snnmlp_edu.data import path
 from snnmlp_edu.model.mixing import TokenMixing
@@ -202,7 +202,7 @@ def test_every_step_of_the_folding_gives_the_same_currents(
     for step in (1, 2, 3, 4):
         shown = page.evaluate(SET_AND_READ, [settings | {"step": step}, "result"])
         torch.testing.assert_close(torch.tensor(shown["shown"], dtype=torch.float64), expected)
-    verdict = "It would take a copy of W" if axis == "token" else "nothing behind W multiplies"
+    verdict = "It would take a copy of W" if axis == "token" else "nothing after W multiplies"
     assert says(page, verdict)
 
 
@@ -306,7 +306,7 @@ def test_explorer_stands_behind_the_cell_that_asks_for_it() -> None:
 
 
 def test_unknown_explorer_is_named() -> None:
-    with pytest.raises(InputError, match="asks for 'lif': choose one of lif_playground, folding_stepper"):
+    with pytest.raises(InputError, match="asks for 'lif': choose one of lif_playground, gradient_explorer"):
         add_explorers(new_notebook(cells=[figure_cell(interactive="lif")]))
 
 
@@ -316,18 +316,19 @@ def test_explorer_needs_a_figure_to_take_the_place_of() -> None:
 
 
 @pytest.mark.parametrize("name", EXPLORERS)
-def test_script_is_the_same_each_time(name: str) -> None:
-    assert script(name) == script(name)
-    assert "http" not in script(name)
+def test_files_are_the_same_each_time(name: str) -> None:
+    made = files(name)
+    assert files(name) == made
+    assert "http" not in made[f"{name}.js"]
 
 
 def test_only_what_is_asked_for_is_shipped(tmp_path: Path) -> None:
     write_explorers([], tmp_path)
     assert list(tmp_path.iterdir()) == []
     write_explorers(["reach_explorer"], tmp_path)
-    files = {each.relative_to(tmp_path).as_posix() for each in tmp_path.rglob("*") if each.is_file()}
+    written = {each.relative_to(tmp_path).as_posix() for each in tmp_path.rglob("*") if each.is_file()}
     bokeh = {f"bokeh/{each}" for each in (*SCRIPTS, "LICENSE.txt")}
-    assert files == bokeh | {"interactive/embed.js", "interactive/reach_explorer.js"}
+    assert written == bokeh | {"interactive/embed.js", "interactive/reach_explorer.js"}
     assert "Redistribution" in (tmp_path / "bokeh" / "LICENSE.txt").read_text(encoding="utf-8")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -16,7 +17,10 @@ from snnmlp_edu.plots import (
     plot_confusion,
     plot_learning_curves,
     plot_raster,
+    plot_run,
+    plot_scales,
     plot_stages,
+    plot_sweeps,
 )
 
 DRAW = """
@@ -46,10 +50,44 @@ def test_a_raster_shows_every_spike() -> None:
     assert to_hex(ax.collections[0].get_color()) == SPIKE.lower()
 
 
+@pytest.mark.parametrize(
+    ("keeps", "scales"), [("channel", 5), ("width", 4), ("height", 4), ("token", 16), (None, 1)]
+)
+def test_a_block_of_currents_has_a_colour_for_each_scale(keeps: str | None, scales: int) -> None:
+    ax = Figure().subplots()
+    plot_scales(ax, "channel", keeps)
+    assert len({to_hex(cell.get_facecolor()) for cell in ax.patches}) == scales
+    unknown = [text.get_text() for text in ax.texts].count("?")
+    assert unknown == (16 if keeps is None else 0), "only scales that depend on the input are unknown"
+
+
+def test_the_arrow_of_a_block_follows_the_axis_that_is_written() -> None:
+    ends = {}
+    for writes in ("channel", "width"):
+        ax = Figure().subplots()
+        plot_scales(ax, writes, "channel")
+        (arrow,) = (text for text in ax.texts if getattr(text, "arrow_patch", None))
+        ends[writes] = np.subtract(arrow.xy, arrow.xyann)
+    assert ends["width"][0] > 0 == ends["width"][1], "to the right"
+    assert (ends["channel"] > 0).all(), "into the page"
+
+
 def test_a_confusion_matrix_counts_images() -> None:
     ax, bar = plot_confusion([[9, 1], [2, 8]], ["shirt", "boot"]).axes
     assert [text.get_text() for text in ax.texts] == ["9", "1", "2", "8"]
     assert (ax.get_xlabel(), ax.get_ylabel(), bar.get_ylabel()) == ("predicted class", "true class", "images")
+
+
+def test_a_run_shows_every_spike_in_the_map_of_its_channel() -> None:
+    spikes = np.zeros((2, 4, 4, 12))
+    spikes[1, 2, 3, 5] = 1  # step 1, row 2, column 3; channel 5 is the second map of the second row
+    evidence, operations = {"shirt": -5.0, "boot": 7.0}, {"additions": 30.0, "multiplications": 60.0}
+    _, *steps, answer, counts = plot_run(np.zeros((8, 8)), [spikes], evidence, operations).axes
+    shown = [np.argwhere(np.asarray(each.images[0].get_array()) == 1).tolist() for each in steps]
+    assert shown == [[], [[1 * 5 + 1 + 2, 1 * 5 + 1 + 3]]]
+    assert [label.get_text() for label in answer.get_yticklabels()] == ["shirt", "boot"]
+    assert [bar.get_width() for bar in answer.patches] == [-5, 7]
+    assert [text.get_text().strip() for text in counts.texts] == ["30", "60"]
 
 
 def test_stages_are_drawn_to_scale() -> None:
@@ -86,3 +124,25 @@ def test_a_comparison_shows_every_seed_the_mean_and_the_interval() -> None:
     assert bars == [[0.75, 0.75], [0.0, 0.4], [0.2, 0.2], [0.5, 0.5], [0.75, 0.75]]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["stage", "none", "one"]
     assert ax.get_ylim() == (2.5, -0.5)  # the first on top
+
+
+def test_no_two_ticks_of_a_sweep_collide() -> None:
+    variables = {"steps": [1, 2, 4, 6, 8], "rate": [0.01, 0.05, 0.15, 0.3, 0.5], "none": [0, 1]}
+    sweeps = [
+        {
+            "task": "task",
+            "variable": variable,
+            "values": values,
+            "ms": {"ours": [float(v + 1) for v in values]},
+        }
+        for variable, values in variables.items()
+    ]
+    figure = plot_sweeps(sweeps)
+    figure.draw_without_rendering()
+    for panel, values in zip(figure.axes, variables.values(), strict=False):
+        assert list(panel.lines[0].get_xdata()) == values
+        boxes = [tick.get_window_extent() for tick in panel.get_xticklabels()]
+        assert [tick.get_text() for tick in panel.get_xticklabels()] == [f"{value:g}" for value in values]
+        for left, right in itertools.pairwise(boxes):
+            assert left.x1 < right.x0
+        assert not panel.xaxis.get_minorticklocs().size

@@ -62,8 +62,8 @@ def test_the_tables_of_speed_are_what_the_benchmarks_wrote() -> None:
     table = engine_report.markdown(engine_report.load_report(ROOT / file))
     assert between(f"snnmlp bench --engine --from {file} --markdown") == table
     table = markdown(load_report(ROOT / "data" / "benchmark.json"))
-    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    assert between("snnmlp bench --from data/benchmark.json --markdown", contributing) == table
+    page = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    assert between("snnmlp bench --from data/benchmark.json --markdown", page) == table
 
 
 def test_the_table_of_claims_is_what_the_ledger_has() -> None:

@@ -1,10 +1,17 @@
-// Puts an explorer in the place of the figure that stands for it in notebooks and on paper.
-window.showExplorer ??= async (name, item) => {
+// Opens the place of an explorer, before the picture of the figure that stands for it in notebooks and on paper. Of
+// class "explored", the figure shows its picture on paper only.
+window.placeExplorer ??= name => {
   const place = document.getElementById(`explorer-${name}`);
   const figure = document.getElementById(place.dataset.figure);
   const picture = figure.querySelector("img");
   (picture.closest("a") ?? picture).before(place);
   place.hidden = false;
+  return {place, figure};
+};
+
+// Shows an explorer that is a Bokeh document.
+window.showExplorer ??= async (name, item) => {
+  const {place, figure} = placeExplorer(name);
   await Bokeh.embed.embed_item(item);
   figure.classList.add("explored");
   // Draw once what the controls say, so that page and script agree from the start.

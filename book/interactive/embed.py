@@ -1,4 +1,8 @@
-"""From a Bokeh layout to a part of a page that loads nothing from another machine."""
+"""From an explorer to a part of a page that loads nothing from another machine.
+
+The module of an explorer has a function `build`, which returns a Bokeh layout; or, where it has a script and
+a style of its own, a function `files`, which returns them by name.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +25,24 @@ SCRIPTS = ("bokeh.min.js", "bokeh-widgets.min.js")
 
 
 class Explorer(NamedTuple):
-    """An interactive figure: the module that builds it, and what a screen reader calls it."""
+    """An interactive figure: the module that makes it, what a screen reader calls it, if Bokeh shows it."""
 
     module: str
     label: str
+    bokeh: bool = True
 
 
 EXPLORERS = {
     "lif_playground": Explorer("lif_playground", "A neuron to play with: leak, threshold, reset and input"),
+    "gradient_explorer": Explorer("gradient_explorer", "The gradient's way back through a neuron's steps"),
     "folding_stepper": Explorer("folding_stepper", "A batch norm that is folded away, step by step"),
+    "votes_explorer": Explorer("votes_explorer", "Three votes of one token, step by step"),
     "reach_explorer": Explorer("reach_explorer", "Which pixels reach a token after some blocks"),
+    "wiring_explorer": Explorer(
+        "wiring_explorer", "Five wirings of a block: what is on each wire, and what the audit says"
+    ),
     "energy_explorer": Explorer("energy_explorer", "Energy against firing rate, steps and prices"),
+    "live_network": Explorer("live_network", "A spiking network looks at a picture", bokeh=False),
 }
 
 
@@ -62,32 +73,47 @@ def add_explorers(notebook: NotebookNode) -> list[str]:
 
 def markup(name: str, figure: str) -> str:
     """The HTML of an explorer that takes the place of a figure's picture."""
-    scripts = [f"bokeh/{each}" for each in SCRIPTS] + ["interactive/embed.js", f"interactive/{name}.js"]
+    explorer = EXPLORERS[name]
+    bokeh = [f"bokeh/{each}" for each in SCRIPTS] if explorer.bokeh else []
+    style = [] if explorer.bokeh else [f'<link rel="stylesheet" href="../interactive/{name}.css">']
+    scripts = [*bokeh, "interactive/embed.js", f"interactive/{name}.js"]
     return "\n".join(
         [
+            *style,
             f'<div class="explorer" id="explorer-{name}" data-figure="{figure}" role="group"',
-            f'  aria-label="{EXPLORERS[name].label}" hidden></div>',
+            f'  aria-label="{explorer.label}" hidden></div>',
             *(f'<script defer src="../{each}"></script>' for each in scripts),
         ]
     )
 
 
 def write_explorers(names: list[str], extra: Path) -> None:
-    """Write the scripts of some explorers, and what they need of Bokeh, below a folder of the site."""
+    """Write the files of some explorers, and what they need of Bokeh, below a folder of the site."""
     if not names:
         return
-    for folder in ("bokeh", "interactive"):
-        (extra / folder).mkdir(parents=True, exist_ok=True)
-    for each in SCRIPTS:
-        shutil.copy2(BOKEH / "server" / "static" / "js" / each, extra / "bokeh")
-    shutil.copy2(BOKEH / "LICENSE.txt", extra / "bokeh")
+    (extra / "interactive").mkdir(parents=True, exist_ok=True)
     shutil.copy2(FOLDER / "embed.js", extra / "interactive")
-    for name in names:
-        (extra / "interactive" / f"{name}.js").write_text(script(name), encoding="utf-8")
+    if any(EXPLORERS[name].bokeh for name in names):
+        (extra / "bokeh").mkdir(exist_ok=True)
+        for each in SCRIPTS:
+            shutil.copy2(BOKEH / "server" / "static" / "js" / each, extra / "bokeh")
+        shutil.copy2(BOKEH / "LICENSE.txt", extra / "bokeh")
+    for name in sorted(set(names)):
+        for file, text in files(name).items():
+            (extra / "interactive" / file).write_text(text, encoding="utf-8")
+
+
+def files(name: str) -> dict[str, str]:
+    """The files of an explorer by name, the same ones each time; of a Bokeh document it is one script."""
+    explorer = EXPLORERS[name]
+    if not explorer.bokeh:
+        written: dict[str, str] = _module(explorer).files()
+        return written
+    return {f"{name}.js": script(name)}
 
 
 def script(name: str) -> str:
-    """The script that shows an explorer: its Bokeh document, and a call that puts it on the page."""
+    """The script that shows a Bokeh document: the document, and a call that puts it on the page."""
     item = json.dumps(document(name), ensure_ascii=False, separators=(",", ":"))
     return f'showExplorer("{name}", {item});\n'
 
@@ -96,7 +122,11 @@ def document(name: str) -> Any:
     """An explorer's Bokeh document, the same one each time: Bokeh numbers models as they are made."""
     from bokeh.embed import json_item
 
-    build = importlib.import_module(f".{EXPLORERS[name].module}", __package__).build
-    text = json.dumps(json_item(build(), f"explorer-{name}"))
+    layout = _module(EXPLORERS[name]).build()
+    text = json.dumps(json_item(layout, f"explorer-{name}"))
     numbers: dict[str, str] = {}
     return json.loads(re.sub(r'"p\d+"', lambda m: numbers.setdefault(m[0], f'"m{len(numbers)}"'), text))
+
+
+def _module(explorer: Explorer) -> Any:
+    return importlib.import_module(f".{explorer.module}", __package__)

@@ -1,4 +1,4 @@
-// z = gamma (W x + b - mean) / sqrt(variance + epsilon) + delta, rewritten until nothing is left behind W.
+// z = gamma (W x + b - mean) / sqrt(variance + epsilon) + delta, rewritten until nothing is left after W.
 const x = [0, 1, 2].map(i => (inputs.active.includes(i) ? 1 : 0));
 const tokens = axis.value === "token";
 const groups = [0, 1].map(f => {
@@ -65,8 +65,8 @@ result.data = {name: rows.map(row => row.name), z: rows.map(row => row.z), shown
 const a = number => number.toFixed(2);
 said.text = {
   1: "<b>Step 1: as trained.</b> The spikes pick columns of W (orange). Then each current is shifted and scaled " +
-    "with four constants (blue). Every current costs a multiplication, at every step of time.",
-  2: "<b>Step 2: one scale, one shift.</b> The four constants are known before the first image comes. They shrink " +
+    "with four constants (blue). Every current costs a multiplication, at every time step.",
+  2: "<b>Step 2: one scale, one shift.</b> The four constants are known before the first image arrives. They shrink " +
     `to a = γ / √(σ² + ε) and d = δ − a μ: a is ${a(scale[0])} and ${a(scale[1])}.`,
   3: folds
     ? "<b>Step 3: the scale goes into W.</b> a (W x + b) = (a W) x + a b. Each row of W is scaled once, by its own a. " +
@@ -75,7 +75,7 @@ said.text = {
       `${a(scale[1])}. There is one W for all tokens, and it cannot be both: <b>this norm does not fold.</b>`,
   4: folds
     ? "<b>Step 4: the shift goes into the bias.</b> What is left is a linear map. z is the same as in step 1, and " +
-      "nothing behind W multiplies."
+      "nothing after W multiplies."
     : "<b>Step 4: not reached.</b> It would take a copy of W for each token (the rows differ from token to token). " +
       "With shared weights, <b>the multiplication stays.</b>",
 }[step.value];

@@ -1,4 +1,4 @@
-"""A batch norm behind a small linear map, folded away in four steps; or not, on the wrong axis."""
+"""A batch norm after a small linear map, folded away in four steps; or not, on the wrong axis."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def build() -> Column:
     said = spoken()
     said.min_height = 90
     key = Div(
-        text="Orange: weights whose input fires. Blue: used behind W. Green: the normalised current z.",
+        text="Orange: weights whose input fires. Blue: applied after W. Green: the normalised current z.",
         styles={"font-size": "14px"},
         sizing_mode="stretch_width",
     )

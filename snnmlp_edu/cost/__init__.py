@@ -8,7 +8,8 @@ additions are the layer's *synaptic operations*:
 
 counted spike by spike, so exactly: at the border of a grid a convolution's kernel hangs over, and its
 fan-out is smaller there. Where values are not 0 or 1, each of the map's `dense_macs` is a multiply-accumulate
-operation (MAC): in the stem, which gets pixels, and everywhere in a ReLU twin.
+operation (MAC): in the stem, which gets pixels, and everywhere in a ReLU twin. A stem that gets the spikes
+of a recording adds.
 
 The network is taken as folded (`snnmlp_edu.mfi.fold_batch_norm`), whether it is or not: its spikes are the
 same. The cost of batch norm that is left unfolded is in `Cost.before_folding`. A neuron's leak, bias,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..inputs import check_network_input
+from ..mfi.auditing.origins import is_recording
 from ..mfi.events.layers import EventMap
 from ..mfi.known import refuse_infinite, refuse_unknown
 from ..model.holding import in_this_thread
@@ -37,11 +38,12 @@ def count_operations(
     normalisations that cannot fold, these. A map that gets other values than 0 and 1, as with the shortcut
     `spike`, multiplies too. The head of a spiking network adds weights for each spike, as folding leaves it.
     The head of a ReLU twin sums the grid up and then multiplies once for each channel: cheaper there.
+    A recording, `[T, B, channels, H, W]` of nothing but 0 and 1, is spikes already: its stem adds as well.
 
     Args:
         model: a network of this package in evaluation mode, folded or not. What a spiking network costs
             depends on its weights: an untrained one is silent (`snnmlp_edu.mfi.calibrate` makes it fire).
-        images: `[B, channels, H, W]`, or `[T, B, channels, H, W]`.
+        images: `[B, channels, H, W]`, or with time `[T, B, channels, H, W]`.
         mac_joules: energy of a multiply-accumulate operation; by default of 32 bit floats at 45 nm.
         accumulate_joules: energy of an addition, likewise.
 
@@ -63,7 +65,7 @@ def count_operations(
     True
     """
     network = _checked(model, images)
-    tally = Tally(network, images=images.shape[-4])
+    tally = Tally(network, images=images.shape[-4], recording=is_recording(images))
     with torch.no_grad(), uncompiled(network), ExitStack() as hooks:
         for path, module in network.named_modules():
             see = tally.observer(path, module)

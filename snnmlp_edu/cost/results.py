@@ -112,8 +112,13 @@ class Cost:
 
     @property
     def stem_macs(self) -> int:
-        """Multiply-accumulate operations of the stem: once for a static image."""
-        return sum(layer.dense_macs for layer in self.part("stem"))
+        """Multiply-accumulate operations of the stem: once for a static image, 0 where spikes arrive."""
+        return sum(layer.macs for layer in self.part("stem"))
+
+    @property
+    def stem_accumulates(self) -> float:
+        """Weights added in the stem: 0 but for a recording in spikes."""
+        return _accumulates(self.part("stem"))
 
     @property
     def dense_macs(self) -> int:
@@ -132,8 +137,8 @@ class Cost:
 
     @property
     def accumulates(self) -> float:
-        """All additions: synaptic operations, head and skip additions."""
-        return self.synaptic_operations + self.head_accumulates + self.skip_additions
+        """All additions: stem (of a recording in spikes), synaptic operations, head and skip additions."""
+        return self.synaptic_operations + self.head_accumulates + self.skip_additions + self.stem_accumulates
 
     @property
     def macs(self) -> int:
@@ -152,7 +157,8 @@ class Cost:
         if head is None:
             return self.after_folding
         maps = sum(layer.macs for layer in self.layers if layer.part != "head") + self.normalisation_macs
-        return head + Operations(maps, self.synaptic_operations + self.skip_additions)
+        added = self.synaptic_operations + self.skip_additions + self.stem_accumulates
+        return head + Operations(maps, added)
 
     @property
     def energy_joules(self) -> float:
@@ -176,9 +182,9 @@ class Cost:
     def to_dict(self) -> dict[str, Any]:
         """All of this as plain values, sums first."""
         sums = (
-            "stem_macs dense_macs synaptic_operations head_accumulates skip_additions accumulates macs"
-            " normalisation_macs unfoldable_macs neuron_updates weight_bytes membrane_bytes energy_joules"
-            " mac_joules accumulate_joules"
+            "stem_macs stem_accumulates dense_macs synaptic_operations head_accumulates skip_additions"
+            " accumulates macs normalisation_macs unfoldable_macs neuron_updates weight_bytes membrane_bytes"
+            " energy_joules mac_joules accumulate_joules"
         )
         return {name: getattr(self, name) for name in sums.split()} | {
             "before_folding": dataclasses.asdict(self.before_folding),

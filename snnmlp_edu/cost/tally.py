@@ -77,11 +77,18 @@ def parts_by_path(network: nn.Module) -> dict[str, str]:
 
 
 class Tally:
-    """Collects the entries of `Cost` while a network runs."""
+    """Collects the entries of `Cost` while a network runs.
 
-    def __init__(self, network: SpikingNetwork, images: int) -> None:
+    Args:
+        network: the network.
+        images: how many images run through it.
+        recording: whether they are recordings in spikes, which the stem adds instead of multiplying.
+    """
+
+    def __init__(self, network: SpikingNetwork, images: int, recording: bool = False) -> None:
         self.network = network
         self.images = images
+        self.recording = recording
         self.parts = parts_by_path(network)
         self.real = _is_real(network)
         self.layers: list[LayerCost] = []
@@ -122,7 +129,10 @@ class Tally:
         first = inputs[0]
         runs = len(first) // self.images if isinstance(module, nn.Conv2d) else len(first)
         part = self._part(path)
-        binary = part != "stem" and not self.real and all(is_binary(values) for values in inputs)
+        if part == "stem":
+            binary = self.recording
+        else:
+            binary = not self.real and all(is_binary(values) for values in inputs)
         layer = module.steps[0] if isinstance(module, SteppedLinear) else module
         arrived = [reached(layer, values) for values in inputs]
         self._add_row(path, part, binary, runs, Reached(*map(sum, zip(*arrived, strict=True))))

@@ -54,7 +54,7 @@ from .exits import DataDependentShape, Exits, data_dependent_results
 from .judgement import VALUES, Call, Judgement, Operand, Stem, judge
 from .kernels import Kernels, replaced_operations
 from .operations import KINDS, MAPS, ON_EACH, OVERWRITES, RANDOM, Kind, base_name
-from .origins import Origin, Origins, memory
+from .origins import Origin, Origins, is_recording, memory
 from .report import AuditedOperation, AuditReport
 
 
@@ -78,7 +78,8 @@ def audit(model: nn.Module, images: Tensor, stem: str | Sequence[str] | None = N
 
     Args:
         model: any module, in evaluation mode.
-        images: what to call it with, such as `[B, channels, H, W]`.
+        images: what to call it with, such as `[B, channels, H, W]`. A recording, `[T, B, channels, H, W]`,
+            with values 0 and 1 alone is spikes: its stem adds, too, for the inputs seen.
         stem: paths of the modules that may multiply; None takes the first linear map of it.
 
     Returns:
@@ -103,7 +104,7 @@ def audit(model: nn.Module, images: Tensor, stem: str | Sequence[str] | None = N
     try:
         _check(model, images)
         paths = None if stem is None else _known_paths(model, [stem] if isinstance(stem, str) else stem)
-        operations = _Operations(model, images, Stem(paths))
+        operations = _Operations(model, images, Stem(paths, is_recording(images)))
         with torch.no_grad(), _EAGER, _modes_restored(), operations, operations.exits:
             model(images)
         operations.look_for_replaced()

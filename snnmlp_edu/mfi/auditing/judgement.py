@@ -106,10 +106,12 @@ class Stem:
 
     Args:
         paths: module paths; None takes the first map of the input, wherever its weights are used again.
+        recording: whether the input is a recording in spikes, so that the stem has nothing to multiply.
     """
 
-    def __init__(self, paths: tuple[str, ...] | None) -> None:
+    def __init__(self, paths: tuple[str, ...] | None, recording: bool = False) -> None:
         self._paths = paths
+        self.recording = recording
         self._weights: int | None = None
 
     def claims(self, path: str, data: Operand, weights: Operand) -> bool:
@@ -249,7 +251,7 @@ def _map(call: Call, stem: Stem) -> Judgement:
         return Judgement(Kind.ADDITION, Origin.REAL, _words(call.operands))  # the data are in `added`
     data, weights = (one, other) if one.varies else (other, one)
     assert isinstance(data.value, Tensor)
-    if stem.claims(call.path, data, weights):
+    if stem.claims(call.path, data, weights) and not (stem.recording and is_binary(data.value)):
         return Judgement(Kind.STEM, Origin.REAL, in_words(data.value))
     return _accumulate(data.value, data.origin)
 

@@ -172,6 +172,18 @@ def is_binary(values: Tensor | Number) -> bool:
     return values in (0, 1)
 
 
+def is_recording(images: Tensor) -> bool:
+    """Whether a network's input is spikes: it has a time axis, and its values are 0 and 1, not 0 alone.
+
+    Images without a time axis are pixels, also where all of them are black or white.
+
+    >>> events = torch.eye(4).expand(3, 1, 2, 4, 4)  # [T, B, channels, H, W]
+    >>> is_recording(events), is_recording(0.5 * events), is_recording(events[0])
+    (True, False, False)
+    """
+    return images.ndim == 5 and bool(images.any()) and is_binary(images)
+
+
 def is_power_of_two(values: Tensor | Number) -> bool:
     """Whether all values are powers of two or their negatives, so that a product with them is a shift.
 
