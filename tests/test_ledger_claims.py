@@ -239,6 +239,17 @@ def test_counts_decide_by_their_ratio(tmp_path: Path) -> None:
     assert judged(tmp_path, rule | {"between": [3.7, 4.3]}).verdict == "not reproduced"
 
 
+def test_stored_audits_decide_by_all_their_networks(tmp_path: Path) -> None:
+    passes = judged(tmp_path, {"audited_at_224": "mlp_spe_t"}, strength="proof")
+    assert passes.verdict == "reproduced"
+    assert passes.evidence == (
+        "the audit finds no multiplication in the 6,035 operations of mlp_spe_t at 224 px",
+    )
+    both = judged(tmp_path, {"audited_at_224": ["mlp_spe_t", "released_mlp_spe_t"]})
+    assert both.verdict == "not reproduced"
+    assert both.evidence[1].endswith("the audit refuses 26"), "two norms over tokens in each of 13 blocks"
+
+
 def test_the_audit_decides_what_multiplies(tmp_path: Path) -> None:
     rule = {"plan": "patch_encoding", "multiplication_free": "spiking", "multiplies": ["conv"]}
     results = tmp_path / "results"
@@ -330,6 +341,7 @@ def test_the_report_says_what_the_records_hold(tmp_path: Path) -> None:
         (PLAIN | with_test({"plan": "skip"}), "'is: higher' or 'is: lower'"),
         (PLAIN | with_test(HIGHER | {"thn": "conv"}), "no field 'thn'; did you mean 'than'"),
         (PLAIN | with_test({"count": "parameters", "of": "vgg"}), "'between: [low, high]'"),
+        (PLAIN | with_test({"audited_at_224": "vgg"}), "audited_at_224 is 'vgg'"),
         (PLAIN | with_test({"count": "parameters", "of": "vgg", "between": [0, 1]}), "of is 'vgg'"),
     ],
 )

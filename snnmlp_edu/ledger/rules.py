@@ -22,6 +22,7 @@ from .statistics import Comparison, compare
 Judgement = Literal["missing", "fails", "open", "holds"]
 
 COUNTS = "cost_at_224.json"  # what an image of 224 x 224 costs, network by network
+AUDITS = "audits_at_224.json"  # what the audit finds for such an image
 RATE = 0.1  # spikes a neuron and step at which additions of different networks are compared
 _COUNTED = {"parameters": "", "synaptic_operations": f", both at a firing rate of {RATE:.0%}"}
 _WORDS = ("higher", "lower", "equal")
@@ -138,7 +139,24 @@ class Ratio:
         return ("holds" if low <= ratio <= high else "fails"), [sentence]
 
 
-Rule = Difference | Audited | Ratio
+@dataclass(frozen=True)
+class AuditedAtSize:
+    """The audit calls networks of the paper's size multiplication-free, for an image of 224 x 224.
+
+    Args:
+        networks: all of which have to pass.
+    """
+
+    networks: tuple[str, ...]
+
+    def judge(self, results: Path | None = None) -> tuple[Judgement, list[str]]:
+        """What the stored audits say, and a sentence for each."""
+        found = {name: _audits()[name] for name in self.networks}
+        holds = all(audit["multiplication_free"] for audit in found.values())
+        return ("holds" if holds else "fails"), [_verdict(*each) for each in found.items()]
+
+
+Rule = Difference | Audited | AuditedAtSize | Ratio
 
 
 def read_rule(values: Any, location: str) -> Rule:
@@ -153,6 +171,12 @@ def read_rule(values: Any, location: str) -> Rule:
         )
     if "count" in values:
         return _ratio(values, location)
+    if "audited_at_224" in values:
+        require_known(f"{location}: a rule", values, ("audited_at_224",))
+        networks = _names(values, "audited_at_224")
+        for name in networks:
+            _require_network(location, "audited_at_224", name, _audits())
+        return AuditedAtSize(networks)
     require_known(f"{location}: a rule", values, _OF_RECORDS)
     name = str(values.get("plan", ""))
     plan = load_plan(name)
@@ -182,11 +206,13 @@ def _ratio(values: Mapping[str, Any], location: str) -> Ratio:
             " 'between: [low, high]'"
         )
     for name in ("of", "times"):
-        if values.get(name) not in _counts():
-            raise InputError(
-                f"{location}: {name} is {values.get(name)!r}; choose one of {', '.join(_counts())}"
-            )
+        _require_network(location, name, values.get(name), _counts())
     return Ratio(values["count"], values["of"], values["times"], (float(between[0]), float(between[1])))
+
+
+def _require_network(location: str, field: str, name: Any, known: Mapping[str, Any]) -> None:
+    if name not in known:
+        raise InputError(f"{location}: {field} is {name!r}; choose one of {', '.join(known)}")
 
 
 def _names(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
@@ -205,9 +231,26 @@ def _runs(name: str, variants: tuple[str, ...], results: Path | None) -> tuple[l
 
 
 @cache
-def _counts() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((path() / COUNTS).read_text(encoding="utf-8"))
+def _stored(file: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((path() / file).read_text(encoding="utf-8"))
     return content
+
+
+def _counts() -> dict[str, Any]:
+    return _stored(COUNTS)
+
+
+def _audits() -> dict[str, Any]:
+    networks: dict[str, Any] = _stored(AUDITS)["networks"]
+    return networks
+
+
+def _verdict(network: str, audit: Mapping[str, Any]) -> str:
+    operations = f"{audit['operations']:,} operations"
+    if audit["multiplication_free"]:
+        return f"the audit finds no multiplication in the {operations} of {network} at 224 px"
+    refused = sum(each["rows"] for each in audit["violations"])
+    return f"of the {operations} of {network} at 224 px, the audit refuses {refused}"
 
 
 def _counted(network: str, count: str) -> float:
