@@ -247,7 +247,7 @@ def test_stored_audits_decide_by_all_their_networks(tmp_path: Path) -> None:
     )
     both = judged(tmp_path, {"audited_at_224": ["mlp_spe_t", "released_mlp_spe_t"]})
     assert both.verdict == "not reproduced"
-    assert both.evidence[1].endswith("the audit refuses 26"), "two norms over tokens in each of 13 blocks"
+    assert both.evidence[1].endswith("the audit refuses 26"), "one norm over tokens stays in each of 26 blocks"
 
 
 def test_the_audit_decides_what_multiplies(tmp_path: Path) -> None:
