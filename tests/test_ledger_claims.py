@@ -83,10 +83,11 @@ def test_what_can_be_tested_here_is_decided_by_records_or_counts() -> None:
     tested = {row["claim"]: row["strength"] for row in rows if "tests" in row}
     for words, strength in {
         "mixer multiplication-free": "proof",
-        "released network is multiplication-free": "proof",
+        "So is the released network": "proof",
         "token block light": "arithmetic",
         "computes much less": "arithmetic",
         "model capacity similar": "arithmetic",
+        "curtails": "arithmetic",
         "4 times smaller": "arithmetic",
         "crucial": "experiment",
         "patch encoding lifts": "experiment",
@@ -105,11 +106,12 @@ def test_the_proven_and_the_counted_claims_have_the_verdicts_that_follow() -> No
         return found
 
     assert verdict("mixer multiplication-free") == "reproduced"
-    assert verdict("released network is multiplication-free") == "not reproduced"
+    assert verdict("So is the released network") == "not reproduced"
     # 25,223,796 / 21,797,672 = 1.16; 138,357,544 / 37,983,144 = 3.64; additions: 1.98e9 and 2.01e9.
     assert verdict("model capacity similar") == "reproduced"
+    assert verdict("curtails") == "not reproduced"
     assert verdict("4 times smaller") == "reproduced"
-    assert verdict("computes much less") == "not reproduced"
+    assert verdict("computes much less") == "inconclusive", "the rates of its networks are not known"
 
 
 def test_counts_are_of_all_claims() -> None:
@@ -247,7 +249,7 @@ def test_stored_audits_decide_by_all_their_networks(tmp_path: Path) -> None:
     )
     both = judged(tmp_path, {"audited_at_224": ["mlp_spe_t", "released_mlp_spe_t"]})
     assert both.verdict == "not reproduced"
-    assert both.evidence[1].endswith("the audit refuses 26"), "one norm over tokens stays in each of 26 blocks"
+    assert both.evidence[1].endswith("the audit refuses 26"), "a norm over tokens in each of 26 blocks"
 
 
 def test_the_audit_decides_what_multiplies(tmp_path: Path) -> None:
@@ -305,7 +307,10 @@ def test_the_report_says_what_the_records_hold(tmp_path: Path) -> None:
     text = reproduction.report(results)
     assert "5 runs, 0.1 hours" in text  # 5 x 60 s
     assert "| `patch_encoding` | 5 of the 6 runs are in |" in text
-    assert "conv` -10.45" in text, "700 and 711 of 1,000 against 800, 810 and 820"
+    assert "conv` -10.45" not in text, "the plan is not complete"
+    whole = tmp_path / "whole"
+    write_records(whole, "patch_encoding", {"spiking": [800, 810, 820], "conv": [700, 711, 720]})
+    assert "conv` -9.97" in reproduction.report(whole)
     assert all(rival.value in text for rival in ledger.rivals())
     file = tmp_path / "REPRODUCTION.md"
     code, _, _ = call("ledger", "report", "--into", file, "--results", results)

@@ -90,8 +90,7 @@ def test_a_difference_over_seeds_by_hand() -> None:
     assert (found.seeds, found.freedom, found.verdict) == ((3, 3), 4, "not separated")
     assert str(found) == (
         "a and b are not separated: validation accuracy differs by +2.00 points (95 % interval -4.41 to +8.41"
-        " over seeds, 3 and 3 seeds; from 8.69 points on a difference would have been found with a power of"
-        " 80 %)"
+        " over seeds, 3 and 3 seeds; a difference of 8.69 points would have been found with a power of 80 %)"
     )
 
 
@@ -306,7 +305,7 @@ def test_counts_and_energies_have_their_own_words() -> None:
     )
     found = compare(both, "none", "stage", "energy_joules")
     assert found.over_images is None
-    assert str(found).startswith("cannot say whether none differs from stage: energy differs by +0.00 µJ")
+    assert str(found).startswith("cannot say whether none differs from stage (")
 
 
 def test_equal_counts_are_not_separated() -> None:

@@ -23,16 +23,18 @@ def report(results: Path | None = None) -> str:
         InputError: a record was changed by hand.
     """
     found = claims(results=results)
-    records = [record for name in list_plans() for record in read_records(name, results)]
+    records = _distinct(record for name in list_plans() for record in read_records(name, results))
     counts = count_verdicts(found)
     words = (path() / TEMPLATE).read_text(encoding="utf-8")
     return words.format(
         counts="; ".join(f"{count} {verdict}" for verdict, count in counts.items()).capitalize(),
         claims=tables.claims_markdown(found),
-        runs=len(_distinct(records)),
-        hours=sum(record.seconds for record in _distinct(records)) / 3600,
+        runs=len(records),
+        on_cifar=sum(record.dataset == "cifar10" for record in records),
+        exact=sum(record.test_right is not None for record in records),
+        hours=sum(record.seconds for record in records) / 3600,
         results=_results(found),
-        headline=tables.headline_markdown(results),
+        headline=tables.headline_markdown(results, complete=True),
         missing=_missing(found, results),
         rivals=tables.markdown(
             ("network", "parameters", "T", "ImageNet", "source"),

@@ -165,14 +165,14 @@ class Comparison:
             interval = f"95 % interval {low} to {high} over {of}{unpaired}, {runs}"
         if self.doubt:
             return (
-                f"cannot say whether {self.variant} differs from {self.base}: {name} differs by"
-                f" {_number(gap, '+')}{unit} ({interval}), but {self.doubt}"
+                f"cannot say whether {self.variant} differs from {self.base} ({self.doubt}):"
+                f" {name} differs by {_number(gap, '+')}{unit} ({interval})"
             )
         if not self.separated:
             return (
                 f"{self.variant} and {self.base} are not separated: {name} differs by"
-                f" {_number(gap, '+')}{unit} ({interval}; from {_number(size * self.detectable)}{unit} on"
-                " a difference would have been found with a power of 80 %)"
+                f" {_number(gap, '+')}{unit} ({interval}; a difference of"
+                f" {_number(size * self.detectable)}{unit} would have been found with a power of 80 %)"
             )
         word = "higher" if gap > 0 else "lower"
         return f"{self.variant} has a {name} {_number(abs(gap))}{unit} {word} than {self.base} ({interval})"

@@ -213,11 +213,18 @@ HEADLINE = (
 )
 
 
-def headline(results: Path | None = None) -> Cells:
-    """One row under `HEADLINE` for each plan of which more than the base was run, if it has more."""
+def headline(results: Path | None = None, complete: bool = False) -> Cells:
+    """One row under `HEADLINE` for each plan of which more than the base was run, if it has more.
+
+    Args:
+        results: folder of the records; by default the shipped ones.
+        complete: leave out plans of which runs are missing.
+    """
     rows: Cells = []
     for name in list_plans():
         found = table(name, results)
+        if complete and not found.progress.complete:
+            continue
         base = next((s for s in found.accuracies if s.variant == found.plan.base), None)
         if found.comparisons is None or (not found.comparisons.comparisons and len(found.plan.variants) > 1):
             continue
@@ -249,9 +256,9 @@ def markdown(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(columns), *lines[1:]])
 
 
-def headline_markdown(results: Path | None = None) -> str:
-    """Every plan in a row, in Markdown."""
-    rows = headline(results)
+def headline_markdown(results: Path | None = None, complete: bool = False) -> str:
+    """Every plan in a row, in Markdown; arguments as of `headline`."""
+    rows = headline(results, complete)
     return markdown(HEADLINE, rows) if rows else "No run is in yet."
 
 
