@@ -118,8 +118,8 @@ class Audited:
 class Ratio:
     """A count of one network is between two multiples of another's, both for images of 224 x 224.
 
-    Additions depend on firing rates, which nobody knows of networks whose weights were not released. So at one
-    rate for both, they leave a claim open.
+    Additions depend on firing rates, which nobody knows of networks whose weights were not released. At one
+    rate for both, they therefore leave a claim open.
 
     Args:
         count: `parameters` or `synaptic_operations`, the additions at a firing rate of `RATE`.
