@@ -218,6 +218,36 @@ def test_stepper_goes_on_and_back_by_its_buttons(show: Any) -> None:
     assert says(page, "Step 3")
 
 
+@pytest.mark.parametrize("axis", ["channel", "token"])
+def test_numbers_of_the_stepper_keep_apart_on_a_phone(axis: str, show: Any) -> None:
+    page = show("folding_stepper")
+    settings = {"statistics for each": axis, "γ, first": -1.9, "σ², first": 0.05}
+    for step in (1, 2, 3, 4):
+        cells = page.evaluate(SET_AND_READ, [settings | {"step": step}, "cells"])
+        page.wait_for_function(SETTLED)
+        wide, size, room = page.evaluate(LETTERS)
+        assert size >= 9, "legible"
+        assert len(wide) == len(cells["text"])
+        assert max(wide) < room / (max(cells["x"]) + 1)
+
+
+SETTLED = """async () => {
+  const script = Bokeh.documents[0].get_model_by_name("folding_stepper"), {plot} = script.args;
+  const before = plot.inner_width;
+  await new Promise(done => setTimeout(done, 100));
+  await script.execute(null);
+  return plot.inner_width === before;
+}"""
+LETTERS = """() => {
+  const {plot, letters, cells} = Bokeh.documents[0].get_model_by_name("folding_stepper").args;
+  const pen = document.createElement("canvas").getContext("2d");
+  const size = letters.text_font_size.value;
+  pen.font = `${size} helvetica, arial, sans-serif`;
+  const wide = Array.from(cells.data.text, text => pen.measureText(text).width);
+  return [wide, parseFloat(size), 0.94 * plot.inner_width];
+}"""
+
+
 # The reach
 
 
@@ -259,6 +289,27 @@ def test_reach_is_that_of_the_library(mixing: str, show: Any) -> None:
         assert says(page, f"{int((ways > 0).sum())} of 64 tokens")
 
 
+TOKEN = """([row, column]) => {
+  const plot = [...Bokeh.documents[0]._all_models.values()].find(each => each.type === "Figure");
+  const view = Bokeh.index.find_one(plot), {left, top} = view.el.getBoundingClientRect();
+  const [[x], [y]] = view.frame.map_to_screen ? view.frame.map_to_screen([column], [row])
+    : [[view.frame.x_scale.compute(column)], [view.frame.y_scale.compute(row)]];
+  return [left + x, top + y];
+}"""
+
+
+def test_a_click_on_a_token_chooses_it(show: Any) -> None:
+    page = show("reach_explorer")
+    page.get_by_role("slider", name="column").press("Tab")
+    page.mouse.wheel(0, 400)  # to where the plot is in view
+    for row, column in ((6, 2), (1, 8), (8, 1)):
+        page.mouse.click(*page.evaluate(TOKEN, [row, column]))
+        assert says(page, f"reach row {row}, column {column}")
+        ways = page.evaluate(SET_AND_READ, [{}, "tokens"])["ways"]
+        assert ways[8 * (row - 1) + column - 1] == max(ways)
+    assert page.get_by_role("slider", name="row").get_attribute("aria-valuenow") == "8.0"
+
+
 # The bill
 
 
@@ -287,6 +338,17 @@ def test_bill_knows_when_the_twin_wins(show: Any) -> None:
     assert says(page, "Above a rate of 0.3")
     page.evaluate(SET_AND_READ, [{"neuron": 10, "mac": 0.2}, "here"])
     assert says(page, "even if no neuron fires")
+
+
+def test_legend_of_the_bill_is_below_the_plot_and_within_its_card(show: Any) -> None:
+    page = show("energy_explorer")
+    card = page.locator(".explorer").bounding_box()
+    plot = page.locator(".bk-Figure").bounding_box()
+    for words in ("spiking network", "counted", "your rate", "ReLU twin", "break-even"):
+        entry = page.get_by_text(words, exact=True).bounding_box()
+        assert card["x"] <= entry["x"]
+        assert entry["x"] + entry["width"] <= card["x"] + card["width"]
+        assert entry["y"] >= plot["y"] + plot["height"]
 
 
 # Embedding

@@ -54,11 +54,11 @@ SETTINGS: list[tuple[dict[str, Any], float, str]] = [
 @pytest.mark.parametrize("surrogate", SURROGATES)
 def test_gradients_are_those_of_autograd(surrogate: str, show: Any) -> None:  # noqa: F811
     page = show("gradient_explorer", kept=True)
+    page.evaluate(SET_AND_READ, [{"surrogate": surrogate}, "steps"])  # which sets k to its default
     for fields, strength, loss in SETTINGS:
         named: dict[str, Any] = {"surrogate": surrogate, "beta": 0.8, "slope": 4.0, "reset": "hard"} | fields
         config = NeuronConfig(threshold=THRESHOLD, input_gain=GAIN, **named)
         settings = {
-            "surrogate": surrogate,
             "slope k": named["slope"],
             "leak β": named["beta"],
             "reset": named["reset"],
@@ -104,3 +104,36 @@ def test_a_surrogate_out_of_reach_is_named_dead_by_the_keyboard_alone(show: Any)
     page.get_by_role("slider", name="currents times").focus()
     page.keyboard.press("Home")
     assert says(page, "No current gets a gradient")
+
+
+def test_a_surrogate_begins_at_its_own_default(show: Any) -> None:  # noqa: F811
+    page = show("gradient_explorer")
+    handle = page.get_by_role("slider", name="slope k")
+    for name, (_, default) in reversed(SURROGATES.items()):
+        page.get_by_label("surrogate", exact=True).select_option(name)
+        assert says(page, f"The default slope of {name} is {default:g}.")
+        assert float(handle.get_attribute("aria-valuetext")) == default
+
+
+SCALES = """() => {
+  const plots = [...Bokeh.documents[0]._all_models.values()].filter(each => each.type === "Figure");
+  return plots.map(each => [each.y_range.start, each.y_range.end]);
+}"""
+
+
+def test_scales_stay_whatever_the_surrogate(show: Any) -> None:  # noqa: F811
+    page = show("gradient_explorer")
+    scales = page.evaluate(SCALES)
+    assert len(scales) == 3
+    (low, high), (_, most), _ = scales
+    for name in SURROGATES:
+        for settings in ({}, {"currents times": 2, "leak β": 1}, {"currents times": 1, "leak β": 0.8}):
+            shown = page.evaluate(SET_AND_READ, [{"surrogate": name} | settings, "steps"])
+            assert page.evaluate(SCALES) == scales
+            assert low <= min(shown["before"] + shown["after"]) <= max(shown["before"]) < high
+            assert max(shown["slope"]) <= most
+    page.evaluate(SET_AND_READ, [DEFAULT, "steps"])
+    shown = page.evaluate(SET_AND_READ, [{"slope k": 25}, "steps"])
+    assert page.evaluate(SCALES) == scales
+    assert max(shown["slope"]) > most
+    assert says(page, f"Too high for the scale: the slope goes up to {max(shown['slope']):.2g}")

@@ -31,12 +31,13 @@ pytestmark = pytest.mark.usefixtures("step_by_step")  # no neuron runs often eno
 STYLE = Path(__file__).parents[1] / "book" / "_static" / "custom.css"
 NAME = "mlp_spe_nano"
 SIDE, STEPS, STAGES = 28, 4, 4
+RIM = 128  # around a pixel that the brush paints
 PATIENCE = 60_000  # milliseconds: machines that test are busy
 WITHOUT_VECTORS = "WebAssembly.validate = () => false"
 WITHOUT_ENGINE = "delete window.WebAssembly"
 CLOCK = """
   window.tick = null;
-  window.setInterval = each => { window.tick = each; return 1; };
+  window.setInterval = (each, lasts) => { window.tick = each; window.lasts = lasts; return 1; };
   window.clearInterval = () => { window.tick = null; };
 """  # which goes on when the test says so
 
@@ -49,6 +50,8 @@ SHOWN = """() => {
     additions: all("additions").map(number)[0],
     multiplications: all("multiplications").map(number)[0],
     said: all("said")[0].textContent,
+    announced: all("announced")[0].textContent,
+    when: all("when")[0].textContent,
   };
 }"""
 COLORS = """([canvas, size]) => {
@@ -164,15 +167,23 @@ def assert_shows(page: Page, pixels: np.ndarray | Tensor) -> None:
     answer = load_checkpoint(NAME).class_names[int(np.argmax(right.evidence[-1]))]
     assert shown["first"] == [answer]
     assert f"After 4 of 4 steps the picture is seen as {answer}" in shown["said"]
-    assert f"{right.additions:,} additions" in shown["said"]
+    assert f"{right.additions:,} additions;" in shown["said"]
+    assert shown["announced"] == shown["said"]
+
+
+def paint(pixels: np.ndarray, row: int, column: int) -> None:
+    """One stroke of the soft brush: a pixel, and a grey rim around it."""
+    around = pixels[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+    np.maximum(around, RIM, out=around)
+    pixels[row, column] = 255
 
 
 def drawn(page: Page) -> np.ndarray:
-    """The image on the page, where each pixel is painted or not."""
+    """The image on the page, where each pixel is white, of the brush's rim, or painted."""
     canvas = page.locator(".live-picture canvas").element_handle()
     colors = np.array(page.evaluate(COLORS, [canvas, 8]))
-    assert set(colors.flat) <= {"ffffff", "00241b"}
-    return np.where(colors == "ffffff", 0, 255).astype(np.uint8)
+    values = {"ffffff": 0, "009e73": RIM, "00241b": 255}
+    return np.vectorize(values.__getitem__, otypes=[np.uint8])(colors)
 
 
 @pytest.mark.parametrize("engine", ["simd", "plain"])
@@ -272,7 +283,7 @@ def test_a_drawing_by_keyboard(show: Any) -> None:
             row += {"ArrowUp": -1, "ArrowDown": 1}.get(key, 0)
             column += {"ArrowLeft": -1, "ArrowRight": 1}.get(key, 0)
             picture.press(" ")
-            right[row - 1 : row + 2, column - 1 : column + 2] = 255
+            paint(right, row, column)
     assert page.locator(".live-cursor").inner_text() == f"Row {row + 1}, column {column + 1}"
     page.get_by_role("checkbox", name="erase").press(" ")  # without focus the picture shows no cursor
     assert np.array_equal(drawn(page), right)
@@ -301,7 +312,10 @@ def test_a_drawing_by_pointer_goes_where_the_pointer_goes(show: Any) -> None:
     page.mouse.move(*to(22, 22))
     page.mouse.up()
     right = np.zeros((SIDE, SIDE), np.uint8)
-    right[4:7, 3:24] = right[4:24, 21:24] = 255
+    for step in range(4, 23):
+        paint(right, 5, step)
+    for step in range(5, 23):
+        paint(right, step, 22)
     assert np.array_equal(drawn(page), right)
     assert_shows(page, right)
     page.get_by_role("checkbox", name="erase").check()
@@ -314,7 +328,8 @@ def test_a_drawing_by_pointer_goes_where_the_pointer_goes(show: Any) -> None:
 def test_an_empty_and_a_full_drawing_are_named_and_answered(show: Any) -> None:
     page = show()
     page.get_by_role("button", name="Clear").press("Enter")
-    assert "Nothing is drawn" in page.evaluate(SHOWN)["said"]
+    assert "Nothing is drawn, but the network has to answer one of the ten" in page.evaluate(SHOWN)["said"]
+    page.get_by_text("trained on photographs of garments, not on strokes").wait_for()
     assert_shows(page, np.zeros((SIDE, SIDE)))
     box = page.locator(".live-picture canvas").bounding_box()
     page.mouse.move(box["x"] + 3, box["y"] + 3)
@@ -325,7 +340,9 @@ def test_an_empty_and_a_full_drawing_are_named_and_answered(show: Any) -> None:
         page.mouse.move(box["x"] + box["width"] - 3, y)
     page.mouse.up()
     assert "The whole picture is painted" in page.evaluate(SHOWN)["said"]
-    assert_shows(page, np.full((SIDE, SIDE), 255))
+    full = drawn(page)
+    assert full.min() == RIM
+    assert_shows(page, full)
 
 
 def test_without_webassembly_the_picture_stays_and_a_sentence_says_why(show: Any) -> None:
@@ -352,28 +369,54 @@ def test_a_keyboard_is_enough(show: Any) -> None:
         reached.append(page.evaluate("document.activeElement.className || document.activeElement.type"))
     assert reached == ["live-back", "live-play", "range"], "Next is disabled"
     page.keyboard.press("Home")
-    assert "No evidence has arrived yet" in page.evaluate(SHOWN)["said"]
+    assert "Before the first step: no evidence has arrived yet" in page.evaluate(SHOWN)["announced"]
     for _ in range(3):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.className || document.activeElement.tagName"))
     assert reached[3:] == ["CANVAS", "live-clear", "live-erase"]
 
 
+def assert_says_what_it_shows(page: Page, moment: int) -> None:
+    """The visible sentence agrees with the picture at this moment: time, answer and additions so far."""
+    shown, done = page.evaluate(SHOWN), moment // STAGES
+    if moment % STAGES:
+        assert f"In {shown['when']}: " in shown["said"]
+    so_far = "" if moment == STEPS * STAGES else " so far"
+    assert f"The network has made {shown['additions']:,} additions{so_far};" in shown["said"]
+    if done == 0:
+        assert "no evidence has arrived yet." in shown["said"]
+        assert shown["first"] == []
+        return
+    assert f"the picture is seen as {shown['first'][0]}" in shown["said"]
+    steps = f"after {done} step" if moment % STAGES else f"After {done} of 4 steps"
+    assert steps in shown["said"]
+
+
 def test_it_plays_stops_and_ends(show: Any) -> None:
     page = show(CLOCK, reduced_motion="no-preference", viewport={"width": 1280, "height": 1600})
     page.get_by_role("button", name="Pause").wait_for()  # it begins when it is seen
+    assert page.evaluate("lasts") == 600, "milliseconds for each moment"
     slider = page.get_by_role("slider", name="time")
+    heard = page.evaluate(SHOWN)["announced"]
     for moment in range(1, STEPS * STAGES + 1):
         page.evaluate("tick()")
         assert slider.input_value() == str(moment)
+        assert_says_what_it_shows(page, moment)
+        assert moment == STEPS * STAGES or page.evaluate(SHOWN)["announced"] == heard, "no chatter"
     assert page.evaluate("tick") is None, "it ends by itself"
     assert_shows(page, first_of_each_class()["Ankle boot"])
     page.get_by_role("button", name="Play").click()
     page.evaluate("for (let k = 0; k < 6; k++) tick()")
+    assert_says_what_it_shows(page, 6)
     page.get_by_role("button", name="Pause").click()
     assert page.evaluate("tick") is None
     assert slider.input_value() == "6"
-    assert "After 1 of 4 steps" in page.evaluate(SHOWN)["said"]
+    shown = page.evaluate(SHOWN)
+    assert "In step 2 of 4, stage 1: after 1 step the picture is seen as" in shown["said"]
+    assert shown["announced"] == shown["said"], "where it stops it says so"
+    page.get_by_role("button", name="Next").click()
+    assert_says_what_it_shows(page, 7)
+    assert "In step 2 of 4, stage 2" in page.evaluate(SHOWN)["announced"]
 
 
 def test_nothing_moves_where_no_motion_is_wanted(show: Any) -> None:

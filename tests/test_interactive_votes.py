@@ -69,6 +69,34 @@ def test_votes_are_those_of_the_trained_network(name: str, show: Any) -> None:  
         assert says(page, f"{firing} of {hidden.shape[-1]}")
 
 
+def test_marks_are_explained_beside_the_buttons(show: Any) -> None:  # noqa: F811
+    page = show("votes_explorer")
+    button = page.get_by_role("button", name="Next").bounding_box()
+    panels = page.locator(".bk-Figure").nth(1).bounding_box()
+    marks = {
+        "fires": "rgb(213, 94, 0)",
+        "taken back: fired in the vote before": "rgb(255, 255, 255)",
+        "current": "rgb(0, 158, 115)",
+        "membrane before the reset": "rgb(0, 114, 178)",
+    }
+    for words, color in marks.items():
+        entry = page.get_by_text(words, exact=True)
+        assert entry.locator("i").evaluate("each => getComputedStyle(each).backgroundColor") == color
+        assert button["y"] < entry.bounding_box()["y"] < panels["y"]
+
+
+def test_garments_are_green_as_in_the_book(show: Any) -> None:  # noqa: F811
+    page = show("votes_explorer")
+    colors = page.evaluate(
+        "() => Bokeh.documents[0].get_model_by_name('votes_explorer').args.drawn"
+        ".map(each => each.glyph.color_mapper).map(({palette, low, high}) => [low, high, ...palette])"
+    )
+    assert len(colors) == len(SHOWN)
+    for low, high, *palette in colors:
+        assert (low, high, len(palette)) == (0, 255, 256)
+        assert (palette[0], palette[128], palette[-1]) == ("#ffffff", "#009d72", "#00241b")
+
+
 def test_votes_answer_keyboard_and_buttons(show: Any) -> None:  # noqa: F811
     page = show("votes_explorer")
     back, forth = page.get_by_role("button", name="Back"), page.get_by_role("button", name="Next")

@@ -66,15 +66,19 @@ def test_verdict_is_that_of_the_audit(kind: Skip, show: Any) -> None:  # noqa: F
     page = show("wiring_explorer", kept=True)
     report = audit(small_network(kind), garments()[:2])
     page.evaluate(SET_AND_READ, [{"wiring": kind, "block of the stage": 2, "wire": "in"}, "bars"])
+    assert says(page, f"In the chapter's small network of two stages, not trained: {kind}")
     if report.multiplication_free:
         assert says(page, f"{kind} passes the audit")
     else:
         here = sum(row.path.startswith("stages.0.blocks.1.") for row in report.violations)
         assert says(page, f"{kind} fails the audit")
-        assert says(page, f"{len(report.violations)} maps that multiply, {here} of them in block 2")
+        assert says(
+            page, f"{len(report.violations)} maps that multiply, {here} of them in block 2 of the first stage"
+        )
 
 
 def test_only_the_sum_of_spikes_fails() -> None:
+    assert wiring_explorer.facts("spike")["multiply"] == 12, "as the text of chapter 07 shows"
     assert [kind for kind in KINDS if not wiring_explorer.facts(kind)["free"]] == ["spike"]
 
 

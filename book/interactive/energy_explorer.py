@@ -10,7 +10,7 @@ from bokeh.models import Column, ColumnDataSource, Range1d, Span
 from snnmlp_edu.data import path
 from snnmlp_edu.plots import CURRENT, MEMBRANE, REFERENCE, SPIKE
 
-from .style import controls, panel, select, slider, spoken, stack, wire
+from .style import controls, dot, legend, line, panel, select, slider, spoken, stack, wire
 
 NAMES = {
     "mlp_spe_t": "MLP-SPE-T, 224 px",
@@ -72,19 +72,22 @@ def build() -> Column:
         x_axis_label="arrival rate",
         y_axis_label="energy, mJ",
     )
-    plot.line("rate", "energy", color=MEMBRANE, line_width=3, source=spiking, legend_label="spiking network")
-    plot.scatter(
-        "rate", "energy", size=7, fill_color="white", line_color=MEMBRANE, source=dots, legend_label="counted"
-    )
-    plot.scatter("rate", "energy", size=13, color=SPIKE, source=here, legend_label="your rate")
+    plot.line("rate", "energy", color=MEMBRANE, line_width=3, source=spiking)
+    plot.scatter("rate", "energy", size=7, fill_color="white", line_color=MEMBRANE, source=dots)
+    plot.scatter("rate", "energy", size=13, color=SPIKE, source=here)
     reference = Span(dimension="width", line_color=REFERENCE, line_dash="dashed", line_width=2)
     crossing = Span(dimension="height", line_color=CURRENT, line_dash="dotted", line_width=2, visible=False)
     plot.add_layout(reference)
     plot.add_layout(crossing)
-    plot.line([-1, -2], [-1, -1], color=REFERENCE, line_dash="dashed", line_width=2, legend_label="ReLU twin")
-    plot.line([-1, -2], [-1, -1], color=CURRENT, line_dash="dotted", line_width=2, legend_label="break-even")
-    plot.add_layout(plot.legend[0], "below")
-    plot.legend.orientation, plot.legend.ncols, plot.legend.border_line_color = "horizontal", 3, None
+    key = legend(
+        {
+            "spiking network": line(MEMBRANE),
+            "counted": dot("#FFFFFF", MEMBRANE),
+            "your rate": dot(SPIKE, SPIKE),
+            "ReLU twin": line(REFERENCE, "dashed", 2),
+            "break-even": line(CURRENT, "dotted", 2),
+        }
+    )
 
     said = spoken()
     widgets = [network, rate, steps, mac, add, neuron]
@@ -94,4 +97,4 @@ def build() -> Column:
         **{"plot": plot, "said": said, "networks": networks()},
     }
     wire("energy_explorer", widgets, parts)
-    return stack(controls(*widgets), said, plot)
+    return stack(controls(*widgets), said, plot, key)

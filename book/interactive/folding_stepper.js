@@ -55,11 +55,21 @@ rows.forEach((row, i) => {
   headings.forEach((name, column) => put(4 + column, i + 1, own[name].toFixed(2), "#CFE3F1"));
   put(titles.length - 1, i + 1, row.shown.toFixed(2), "#CDEBE0");
 });
+// Letters as large as the longest number allows. Where that is too small, on a phone, one decimal has to do.
+const pen = document.createElement("canvas").getContext("2d");
+pen.font = "100px helvetica, arial, sans-serif";
+const room = 0.94 * (plot.inner_width || 600) / titles.length - 4; // in a cell, between its edges
+const size = () => Math.min(12, Math.floor(100 * room / Math.max(...cell.text.map(text => pen.measureText(text).width))));
+if (size() < 10) {
+  cell.text = cell.text.map(text => (isFinite(text) ? Number(text).toFixed(1).replace("-0.0", "0.0") : text));
+}
+letters.text_font_size = `${size()}px`;
 cells.data = cell;
 plot.x_range.end = titles.length - 0.5;
 plot.y_range.start = rows.length + 0.6;
 names.ticker.ticks = rows.map((_, i) => i + 1);
-names.major_label_overrides = new Map(rows.map((row, i) => [i + 1, row.name]));
+const phone = plot.outer_width < 500; // where a name in two lines leaves more room for numbers
+names.major_label_overrides = new Map(rows.map(({name}, i) => [i + 1, phone ? name.replace(", ", ",\n") : name]));
 result.data = {name: rows.map(row => row.name), z: rows.map(row => row.z), shown: rows.map(row => row.shown)};
 
 const a = number => number.toFixed(2);

@@ -54,7 +54,7 @@ def build() -> Column:
     result = ColumnDataSource({"name": [], "z": [], "shown": []}, name="result")
     plot = panel(230, x_range=Range1d(-0.5, 8.5), y_range=Range1d(2.6, -0.5))
     plot.rect("x", "y", 0.94, 0.86, fill_color="fill", line_color=None, source=cells)
-    plot.text(
+    numbers = plot.text(
         "x", "y", "text", text_align="center", text_baseline="middle", text_font_size="12px", source=cells
     )
     plot.grid.grid_line_color = None
@@ -75,11 +75,13 @@ def build() -> Column:
             "variance": variance,
             "cells": cells,
             "result": result,
+            "letters": numbers.glyph,
             "plot": plot,
             "names": plot.yaxis[0],
             "said": said,
         },
         "constants": CONSTANTS,
     }
-    wire("folding_stepper", [step, axis, inputs, gamma, variance], parts)
+    script = wire("folding_stepper", [step, axis, inputs, gamma, variance], parts)
+    plot.js_on_change("inner_width", script)
     return stack(controls(step, back, forth), controls(axis, gamma, variance), inputs, said, plot, key)

@@ -11,7 +11,7 @@ const derivatives = {
 };
 
 // The neuron of snnmlp_edu.lif_step forward, and the way that autograd walks back through it.
-const {currents, threshold, gain, defaults} = constants;
+const {currents, threshold, gain, defaults, marks, highest} = constants;
 const current = currents.map(x => strength.value * x);
 const count = current.length;
 const hard = reset.value === "hard";
@@ -43,15 +43,16 @@ time.forEach((t, i) => {
   path.y.push(before[i], after[i]);
 });
 membrane.data = path;
-const top = Math.max(1.3, ...before);
 const firing = time.filter((_, i) => spikes[i]);
-fired.data = {step: firing, low: firing.map(() => 1.12 * top), high: firing.map(() => 1.32 * top)};
+fired.data = {step: firing, low: firing.map(() => marks[0]), high: firing.map(() => marks[1])};
 // A spike of the last step stops nothing: no step comes after it.
 walls.data = {x: hard ? firing.filter(t => t < count).map(t => t + 0.5) : []};
-heights.start = Math.min(-0.1, ...before, ...after);
-heights.end = 1.4 * top;
-slopes.end = 1.1 * Math.max(0.1, ...phi);
-gradients.end = 1.1 * Math.max(0.01, ...gradient);
+// Scales stay as they are, so that a flat surrogate looks flat beside a steep one. Only the other loss, which is
+// another quantity, has another one.
+gradients.end = highest[loss.value];
+const cut = [["slope", phi, slopes.end], ["gradient", gradient, gradients.end]]
+  .filter(([, values, end]) => Math.max(...values) > end)
+  .map(([name, values]) => `the ${name} goes up to ${Math.max(...values).toPrecision(2)}`);
 
 const reached = gradient.filter(g => g > 0).length;
 const asked = loss.value === "all" ? "The sum of all spikes" : "The last spike";
@@ -70,4 +71,4 @@ if (reached === 0) {
     words += `The spike at step ${wall - 0.5} is a wall: nothing before it counts. `;
   }
 }
-said.text = words + preset;
+said.text = words + (cut.length ? `Too high for the scale: ${cut.join(", and ")}. ` : "") + preset;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bokeh.models import Column, ColumnDataSource, Range1d, Span
+from bokeh.models import Column, ColumnDataSource, CustomJS, Range1d, Span
 
 from snnmlp_edu.model.surrogates import SURROGATES
 from snnmlp_edu.plots import CURRENT, MEMBRANE, REFERENCE, SPIKE
@@ -12,6 +12,10 @@ from .style import controls, panel, select, slider, spoken, stack, wire
 CURRENTS = (0.7, 1.1, 0.9, 1.4, 1.3, 0.5, 0.6, 1.3, 0.5, 0.6, 0.7, 1.0)  # those of the figure in chapter 02
 THRESHOLD, GAIN = 1.0, 0.5
 SLOPE = "#7B5EA7"  # no colour that stands for spikes, membranes and currents
+HEIGHT = 2.4  # of the highest membrane that the controls can make
+MARKS = (HEIGHT + 0.1, HEIGHT + 0.4)  # where a spike is drawn
+HIGHEST_SLOPE = 2  # at its default slope every surrogate stays below
+HIGHEST_GRADIENT = {"last": 1, "all": 4}
 LOSSES = [("last", "the spike of the last step"), ("all", "the sum of all spikes")]
 
 
@@ -32,8 +36,8 @@ def build() -> Column:
     walls = ColumnDataSource({"x": []}, name="walls")
 
     shared = Range1d(0, len(CURRENTS) + 0.7)
-    above = panel(210, x_range=shared, y_range=Range1d(-0.1, 2), y_axis_label="membrane")
-    middle = panel(110, x_range=shared, y_range=Range1d(0, 1), y_axis_label="slope φ")
+    above = panel(210, x_range=shared, y_range=Range1d(-0.1, MARKS[1] + 0.1), y_axis_label="membrane")
+    middle = panel(110, x_range=shared, y_range=Range1d(0, HIGHEST_SLOPE), y_axis_label="slope φ")
     below = panel(
         150, x_range=shared, y_range=Range1d(0, 1), x_axis_label="time step", y_axis_label="gradient"
     )
@@ -55,17 +59,22 @@ def build() -> Column:
         plot.xaxis.major_label_text_font_size = "0px"
 
     said = spoken()
+    defaults = {name: default for name, (_, default) in SURROGATES.items()}
     widgets = [surrogate, slope, leak, reset, strength, loss]
     parts = {
         **{"surrogate": surrogate, "slope": slope, "leak": leak, "reset": reset, "strength": strength},
         **{"loss": loss, "steps": steps, "membrane": membrane, "fired": fired, "walls": walls, "said": said},
-        **{"heights": above.y_range, "slopes": middle.y_range, "gradients": below.y_range},
+        **{"slopes": middle.y_range, "gradients": below.y_range},
         "constants": {
             "currents": list(CURRENTS),
             "threshold": THRESHOLD,
             "gain": GAIN,
-            "defaults": {name: default for name, (_, default) in SURROGATES.items()},
+            "defaults": defaults,
+            "marks": list(MARKS),
+            "highest": HIGHEST_GRADIENT,
         },
     }
+    preset = CustomJS(args={"slope": slope, "defaults": defaults}, code="slope.value = defaults[this.value]")
+    surrogate.js_on_change("value", preset)  # slopes of two surrogates are not the same thing
     wire("gradient_explorer", widgets, parts)
     return stack(controls(*widgets), said, above, middle, below)

@@ -6,7 +6,8 @@
   const [SPIKE, PAST_SPIKE, SILENT] = ["#D55E00", "#F0B98F", "#E6E6E6"];
   const CELL = 6; // units of a canvas for each neuron
   const PIXEL = 8; // and for each pixel of the image
-  const MILLISECONDS = 150; // that a moment lasts
+  const MILLISECONDS = 600; // that a moment lasts
+  const RIM = 128; // of a stroke of the brush: grey, as the edges in a photograph
 
   // The smallest module that makes a vector: valid only where the browser knows vectors.
   const VECTOR = Uint8Array.of(
@@ -224,9 +225,12 @@
       find("multiplies").style.width = `${100 * facts.multiplications / most}%`;
     };
 
-    const drawTime = () => {
+    const time = () => {
       const step = Math.ceil(moment / numberOfStages), stage = (moment - 1) % numberOfStages;
-      const when = moment ? `step ${step} of ${facts.steps}, stage ${stage}` : "before the first step";
+      return moment ? `step ${step} of ${facts.steps}, stage ${stage}` : "before the first step";
+    };
+    const drawTime = () => {
+      const when = time();
       slider.value = moment;
       slider.setAttribute("aria-valuetext", when);
       find("when").textContent = when;
@@ -235,19 +239,29 @@
       find("play").textContent = timer ? "Pause" : "Play";
     };
 
-    const draw = () => [drawPicture, drawStages, drawEvidence, drawCounts, drawTime].forEach(part => part());
-
-    // One sentence for all who cannot see the rest. It keeps still while the network plays.
-    const say = () => {
+    // The rest of the picture in words, at this moment.
+    const sentence = () => {
       const painted = pixels.filter(value => value > 0).length;
-      const drawing = painted === 0 ? "Nothing is drawn, but the network answers all the same. "
+      const drawing = painted === 0 ? "Nothing is drawn, but the network has to answer one of the ten all the same. "
         : painted === pixels.length ? "The whole picture is painted. " : "";
-      const answer = facts.classes[leader()], steps = stepsDone();
+      const answer = facts.classes[leader()], steps = stepsDone(), atStepsEnd = moment % numberOfStages === 0;
       const verdict = label === null ? "" : label === answer ? ", which is right" : `, but its label is ${label}`;
-      const seen = steps === 0 ? "No evidence has arrived yet."
-        : `After ${steps} of ${facts.steps} steps the picture is seen as ${answer}${verdict}.`;
-      find("said").textContent = `${drawing}${seen} The network has made ${written(result.additions[moment])} additions; ` +
+      const when = moment === 0 ? "Before the first step: " : atStepsEnd ? "" : `In ${time()}: `;
+      const after = atStepsEnd ? `After ${steps} of ${facts.steps} steps` : `after ${steps} step${steps === 1 ? "" : "s"}`;
+      const seen = steps === 0 ? "no evidence has arrived yet." : `${after} the picture is seen as ${answer}${verdict}.`;
+      const additions = `${written(result.additions[moment])} additions${moment === last ? "" : " so far"}`;
+      return `${drawing}${when}${seen} The network has made ${additions}; ` +
         `its twin makes ${written(facts.multiplications)} multiplications.`;
+    };
+
+    const draw = () => {
+      [drawPicture, drawStages, drawEvidence, drawCounts, drawTime].forEach(part => part());
+      find("said").textContent = sentence();
+    };
+
+    // What a screen reader announces: it keeps still while the network plays.
+    const say = () => {
+      find("announced").textContent = sentence();
     };
 
     // What the reader does.
@@ -292,7 +306,8 @@
     const paint = ({x, y}) => {
       for (let row = Math.max(0, y - 1); row <= Math.min(side - 1, y + 1); row++) {
         for (let column = Math.max(0, x - 1); column <= Math.min(side - 1, x + 1); column++) {
-          pixels[row * side + column] = find("erase").checked ? 0 : 255;
+          const at = row * side + column, brush = row === y && column === x ? 255 : RIM;
+          pixels[at] = find("erase").checked ? 0 : Math.max(pixels[at], brush);
         }
       }
     };

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bokeh.models import Column, ColumnDataSource, Range1d
+from bokeh.models import Column, ColumnDataSource, CustomJS, Range1d
 
 from snnmlp_edu.plots import MEMBRANE, REFERENCE
 
@@ -34,6 +34,8 @@ def build() -> Column:
         match_aspect=True,
         max_width=430,
     )
+    plot.title.text = "Click or tap a token to choose it."
+    plot.title.text_font_size, plot.title.text_font_style = "14px", "normal"
     plot.grid.grid_line_color = None
     plot.rect("x", "y", 1, 1, fill_color="color", line_color=REFERENCE, line_width=0.5, source=tokens)
     plot.text(
@@ -42,6 +44,14 @@ def build() -> Column:
     plot.rect("x", "y", 0.94, 0.94, fill_color=None, line_color=MEMBRANE, line_width=3, source=chosen)
     for axis in plot.axis:
         axis.ticker = list(range(1, GRID + 1))
+
+    choose = (
+        "const within = value => Math.min(side, Math.max(1, Math.round(value)));"
+        "line.value = within(this.y); place.value = within(this.x);"
+    )
+    tapped = CustomJS(args={"line": line, "place": place, "side": GRID}, code=choose)
+    plot.js_on_event("tap", tapped)
+    plot.js_on_event("doubletap", tapped)  # as Bokeh names the second of two quick ones
 
     said = spoken()
     widgets = [mixing, blocks, line, place]

@@ -6,12 +6,16 @@ from typing import Any
 
 from bokeh.layouts import column, row
 from bokeh.models import Button, Column, CustomJS, Div, InlineStyleSheet, Row, Select, Slider
+from bokeh.palettes import interp_palette
 from bokeh.plotting import figure
+
+from snnmlp_edu.plots import CURRENT
 
 from .embed import FOLDER
 
 STRETCH = {"sizing_mode": "stretch_width"}
 WIDGET = {"min_width": 145, "margin": (6, 12, 6, 12), **STRETCH}
+GARMENT = tuple(interp_palette(("#FFFFFF", CURRENT, "#00241B"), 256))  # as in the book's figures
 LETTERS = ".bk-slider-title, label, .bk-btn { font-size: 14px; white-space: normal; }"
 
 
@@ -52,6 +56,31 @@ def select(title: str, options: list[str] | list[tuple[str, str]], value: str) -
 def spoken() -> Div:
     """A line of text that screen readers announce when it changes."""
     return Div(html_attributes={"role": "status"}, styles={"font-size": "15px"}, min_height=44, **STRETCH)
+
+
+def square(fill: str, edge: str) -> str:
+    """The mark of a legend that stands for a square, as CSS."""
+    return f"box-sizing: border-box; width: 14px; height: 14px; background: {fill}; border: 2px solid {edge}"
+
+
+def dot(fill: str, edge: str) -> str:
+    """The mark of a legend that stands for a dot."""
+    return f"{square(fill, edge)}; border-radius: 50%"
+
+
+def line(color: str, dash: str = "solid", width: int = 3) -> str:
+    """The mark of a legend that stands for a line, `solid`, `dashed` or `dotted`."""
+    return f"width: 22px; border-top: {width}px {dash} {color}"
+
+
+def legend(entries: dict[str, str]) -> Div:
+    """What the marks of a plot mean, words -> mark: text that wraps on a phone, unlike Bokeh's own legend."""
+    pair = "display: inline-flex; align-items: center; gap: 6px; margin: 0 14px 4px 0; vertical-align: middle"
+    text = "".join(
+        f'<span style="{pair}"><i style="flex: none; {mark}"></i>{words}</span> '
+        for words, mark in entries.items()
+    )
+    return Div(text=text, styles={"font-size": "14px"}, margin=(4, 12, 4, 12), **STRETCH)
 
 
 def controls(*widgets: Any) -> Row:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from bokeh.models import Button, Column, ColumnDataSource, CustomJS, Div, Range1d, Span
+from bokeh.models import Button, Column, ColumnDataSource, CustomJS, LinearColorMapper, Range1d, Span
 from bokeh.transform import dodge
 from torch.nn import functional
 
@@ -18,7 +18,7 @@ from snnmlp_edu.data.embedded import CLASS_NAMES
 from snnmlp_edu.model.neurons import lif_trace
 from snnmlp_edu.plots import CURRENT, MEMBRANE, PALETTE, REFERENCE, SPIKE
 
-from .style import controls, panel, select, slider, spoken, stack, wire
+from .style import GARMENT, controls, legend, line, panel, select, slider, spoken, square, stack, wire
 
 SHOWN = ("Ankle boot", "Pullover", "Trouser", "Sandal", "Bag")  # the first test image of each
 TITLES = ("first vote: s = LIF(h)", "second vote: s′ = LIF(h + τ)", "third vote: s″ = LIF(h + τ + c)")
@@ -86,8 +86,9 @@ def build() -> Column:
     picture.sizing_mode = "fixed"
     picture.axis.visible = False
     picture.min_border = 4
+    greens = LinearColorMapper(palette=GARMENT, low=0, high=255)
     drawn = [
-        picture.image([token["picture"][::-1]], x=0, y=0, dw=side, dh=side, palette="Greys256")
+        picture.image([token["picture"][::-1]], x=0, y=0, dw=side, dh=side, color_mapper=greens)
         for token in tokens.values()
     ]
     for token, image in zip(tokens.values(), drawn, strict=True):
@@ -132,14 +133,17 @@ def build() -> Column:
 
     said = spoken()
     said.min_height = 110
-    key = Div(
-        text=(
-            "Squares: orange, the neuron fires; a dark edge, it did not in the vote before; empty with an "
-            "orange edge, it fired in the vote before and this vote takes it back. Green bar: current. Blue "
-            "bar: membrane before the reset, with a pale mark at what the last step left. Dashed: threshold."
-        ),
-        styles={"font-size": "14px"},
-        sizing_mode="stretch_width",
+    key = legend(
+        {
+            "fires": square(SPIKE, SPIKE),
+            "fires, and did not in the vote before": square(SPIKE, "#000000"),
+            "taken back: fired in the vote before": square("#FFFFFF", SPIKE),
+            "silent": square("#F0F0F0", "#F0F0F0"),
+            "current": square(CURRENT, CURRENT),
+            "membrane before the reset": square(MEMBRANE, MEMBRANE),
+            "what the last step left": line(PALETTE[5], width=5),
+            "threshold": line(REFERENCE, "dashed", 2),
+        }
     )
     numbers = {
         name: {field: value for field, value in token.items() if field != "picture"}
@@ -156,4 +160,4 @@ def build() -> Column:
         "said": said,
     }
     wire("votes_explorer", [garment, step], parts)
-    return stack(controls(garment, step, back, forth, picture), said, *panels, key)
+    return stack(controls(garment, step, back, forth, picture), key, said, *panels)

@@ -44,10 +44,11 @@ if (values) {
 }
 
 const maps = number => `${number} map${number === 1 ? "" : "s"} that multipl${number === 1 ? "ies" : "y"}`;
-let words = network.free
+let words = "In the chapter's small network of two stages, not trained: ";
+words += network.free
   ? `<b>${kind} passes the audit.</b> No map multiplies. `
   : `<b>${kind} fails the audit.</b> It finds ${maps(network.multiply)}, ${block.multiply} of them in block ` +
-    `${place.value}. `;
+    `${place.value} of the first stage. `;
 const title = titles[name][0].toUpperCase() + titles[name].slice(1);
 if (!values) {
   words += `${title}: this wiring has no such wire.`;

@@ -26,7 +26,7 @@ from snnmlp_edu.plots import CURRENT, MEMBRANE, REFERENCE, SPIKE
 from .style import controls, panel, select, slider, spoken, stack, wire
 
 KINDS: tuple[Skip, ...] = get_args(Skip)
-BLOCKS = 3  # in the one stage of the small network
+BLOCKS = 3  # in the first stage of the small network, which is shown; the second has one
 BARS = 24  # of the histogram of a current
 DIGITS = 6  # of what the page is told
 WIRES = {
@@ -51,10 +51,10 @@ def garments() -> Tensor:
 
 @functools.cache
 def small_network(kind: Skip) -> SpikingNetwork:
-    """A folded network of one stage with that wiring, not trained, in which every layer fires."""
+    """The network of chapter 07 with that wiring, folded: two stages, not trained, and every layer fires."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = create_model("mlp_spe_nano", skip=kind, depths=(BLOCKS,), dim=6, patch_size=4)
+        model = create_model("mlp_spe_nano", skip=kind, depths=(BLOCKS, 1), dim=6, patch_size=4)
     network = calibrate(model.double(), garments(), rate=0.25)
     assert isinstance(network, SpikingNetwork)
     return fold_batch_norm(network, strict=False)
