@@ -270,7 +270,15 @@ def test_several_runs_are_shown_as_one(tmp_path: Path) -> None:
     assert (task["times_ours"], task["spread"], task["repetitions"]) == ({FP32: 1.7}, {FP32: [1.4, 3.0]}, 15)
     assert found["notes"] == ["n"]
     assert "**1.70** (1.40 to 3.00)" in markdown(found)
-    assert "medians of 3 runs" in markdown(found)
+    assert "runs, column by column: 3;" in markdown(found)
+    lacking = json.loads((tmp_path / "1.json").read_text())
+    lacking["tasks"][0]["ms"].pop(FP32)
+    (tmp_path / "1.json").write_text(json.dumps(lacking))
+    assert load_report(tmp_path)["tasks"][0]["ms"] == {ENGINE: 2.0}, "what one run lacks is left out"
+    lacking["machine"]["processor"] = "another"
+    (tmp_path / "1.json").write_text(json.dumps(lacking))
+    with pytest.raises(InputError, match="several machines"):
+        load_report(tmp_path)
     with pytest.raises(InputError, match=r"holds no \.json file"):
         load_report(tmp_path / "..")
 

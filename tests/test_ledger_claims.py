@@ -346,6 +346,7 @@ def test_the_report_says_what_the_records_hold(tmp_path: Path) -> None:
         (PLAIN | with_test({"plan": "skip"}), "'is: higher' or 'is: lower'"),
         (PLAIN | with_test(HIGHER | {"thn": "conv"}), "no field 'thn'; did you mean 'than'"),
         (PLAIN | with_test({"count": "parameters", "of": "vgg"}), "'between: [low, high]'"),
+        (PLAIN | with_test({"count": "synaptic_operations", "between": [0, 1]}), "of parameters also"),
         (PLAIN | with_test({"audited_at_224": "vgg"}), "audited_at_224 is 'vgg'"),
         (PLAIN | with_test({"count": "parameters", "of": "vgg", "between": [0, 1]}), "of is 'vgg'"),
     ],

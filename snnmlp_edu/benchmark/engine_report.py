@@ -119,15 +119,25 @@ def load_report(path: Path) -> dict[str, Any]:
 
 
 def together(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several runs as one: medians over the runs, the lowest and highest of all repetitions."""
+    """Several runs on one machine as one: medians over the runs, lowest and highest of all repetitions.
+
+    Raises:
+        InputError: they are of several machines, or of several versions.
+    """
+    machines = [each["machine"] for each in reports]
+    for machine_of in machines:
+        if machine_of != machines[0]:
+            raise InputError(
+                f"the runs are of several machines or versions, {machines[0]} and {machine_of};"
+                " give a folder for each"
+            )
     by_task: dict[str, list[dict[str, Any]]] = {}
     for each in reports:
         for task in each["tasks"]:
             by_task.setdefault(task["task"], []).append(task)
     sweeps = {sweep["task"]: sweep for each in reports for sweep in each["sweeps"]}
     return {
-        "machine": reports[-1]["machine"],
-        "runs": [each["machine"] for each in reports],
+        "machine": machines[0],
         "tasks": [_of_all_runs(tasks) for tasks in by_task.values()],
         "sweeps": list(sweeps.values()),
         "notes": list(dict.fromkeys(note for each in reports for note in each["notes"])),
@@ -135,15 +145,20 @@ def together(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _of_all_runs(tasks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def of_each(key: str) -> dict[str, list[Any]]:
+        """Contestant -> its values, of those that every run has."""
+        in_all = [name for name in tasks[0][key] if all(name in task[key] for task in tasks)]
+        return {name: [task[key][name] for task in tasks] for name in in_all}
+
     def medians(key: str) -> dict[str, float]:
-        return {name: statistics.median(task[key][name] for task in tasks) for name in tasks[0][key]}
+        return {name: statistics.median(values) for name, values in of_each(key).items()}
 
     spread = {
-        name: [min(task["spread"][name][0] for task in tasks), max(task["spread"][name][1] for task in tasks)]
-        for name in tasks[0]["spread"]
+        name: [min(low for low, _ in values), max(high for _, high in values)]
+        for name, values in of_each("spread").items()
     }
     of_all = {"times_ours": medians("times_ours"), "ms": medians("ms"), "spread": spread}
-    return tasks[0] | of_all | {"repetitions": sum(task["repetitions"] for task in tasks)}
+    return tasks[0] | of_all | {"repetitions": sum(task["repetitions"] for task in tasks), "runs": len(tasks)}
 
 
 def rows(measured: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -200,8 +215,8 @@ def markdown(measured: dict[str, Any]) -> str:
             cells.append("" if accuracy is None else f"{accuracy:.1%}")
             lines.append(f"| {' | '.join([name, *cells])} |")
     found = measured["machine"]
-    runs = len(measured.get("runs", [""]))
-    of = f"medians of {runs} runs, lowest to highest; " if runs > 1 else ""
+    runs = ", ".join(str(task.get("runs", 1)) for task in tasks)
+    of = f"medians, lowest to highest; runs, column by column: {runs}; "
     policy = f"OMP_WAIT_POLICY {found['omp_wait_policy']}"
     packages = f"torch {found['torch']}, ONNX Runtime {found['onnxruntime']}"
     return "\n".join([*lines, "", f"{of}{found['processor']}, one core, {policy}, {packages}."])

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..fields import checked, require_known
 from ..yaml_files import read_yaml
 from .plans import load_plan
-from .rules import Rule, read_rule
+from .rules import Audited, Difference, Rule, read_rule
 
 Verdict = Literal["reproduced", "reproduced at small scale", "not reproduced", "inconclusive", "not run"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
@@ -166,10 +166,10 @@ def _rows(file: Path, what: str) -> list[Any]:
     return rows
 
 
-def _require_row(row: Any, location: str, known: Any, required: Any) -> None:
+def _require_row(row: Any, location: str, known: Sequence[str], required: Sequence[str]) -> None:
     if not isinstance(row, dict):
         raise InputError(f"{location} is {row!r}; write 'field: value' lines")
-    require_known(f"{location}: a claim", row, known)
+    require_known(location, row, known)
     for name in required:
         if not isinstance(row.get(name), str):
             raise InputError(f"{location} lacks {name}; every one says it in words")
@@ -190,8 +190,8 @@ def _claim(row: Any, location: str, results: Path | None) -> Claim:
     checked(f"{location}: the scale", scale, Scale)
     if (verdict == "not run") != bool(why):
         raise InputError(f"{location}: a claim that was not run needs 'why', and no other claim may have it")
-    plans = [*row.get("records", []), *(getattr(rule, "plan", None) for _, rules in tests for rule in rules)]
-    plans = list(dict.fromkeys(plan for plan in plans if plan is not None))
+    judging = [rule.plan for _, rules in tests for rule in rules if isinstance(rule, Difference | Audited)]
+    plans = list(dict.fromkeys([*row.get("records", []), *judging]))
     for plan in plans:
         load_plan(plan)
     return Claim(

@@ -125,20 +125,20 @@ class Ratio:
         count: `parameters` or `synaptic_operations`, the additions at a firing rate of `RATE`.
         of: the network that the claim is about.
         times: the other.
-        between: the two multiples.
+        between: the two multiples; None of additions, which leave the claim open.
     """
 
     count: str
     of: str
     times: str
-    between: tuple[float, float]
+    between: tuple[float, float] | None
 
     def judge(self, results: Path | None = None) -> tuple[Judgement, list[str]]:
         """What the counts say, and the sentence that says why."""
         ratio = _counted(self.of, self.count) / _counted(self.times, self.count)
         name = self.count.replace("_", " ")
         sentence = f"{self.of} has {ratio:.2f} times the {name} of {self.times}{_COUNTED[self.count]}"
-        if self.count != "parameters":
+        if self.between is None:
             return "open", [sentence]
         low, high = self.between
         return ("holds" if low <= ratio <= high else "fails"), [sentence]
@@ -204,15 +204,17 @@ def read_rule(values: Any, location: str) -> Rule:
 
 def _ratio(values: Mapping[str, Any], location: str) -> Ratio:
     require_known(f"{location}: a rule", values, _OF_COUNTS)
-    between = values.get("between")
-    if values["count"] not in _COUNTED or not isinstance(between, list) or len(between) != 2:
+    count, between = values["count"], values.get("between")
+    ends = isinstance(between, list) and len(between) == 2
+    if count not in _COUNTED or not (ends if count == "parameters" else between is None):
         raise InputError(
-            f"{location}: a rule on counts says 'count: {' or '.join(_COUNTED)}', 'of', 'times' and"
-            " 'between: [low, high]'"
+            f"{location}: a rule on counts says 'count: {' or '.join(_COUNTED)}', 'of' and 'times';"
+            " of parameters also 'between: [low, high]'"
         )
     for name in ("of", "times"):
         _require_network(location, name, values.get(name), _counts())
-    return Ratio(values["count"], values["of"], values["times"], (float(between[0]), float(between[1])))
+    multiples = None if between is None else (float(between[0]), float(between[1]))
+    return Ratio(count, values["of"], values["times"], multiples)
 
 
 def _require_network(location: str, field: str, name: Any, known: Mapping[str, Any]) -> None:

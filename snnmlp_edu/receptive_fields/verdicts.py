@@ -181,7 +181,7 @@ def verdict(networks: Sequence[tuple[Examined, Mapping[str, Examined]]]) -> Verd
 def _doubts(networks: int, agreement: float, too_small: float) -> Iterator[str]:
     if networks < FEWEST_NETWORKS:
         yield f"{networks} network{'s' if networks > 1 else ''} where {FEWEST_NETWORKS} are needed"
-    if agreement < AGREEMENT:
+    if not agreement >= AGREEMENT:  # also where it is no number
         yield f"two halves agree to {agreement:.2f} only"
     if too_small > TOO_SMALL:
         yield f"{too_small:.0%} of the fields are too small to tell"
