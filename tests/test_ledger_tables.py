@@ -174,6 +174,17 @@ def test_the_headline_says_which_variants_the_seeds_separate(results: Path) -> N
     ], "a plan of which only the shared base is known is left out"
 
 
+def test_a_plan_says_something_once_one_comparison_has_all_its_runs(results: Path, tmp_path: Path) -> None:
+    assert tables.table("skip", results).judged, "`none` is in with all its seeds"
+    assert tables.headline(results, judged=True) == tables.headline(results)
+    short = tmp_path / "short"
+    short.mkdir()
+    assert not tables.table("skip", short).judged
+    write_records(short, "skip", {"stage": [800, 810, 820], "none": [500, 510]})
+    assert not tables.table("skip", short).judged
+    assert not tables.headline(short, judged=True)
+
+
 def test_no_headline_without_runs(tmp_path: Path) -> None:
     assert tables.headline_markdown(tmp_path) == "No run is in yet."
 

@@ -34,7 +34,7 @@ def report(results: Path | None = None) -> str:
         exact=sum(record.test_right is not None for record in records),
         hours=sum(record.seconds for record in records) / 3600,
         results=_results(found),
-        headline=tables.headline_markdown(results, complete=True),
+        headline=tables.headline_markdown(results, judged=True),
         missing=_missing(found, results),
         rivals=tables.markdown(
             ("network", "parameters", "T", "ImageNet", "source"),

@@ -72,6 +72,11 @@ class Table:
             return f"cannot say more: no run of the base {self.plan.base} is in" if self.records else ""
         return self.comparisons.method
 
+    @property
+    def judged(self) -> bool:
+        """Whether it says anything yet: all runs of the plan are in, or all those of one comparison."""
+        return self.progress.complete or any(not each.doubt for each in self.comparisons or ())
+
     def accuracy(self) -> Part:
         """Headings, and a row of text per variant."""
         rows = [(s.variant, str(len(s.seeds)), spread(s.mean, s.std, s.measure)) for s in self.accuracies]
@@ -213,17 +218,17 @@ HEADLINE = (
 )
 
 
-def headline(results: Path | None = None, complete: bool = False) -> Cells:
+def headline(results: Path | None = None, judged: bool = False) -> Cells:
     """One row under `HEADLINE` for each plan of which more than the base was run, if it has more.
 
     Args:
         results: folder of the records; by default the shipped ones.
-        complete: leave out plans of which runs are missing.
+        judged: leave out plans with too few runs for a first comparison.
     """
     rows: Cells = []
     for name in list_plans():
         found = table(name, results)
-        if complete and not found.progress.complete:
+        if judged and not found.judged:
             continue
         base = next((s for s in found.accuracies if s.variant == found.plan.base), None)
         if found.comparisons is None or (not found.comparisons.comparisons and len(found.plan.variants) > 1):
@@ -256,9 +261,9 @@ def markdown(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(columns), *lines[1:]])
 
 
-def headline_markdown(results: Path | None = None, complete: bool = False) -> str:
+def headline_markdown(results: Path | None = None, judged: bool = False) -> str:
     """Every plan in a row, in Markdown; arguments as of `headline`."""
-    rows = headline(results, complete)
+    rows = headline(results, judged)
     return markdown(HEADLINE, rows) if rows else "No run is in yet."
 
 
