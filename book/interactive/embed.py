@@ -41,6 +41,7 @@ EXPLORERS = {
     "wiring_explorer": Explorer(
         "wiring_explorer", "Five wirings of a block: what is on each wire, and what the audit says"
     ),
+    "gabor_explorer": Explorer("gabor_explorer", "A Gabor function to fit by hand, beside fields of neurons"),
     "energy_explorer": Explorer("energy_explorer", "Energy against firing rate, steps and prices"),
     "live_network": Explorer("live_network", "A spiking network looks at a picture", bokeh=False),
 }
