@@ -43,6 +43,7 @@ EXPLORERS = {
     ),
     "gabor_explorer": Explorer("gabor_explorer", "A Gabor function to fit by hand, beside fields of neurons"),
     "energy_explorer": Explorer("energy_explorer", "Energy against firing rate, steps and prices"),
+    "power_explorer": Explorer("power_explorer", "What seeds and test images can show of a difference"),
     "live_network": Explorer("live_network", "A spiking network looks at a picture", bokeh=False),
 }
 
