@@ -1,4 +1,4 @@
-"""The constants of a layer as `engine.c` reads them: weights, thresholds, and what is added before a shift."""
+"""The constants of a layer as `engine.c` reads them: weights, biases and thresholds."""
 
 from __future__ import annotations
 

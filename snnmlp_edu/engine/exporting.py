@@ -1,7 +1,7 @@
 """A folded network as the file that `engine.c` runs, stage by stage.
 
-It is made from the network in whole numbers (`snnmlp_edu.mfi.events.integer`), whose sums and currents are
-proved to fit.
+It is made from the network in whole numbers, whose sums and currents are proved to fit
+(`snnmlp_edu.mfi.events.quantisation`).
 """
 
 from __future__ import annotations
