@@ -41,7 +41,9 @@ EXPLORERS = {
     "wiring_explorer": Explorer(
         "wiring_explorer", "Five wirings of a block: what is on each wire, and what the audit says"
     ),
+    "gabor_explorer": Explorer("gabor_explorer", "A Gabor function to fit by hand, beside fields of neurons"),
     "energy_explorer": Explorer("energy_explorer", "Energy against firing rate, steps and prices"),
+    "power_explorer": Explorer("power_explorer", "What seeds and test images can show of a difference"),
     "live_network": Explorer("live_network", "A spiking network looks at a picture", bokeh=False),
 }
 

@@ -4,13 +4,13 @@ Both passes are plain functions over currents `[T, ...]`, turned into one C++ lo
 kernel (CUDA) by `torch.compile`. A batch norm and a shortcut before the neuron join the same pass: the
 current is then :math:`x\,a + b + h`, with scale a and shift b for each feature and shortcut h. Backward
 keeps only what came in and computes the membrane again: with :math:`\bar s` the gradient that reaches the
-spikes and :math:`\phi` the surrogate derivative,
+spikes and :math:`\varphi` the slope of the surrogate,
 
 .. math::
-    \bar u[t] = \phi(u[t] - \theta)\, \bar s[t] + \bar v[t]\, \frac{\partial v[t]}{\partial u[t]}, \qquad
+    \bar u[t] = \varphi(u[t] - \theta)\, \bar s[t] + \kappa[t]\, \bar v[t], \qquad
     \bar x[t] = g\, \bar u[t], \qquad \bar v[t-1] = \beta\, \bar u[t]
 
-where :math:`\partial v / \partial u` is 0 or 1 under the hard reset and 1 under the soft one.
+where :math:`\kappa[t]` is 1 without a spike, and with one 0 (hard reset) or 1 (soft).
 """
 
 from __future__ import annotations
