@@ -42,6 +42,7 @@ EXPLORERS = {
         "wiring_explorer", "Five wirings of a block: what is on each wire, and what the audit says"
     ),
     "energy_explorer": Explorer("energy_explorer", "Energy against firing rate, steps and prices"),
+    "event_camera": Explorer("event_camera", "An event camera in front of a picture that moves"),
     "live_network": Explorer("live_network", "A spiking network looks at a picture", bokeh=False),
 }
 
