@@ -44,6 +44,7 @@ EXPLORERS = {
     "gabor_explorer": Explorer("gabor_explorer", "A Gabor function to fit by hand, beside fields of neurons"),
     "energy_explorer": Explorer("energy_explorer", "Energy against firing rate, steps and prices"),
     "power_explorer": Explorer("power_explorer", "What seeds and test images can show of a difference"),
+    "event_camera": Explorer("event_camera", "An event camera in front of a picture that moves"),
     "live_network": Explorer("live_network", "A spiking network looks at a picture", bokeh=False),
 }
 

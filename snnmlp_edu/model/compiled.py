@@ -197,8 +197,11 @@ def _compile(
     compiled = torch.compile(own, dynamic=True, fullgraph=True, options=options)
     shapes = {1: (96,), 2: (steps, 2**16), 3: (steps, 1024, 96), 4: (steps, 32, 96, 24)}
     try:
-        # The neuron's numbers are constants of its graph; dynamic shapes alone would make them inputs.
-        with torch._dynamo.config.patch(specialize_float=True):
+        from torch._inductor import config as inductor
+
+        # The neuron's numbers are constants of its graph; dynamic shapes alone would make them inputs. And
+        # one graph needs no pool of processes that compile, of which each imports PyTorch.
+        with torch._dynamo.config.patch(specialize_float=True), inductor.patch(compile_threads=1):
             _run(compiled, *(torch.zeros(shapes[rank], dtype=dtype, device=device) for rank in ranks))
     except torch.OutOfMemoryError:
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -21,7 +22,7 @@ def plot_fields(groups: Mapping[str, ArrayLike], columns: int = 4) -> Figure:
     """
     arrays = {name: np.asarray(maps) for name, maps in groups.items()}
     rows = max(-(-len(maps) // columns) for maps in arrays.values())
-    figure = Figure(figsize=(0.78 * (columns + 0.4) * len(arrays), 0.78 * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(0.9 * (columns + 0.4) * len(arrays), 0.9 * rows + 0.4), layout="constrained")
     blocks = figure.subfigures(1, len(arrays), squeeze=False)[0]
     for block, (name, maps) in zip(blocks, arrays.items(), strict=True):
         block.suptitle(name, fontsize="medium")
@@ -30,8 +31,7 @@ def plot_fields(groups: Mapping[str, ArrayLike], columns: int = 4) -> Figure:
             limit = np.abs(field).max() or 1.0
             panel.imshow(field, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
         for panel in panels:
-            panel.set(xticks=[], yticks=[])
-            panel.spines[:].set_visible(False)
+            _frame(panel)
         for panel in panels[len(maps) :]:
             panel.set_axis_off()
     return figure
@@ -54,8 +54,13 @@ def plot_fits(fields: ArrayLike, fits: ArrayLike, headings: Sequence[str]) -> Fi
         for panel, image, field in zip(row, maps, fields, strict=True):
             limit = np.abs(field).max() or 1.0
             panel.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-            panel.set(xticks=[], yticks=[])
-            panel.spines[:].set_visible(False)
+            _frame(panel)
     for panel, heading in zip(panels[0], headings, strict=True):
         panel.set_title(heading, fontsize="small")
     return figure
+
+
+def _frame(panel: Axes) -> None:
+    """A thin line around a field, so that one whose edge is white does not run into the page."""
+    panel.set(xticks=[], yticks=[])
+    panel.spines[:].set(visible=True, color="0.75", linewidth=0.6)
