@@ -1,6 +1,6 @@
 // The rule of chapter 16: a pixel sends an event when the logarithm of its light has changed by the threshold since
 // its last event. The logarithms of the 256 bytes are a table, so that page and library compare the same numbers.
-const {pictures, levels, ways, side, palette, colors} = constants;
+const {pictures, levels, ways, side, colors} = constants;
 const [down, right] = ways[direction.value].map(way => way * speed.value);
 const printed = pictures[picture.value].map(byte => (light.value === "swapped" ? 255 - byte : byte));
 const around = place => ((place % side) + side) % side;
@@ -34,7 +34,7 @@ pixels.data = {
   light: shown.bytes,
   on: shown.on,
   off: shown.off,
-  view: shown.bytes.map(byte => palette[byte]),
+  view: shown.bytes.map(byte => `#${byte.toString(16).padStart(2, "0").repeat(3)}`),  // bright is bright
   color: shown.on.map((each, k) => colors[each ? 1 : shown.off[k] ? 2 : 0]),
 };
 now.data = {step: [step.value]};

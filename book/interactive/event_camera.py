@@ -10,7 +10,7 @@ from snnmlp_edu.data import load_embedded
 from snnmlp_edu.data.embedded import CLASS_NAMES
 from snnmlp_edu.plots import REFERENCE, SPIKE
 
-from .style import GARMENT, controls, legend, panel, select, slider, spoken, square, stack, wire
+from .style import controls, legend, panel, select, slider, spoken, square, stack, wire
 
 SHOWN = ("Pullover", "Ankle boot", "Trouser", "Bag")  # the first test image of each
 WAYS = {"right": (0, 1), "left": (0, -1), "down": (1, 0), "up": (-1, 0)}  # (down, right), as in chapter 16
@@ -76,13 +76,13 @@ def build() -> Column:
     key = legend(
         {
             "ON: brighter": square(ON, ON),
-            "OFF: darker": square(OFF, OFF),
+            "OFF: darker": square(OFF, REFERENCE),
             "no event": square(NONE, REFERENCE),
             "the chosen step": square("#E8E8E8", "#E8E8E8"),
         }
     )
     said = spoken()
-    said.min_height = 110
+    said.min_height = 90
     widgets = [picture, light, direction, speed, contrast, step]
     names = ("picture", "light", "direction", "speed", "contrast", "step")
     parts = dict(zip(names, widgets, strict=True))
@@ -93,7 +93,6 @@ def build() -> Column:
         "levels": levels.tolist(),
         "ways": {name: list(way) for name, way in WAYS.items()},
         "side": side,
-        "palette": list(GARMENT),
         "colors": [NONE, ON, OFF],
     }
     wire("event_camera", widgets, parts | {"constants": constants})
@@ -102,13 +101,13 @@ def build() -> Column:
 
 def _screen(side: int, title: str, color: str, pixels: ColumnDataSource) -> figure:
     """A small square that shows each pixel in the colour that this column names."""
-    plot = panel(190, x_range=Range1d(0, side), y_range=Range1d(side, 0), width=165)
-    plot.sizing_mode = "fixed"
+    plot = panel(165, x_range=Range1d(0, side), y_range=Range1d(side, 0), min_width=150, max_width=270)
+    plot.sizing_mode, plot.aspect_ratio = "scale_width", 0.93  # with the title, a square
     plot.axis.visible = False
     plot.grid.visible = False
     plot.min_border = 4
     plot.outline_line_color = REFERENCE
     plot.title.text = title
     plot.title.text_font_size, plot.title.text_font_style = "14px", "normal"
-    plot.rect("x", "y", 1, 1, fill_color=color, line_color=color, line_width=0.5, source=pixels)
+    plot.rect("x", "y", 1, 1, fill_color=color, line_color=color, line_width=1, source=pixels)
     return plot
