@@ -25,11 +25,19 @@ SCRIPTS = ("bokeh.min.js", "bokeh-widgets.min.js")
 
 
 class Explorer(NamedTuple):
-    """An interactive figure: the module that makes it, what a screen reader calls it, if Bokeh shows it."""
+    """An interactive figure: the module that makes it, and what a screen reader calls it.
+
+    Args:
+        module: has `build`, or `files`.
+        label: what it is, in words.
+        bokeh: whether Bokeh shows it.
+        beside: whether the picture of the figure stays below it.
+    """
 
     module: str
     label: str
     bokeh: bool = True
+    beside: bool = False
 
 
 EXPLORERS = {
@@ -42,6 +50,9 @@ EXPLORERS = {
         "wiring_explorer", "Five wirings of a block: what is on each wire, and what the audit says"
     ),
     "gabor_explorer": Explorer("gabor_explorer", "A Gabor function to fit by hand, beside fields of neurons"),
+    "audit_stepper": Explorer(
+        "audit_stepper", "The operations of a block, as the audit saw them", beside=True
+    ),
     "energy_explorer": Explorer("energy_explorer", "Energy against firing rate, steps and prices"),
     "power_explorer": Explorer("power_explorer", "What seeds and test images can show of a difference"),
     "live_network": Explorer("live_network", "A spiking network looks at a picture", bokeh=False),
@@ -83,7 +94,7 @@ def markup(name: str, figure: str) -> str:
         [
             *style,
             f'<div class="explorer" id="explorer-{name}" data-figure="{figure}" role="group"',
-            f'  aria-label="{explorer.label}" hidden></div>',
+            f'  aria-label="{explorer.label}"{" data-beside" if explorer.beside else ""} hidden></div>',
             *(f'<script defer src="../{each}"></script>' for each in scripts),
         ]
     )
