@@ -46,6 +46,9 @@ EXPLORERS = {
     "folding_stepper": Explorer("folding_stepper", "A batch norm that is folded away, step by step"),
     "votes_explorer": Explorer("votes_explorer", "Three votes of one token, step by step"),
     "reach_explorer": Explorer("reach_explorer", "Which pixels reach a token after some blocks"),
+    "encoding_explorer": Explorer(
+        "encoding_explorer", "The graph of patch encoding at work, node by node", beside=True
+    ),
     "wiring_explorer": Explorer(
         "wiring_explorer", "Five wirings of a block: what is on each wire, and what the audit says"
     ),
