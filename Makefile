@@ -7,7 +7,7 @@ RUN := .venv/bin/python -m
 ENGINE := $(RUN) book.engine
 # Threads that wait sleep: beside other tests, spinning ones make small networks ten times slower.
 PYTEST := OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-PASSIVE} $(RUN) pytest
-# Each process takes whole files, in the order of pyproject.toml, and keeps one core busy.
+# Each process takes whole files, long ones first, and keeps one core busy.
 AT_ONCE := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 NBVAL := --nbval-lax --nbval-current-env $(AT_ONCE)
 

@@ -5,21 +5,20 @@
 
 Each is trained once with each rate, for half as long as in the plan and with a seed that no plan has, and
 adds a line to `data/rates.jsonl`. What is there already is not trained again. The rate with the highest
-validation accuracy is the variant's: write it into the plan. Test images have no part in this.
+validation accuracy is the variant's: write it into the plan. Test images have no part in this. The same
+command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from snnmlp_edu.checkpoints import load_checkpoint
 from snnmlp_edu.data import path
-from snnmlp_edu.errors import InputError, Preempted
+from snnmlp_edu.data.scripts import run_script
 from snnmlp_edu.ledger import Plan, load_plan
 from snnmlp_edu.ledger.running import chosen_runs, train
 from snnmlp_edu.training import Recipe
@@ -58,25 +57,17 @@ def missing(
                 yield name, shorter(plan.recipe_of(name, SEED)).replace(learning_rate=rate)
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("plan", help="its name, or the path of a .yaml file")
-    parser.add_argument("--data-dir", required=True, help="where the images are")
-    parser.add_argument("--variant", help="this one alone; by default all")
-    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="which ones")
-    parser.add_argument("--file", type=Path, default=FILE, help="where lines are read and added")
-    parser.add_argument("--output", type=Path, default=Path("runs") / "rates", help="folder of the runs")
-    given = parser.parse_args()
-    plan = load_plan(given.plan)
-    for variant, recipe in missing(plan, given.variant, tuple(given.rates), read(given.file)):
-        folder = given.output / plan.name / f"{variant}-{recipe.learning_rate:g}"
-        found = load_checkpoint(
-            train(recipe.replace(data_dir=given.data_dir), folder, progress=False)
-        ).metrics
+def choose(
+    plan: str, data_dir: str, variant: str | None, rates: Sequence[float], file: Path, output: Path
+) -> None:
+    """Train what is missing, and add a line for each run."""
+    asked = load_plan(plan)
+    for name, recipe in missing(asked, variant, tuple(rates), read(file)):
+        folder = output / asked.name / f"{name}-{recipe.learning_rate:g}"
+        found = load_checkpoint(train(recipe.replace(data_dir=data_dir), folder, progress=False)).metrics
         line = {
-            "plan": plan.name,
-            "variant": variant,
+            "plan": asked.name,
+            "variant": name,
             "learning_rate": recipe.learning_rate,
             "epochs": recipe.epochs,
             "early_epochs": recipe.early_epochs,
@@ -85,16 +76,21 @@ def main() -> None:
             "commit": found["origin"]["commit"],
             "finished": found["origin"]["finished"],
         }
-        with given.file.open("a", encoding="utf-8") as file:  # one short write: others may add meanwhile
-            file.write(json.dumps(line) + "\n")
-        print(f"{variant}, {recipe.learning_rate:g}: {100 * found['validation_accuracy']:.2f} %", flush=True)
+        with file.open("a", encoding="utf-8") as lines:  # one short write: others may add meanwhile
+            lines.write(json.dumps(line) + "\n")
+        print(f"{name}, {recipe.learning_rate:g}: {100 * found['validation_accuracy']:.2f} %", flush=True)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except Preempted as stop:
-        print(f"{stop}; the same command goes on from there", file=sys.stderr)
-        sys.exit(stop.exit_code)
+    run_script(
+        choose,
+        __doc__,
+        {
+            "plan": {"help": "its name, or the path of a .yaml file"},
+            "--data-dir": {"required": True, "help": "where the images are"},
+            "--variant": {"help": "this one alone; by default all"},
+            "--rates": {"type": float, "nargs": "+", "default": RATES, "help": "which ones"},
+            "--file": {"type": Path, "default": FILE, "help": "where lines are read and added"},
+            "--output": {"type": Path, "default": Path("runs") / "rates", "help": "folder of the runs"},
+        },
+    )

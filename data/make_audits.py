@@ -9,10 +9,8 @@ for all inputs depends neither on the weights nor on the image.
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,10 +18,11 @@ from typing import Any
 import torch
 
 import snnmlp_edu
-from snnmlp_edu import InputError
 from snnmlp_edu.data.files import write_atomically
+from snnmlp_edu.data.scripts import run_script
 from snnmlp_edu.mfi import audit, fold_batch_norm, load_or_calibrate
 
+HERE = Path(__file__).resolve().parent
 NAME = "audits_at_224.json"
 NETWORKS = (
     "mlp_spe_t",
@@ -64,7 +63,7 @@ def audited(name: str, side: int) -> dict[str, Any]:
     }
 
 
-def make(data: Path) -> None:
+def make(data: Path = HERE) -> None:
     """Audit all networks, and write the table."""
     torch.set_num_threads(1)
     table: dict[str, Any] = {
@@ -84,16 +83,5 @@ def make(data: Path) -> None:
     write_atomically(data / NAME, (json.dumps(table, indent=1) + "\n").encode())
 
 
-def main() -> None:
-    """Parse the command line, and write the table next to this script."""
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
-    try:
-        make(Path(__file__).resolve().parent)
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    run_script(make, __doc__)

@@ -9,22 +9,22 @@ image is the first embedded test image, each pixel enlarged to 8 x 8, the same i
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from snnmlp_edu import InputError, create_model
+from snnmlp_edu import create_model
 from snnmlp_edu.cost import Cost, count_operations, relu_twin
 from snnmlp_edu.data import load_embedded
 from snnmlp_edu.data.files import write_atomically
+from snnmlp_edu.data.scripts import run_script
 from snnmlp_edu.mfi import calibrate
 
+HERE = Path(__file__).resolve().parent
 NAME = "cost_at_224.json"
 NETWORKS = ("mlp_spe_t", "mlp_spe_s", "spiking_resnet34", "spiking_vgg16")
 RATES = (0.1, 0.2)
@@ -89,7 +89,7 @@ def arrived_by_part(cost: Cost) -> dict[str, float]:
     }
 
 
-def make(data: Path) -> None:
+def make(data: Path = HERE) -> None:
     """Count everything, and write the table."""
     table = {}
     for name in NETWORKS:
@@ -101,16 +101,5 @@ def make(data: Path) -> None:
     write_atomically(data / NAME, (json.dumps(table, indent=1) + "\n").encode())
 
 
-def main() -> None:
-    """Parse the command line, and write the table next to this script."""
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
-    try:
-        make(Path(__file__).resolve().parent)
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    run_script(make, __doc__)

@@ -10,17 +10,15 @@ training images come from the original training set, the test images from the or
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import hashlib
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
 
 from snnmlp_edu.data.datasets import format_idx, read_idx
-from snnmlp_edu.data.files import record_in_manifest, write_atomically
+from snnmlp_edu.data.scripts import run_script, write_shipped
 from snnmlp_edu.errors import InputError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -86,33 +84,31 @@ def make(source: Path, data: Path) -> None:
         images_name, labels_name = f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"
         images, labels = read_original(source, images_name), read_original(source, labels_name)
         chosen = first_of_each_class(labels, count)
-        content[images_name] = compress(format_idx(images[chosen]))
-        content[labels_name] = compress(format_idx(labels[chosen]))
-    folder = data / "fashion_mnist"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, compressed in content.items():
-        write_atomically(folder / name, compressed)
-        print(f"{name}: {len(compressed)} bytes")
-    record_in_manifest(data, [f"fashion_mnist/{name}" for name in content])
+        content[f"fashion_mnist/{images_name}"] = compress(format_idx(images[chosen]))
+        content[f"fashion_mnist/{labels_name}"] = compress(format_idx(labels[chosen]))
+    write_shipped(data, content)
 
 
-def main() -> None:
-    """Parse the command line, and make the subset next to this script."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    originals = parser.add_mutually_exclusive_group()
-    originals.add_argument(
-        "--source", type=Path, default=DEBIAN, help="folder with the four original idx files"
-    )
-    originals.add_argument("--download", action="store_true", help="fetch them into the user's cache first")
-    options = parser.parse_args()
-    try:
-        source = download() if options.download else options.source
-        make(source, Path(__file__).resolve().parent)
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
+def main(source: Path | None, download_first: bool) -> None:
+    """Make the subset next to this script."""
+    if source and download_first:
+        raise InputError("--source and --download are both given; give one of them")
+    make(download() if download_first else source or DEBIAN, Path(__file__).resolve().parent)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(
+        main,
+        __doc__,
+        {
+            "--source": {
+                "type": Path,
+                "help": f"folder with the four original files, by default {DEBIAN}",
+            },
+            "--download": {
+                "action": "store_true",
+                "dest": "download_first",
+                "help": "fetch them into the user's cache first",
+            },
+        },
+    )

@@ -9,16 +9,14 @@ pixels, which also takes off most traces of JPEG compression. Licences: `data/ph
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import io
-import sys
 from pathlib import Path
 
 from PIL import Image
 
-from snnmlp_edu.data.files import record_in_manifest, write_atomically
 from snnmlp_edu.data.photographs import PHOTOGRAPHS
+from snnmlp_edu.data.scripts import run_script, write_shipped
 from snnmlp_edu.errors import InputError
 
 FOLDERS = {"scikit-image": ("skimage", "data"), "scikit-learn": ("sklearn", "datasets/images")}
@@ -59,27 +57,11 @@ def grey_and_half(file: Path) -> bytes:
     return buffer.getvalue()
 
 
-def make(data: Path) -> None:
+def make() -> None:
     """Write the photographs and enter them in the manifest."""
-    folder = data / "photographs"
-    folder.mkdir(exist_ok=True)
-    for name in PHOTOGRAPHS:
-        content = grey_and_half(original(name))
-        write_atomically(folder / f"{name}.png", content)
-        print(f"{name}.png: {len(content)} bytes")
-    record_in_manifest(data, [f"photographs/{name}.png" for name in PHOTOGRAPHS])
-
-
-def main() -> None:
-    """Parse the command line, and make the photographs next to this script."""
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
-    try:
-        make(Path(__file__).resolve().parent)
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
+    contents = {f"photographs/{name}.png": grey_and_half(original(name)) for name in PHOTOGRAPHS}
+    write_shipped(Path(__file__).resolve().parent, contents)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(make, __doc__)

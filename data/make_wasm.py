@@ -12,17 +12,16 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import snnmlp_edu.engine.targets as targets
 from snnmlp_edu.checkpoints import load_checkpoint
 from snnmlp_edu.data.files import record_in_manifest, write_atomically
+from snnmlp_edu.data.scripts import run_script
 from snnmlp_edu.engine.building import with_included
 from snnmlp_edu.engine.exporting import write_network
 from snnmlp_edu.engine.spikes import describe_spikes
-from snnmlp_edu.errors import InputError
 from snnmlp_edu.mfi import event_driven, fold_batch_norm
 
 FOLDER = "engine"
@@ -85,7 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    run_script(main, __doc__)

@@ -10,20 +10,20 @@ the card is taken from the checkpoint.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
 import yaml
 
 from snnmlp_edu.checkpoints import CHECKPOINT, Checkpoint, load_checkpoint
 from snnmlp_edu.config import NetworkConfig
-from snnmlp_edu.data.files import record_in_manifest, write_atomically
+from snnmlp_edu.data.files import write_atomically
+from snnmlp_edu.data.scripts import run_script, write_shipped
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.model.network import count_parameters
 from snnmlp_edu.training import Recipe, describe_accuracy, evaluate_source, list_recipes, load_recipe
 from snnmlp_edu.training.evaluation import own_source
 
+HERE = Path(__file__).resolve().parent
 CARD = """# {name}
 
 {what}
@@ -163,7 +163,7 @@ def model_card(name: str, checkpoint: Checkpoint) -> str:
     )
 
 
-def ship(run: Path, name: str, data: Path) -> None:
+def ship(run: Path, name: str, data: Path = HERE) -> None:
     """Test a run's checkpoint again, then write checkpoint, card and manifest entry into a data folder.
 
     Raises:
@@ -181,27 +181,17 @@ def ship(run: Path, name: str, data: Path) -> None:
     reported = checkpoint.metrics.get("test_correct")
     if correct != reported:
         raise InputError(f"{file} classifies {correct} test images correctly, training reported {reported}")
-    folder = data / "checkpoints"
-    folder.mkdir(exist_ok=True)
-    write_atomically(folder / f"{name}.safetensors", file.read_bytes())
-    write_atomically(folder / f"{name}.md", model_card(name, checkpoint).encode())
-    record_in_manifest(data, [f"checkpoints/{name}.safetensors"])
-    print(f"{folder / name}.safetensors: test accuracy {describe_accuracy(correct, total)}")
-
-
-def main() -> None:
-    """Parse the command line, and ship into the folder of this script."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", type=Path, help="folder that `snnmlp train` made")
-    parser.add_argument("name", help="what `load_pretrained` is to call it")
-    options = parser.parse_args()
-    try:
-        ship(options.run, options.name, Path(__file__).resolve().parent)
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
+    write_shipped(data, {f"checkpoints/{name}.safetensors": file.read_bytes()})
+    write_atomically(data / "checkpoints" / f"{name}.md", model_card(name, checkpoint).encode())
+    print(f"test accuracy {describe_accuracy(correct, total)}")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(
+        ship,
+        __doc__,
+        {
+            "run": {"type": Path, "help": "folder that `snnmlp train` made"},
+            "name": {"help": "what `load_pretrained` is to call it"},
+        },
+    )

@@ -45,7 +45,7 @@ class NeuronConfig:
     r"""The leaky integrate-and-fire (LIF) neuron, in discrete time.
 
     .. math::
-        u[t] = \beta\, v[t-1] + g\, x[t], \qquad s[t] = H(u[t] - \theta)
+        u[t] = \beta\, v[t-1] + g\, x[t], \qquad s[t] = \operatorname{step}(u[t] - \theta)
 
     with hard reset :math:`v[t] = 0` where :math:`s[t] = 1`, else :math:`u[t]`; or soft reset
     :math:`v[t] = u[t] - \theta\, s[t]`. The defaults are the neuron of the paper's released code.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -38,6 +41,19 @@ def _escaped(character: str) -> str:
 def plain_console() -> Console:
     """A console whose tables print square brackets and colons literally, not as markup."""
     return Console(markup=False, emoji=False, highlight=False)
+
+
+@contextmanager
+def quiet_broken_pipe() -> Iterator[None]:
+    """Inside, a reader that stops reading, such as `head`, ends the program quietly, with exit code 1."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        sys.exit(1)
 
 
 def escape_what_streams_lack() -> None:

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 BOOK = Path(__file__).parents[1] / "book"
+LONG = ("test_site.py", "test_processes.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes come first: begun last, they would keep one process alone at work."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(autouse=True)
@@ -56,12 +62,12 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared
     folder = shared / "pages"
-    stored = {
-        name: nbformat.read(BOOK / "chapters" / f"{name}.ipynb", as_version=4) for name in chapters(BOOK)
-    }
     with FileLock(shared / "pages.lock"):
-        lay_out(BOOK, stored, "# Execution times\n", folder / "source")
-        render(folder / "source", folder / "html")
+        if not (folder / "html" / "index.html").is_file():
+            files = {name: BOOK / "chapters" / f"{name}.ipynb" for name in chapters(BOOK)}
+            stored = {name: nbformat.read(file, as_version=4) for name, file in files.items()}
+            lay_out(BOOK, stored, "# Execution times\n", folder / "source")
+            render(folder / "source", folder / "html")
     return folder / "html"
 
 

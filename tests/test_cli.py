@@ -351,3 +351,14 @@ def test_export_of_a_large_network(tmp_path: Path) -> None:
     answer = call("export-nir", "mlp_spe_nano", tmp_path / "nano.nir")
     assert_wrong_usage(answer, r"NIR shares no map .* stops at 16,777,216; take a smaller image_size")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [["snnmlp_edu", "--version"], ["book.engine", "lengths"]], ids=" ".join)
+def test_a_reader_that_stops_ends_a_command_without_a_word(command: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as nobody:
+        done = subprocess.run(
+            [sys.executable, "-m", *command], stdout=nobody, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.stderr, done.returncode) == ("", 1)

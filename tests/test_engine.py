@@ -18,6 +18,7 @@ from snnmlp_edu.checkpoints import list_pretrained, load_checkpoint
 from snnmlp_edu.config import ChannelNorm, PatchEncoding, TokenMixingName, TokenNorm
 from snnmlp_edu.data import load_embedded
 from snnmlp_edu.engine import compile_network
+from snnmlp_edu.engine.constants import rows
 from snnmlp_edu.engine.exporting import write_network
 from snnmlp_edu.engine.file import NetworkFile
 from snnmlp_edu.errors import InputError
@@ -177,14 +178,11 @@ def test_thresholds_of_other_places_are_refused() -> None:
 
 def test_tables_are_sums_of_all_patterns_and_rows_of_two_fit_a_byte() -> None:
     """The format by hand: a map of two inputs and one output, as the file holds it."""
-    from snnmlp_edu.engine.exporting import _Writer
-
-    network = event_driven(folded(SMALL, 1), weights="int8")
-    writer = _Writer(network)
+    file = NetworkFile(steps=4)
     weights = np.zeros((1, 8, 32), int)
     weights[0, :2, 0], weights[0, 1, 16] = (-63, 5), 7
-    rows = writer._rows(weights)
-    content = writer.file.constants[rows["rows"] :][: 9 * 32]
+    fields = rows(file, weights)
+    content = file.constants[fields["rows"] :][: 9 * 32]
     stored = np.frombuffer(bytes(content), np.uint8).reshape(9, 16, 2)
     assert stored[0, 0].tolist() == [64 - 63, 0]
     assert stored[1, 0].tolist() == [64 + 5, 7]

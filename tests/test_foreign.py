@@ -27,7 +27,7 @@ from snnmlp_edu.data.settings import Interpolation
 from snnmlp_edu.data.sources import DATASETS, Dataset, Entry, ImageSource, open_source
 from snnmlp_edu.fields import Rule, rules_of
 from snnmlp_edu.mfi import audit, calibrate, export_nir, fold_batch_norm
-from snnmlp_edu.mfi.events import integer
+from snnmlp_edu.mfi.events import quantisation
 from snnmlp_edu.mfi.events.execute import event_driven
 from snnmlp_edu.mfi.events.integer import IntegerLIF
 from snnmlp_edu.mfi.folding import rules
@@ -122,10 +122,10 @@ def test_a_registered_block_is_refused_where_its_wiring_must_be_known(
     folded = fold_batch_norm(token_network(tiny)[0])
     with pytest.raises(InputError, match=r"TokenBlock.*mfi/nir\.py"):
         export_nir(folded)
-    with pytest.raises(InputError, match=r"TokenBlock.*mfi/events/integer\.py"):
+    with pytest.raises(InputError, match=r"TokenBlock.*mfi/events/quantisation\.py"):
         event_driven(folded, weights="int8")
-    monkeypatch.setattr(integer, "_KNOWN", integer._KNOWN | {TokenBlock})  # as a block of BLOCKS is
-    with pytest.raises(InputError, match=r"blocks\.0 is a TokenBlock.*mfi/events/integer\.py"):
+    monkeypatch.setattr(quantisation, "_KNOWN", quantisation._KNOWN | {TokenBlock})  # as a block of BLOCKS is
+    with pytest.raises(InputError, match=r"blocks\.0 is a TokenBlock.*mfi/events/quantisation\.py"):
         event_driven(folded, weights="int8")
 
 

@@ -19,7 +19,7 @@ from scipy import stats
 from snnmlp_edu import ledger
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.ledger import compare, compare_pairs, compare_with, intervals, summarise
-from snnmlp_edu.ledger.statistics import right_images
+from snnmlp_edu.ledger.answers import right_images
 
 T_OF_4 = 2.776445  # of Student's distribution, from a printed table
 

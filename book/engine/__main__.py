@@ -18,6 +18,7 @@ from nbformat import NotebookNode
 from snnmlp_edu.data.files import write_atomically
 from snnmlp_edu.data.settings import cores
 from snnmlp_edu.errors import InputError
+from snnmlp_edu.printing import quiet_broken_pipe
 
 from .browser import require_browser, seconds_to_first_page
 from .cache import Run, committed_run, notebook_text, run_chapter, write_if_changed
@@ -238,4 +239,5 @@ def times_page(runs: dict[str, Run], profile: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with quiet_broken_pipe():
+        sys.exit(main())

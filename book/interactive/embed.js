@@ -13,7 +13,7 @@ window.placeExplorer ??= name => {
 window.showExplorer ??= async (name, item) => {
   const {place, figure} = placeExplorer(name);
   await Bokeh.embed.embed_item(item);
-  figure.classList.add("explored");
+  if (place.dataset.beside === undefined) figure.classList.add("explored");
   // Draw once what the controls say, so that page and script agree from the start.
   const shown = Bokeh.documents.find(each => each.get_model_by_name(name));
   await shown.get_model_by_name(name).execute(null);

@@ -25,11 +25,19 @@ SCRIPTS = ("bokeh.min.js", "bokeh-widgets.min.js")
 
 
 class Explorer(NamedTuple):
-    """An interactive figure: the module that makes it, what a screen reader calls it, if Bokeh shows it."""
+    """An interactive figure: the module that makes it, and what a screen reader calls it.
+
+    Args:
+        module: has `build`, or `files`.
+        label: what it is, in words.
+        bokeh: whether Bokeh shows it.
+        beside: whether the picture of the figure stays below it.
+    """
 
     module: str
     label: str
     bokeh: bool = True
+    beside: bool = False
 
 
 EXPLORERS = {
@@ -38,10 +46,19 @@ EXPLORERS = {
     "folding_stepper": Explorer("folding_stepper", "A batch norm that is folded away, step by step"),
     "votes_explorer": Explorer("votes_explorer", "Three votes of one token, step by step"),
     "reach_explorer": Explorer("reach_explorer", "Which pixels reach a token after some blocks"),
+    "encoding_explorer": Explorer(
+        "encoding_explorer", "The graph of patch encoding at work, node by node", beside=True
+    ),
     "wiring_explorer": Explorer(
         "wiring_explorer", "Five wirings of a block: what is on each wire, and what the audit says"
     ),
+    "gabor_explorer": Explorer("gabor_explorer", "A Gabor function to fit by hand, beside fields of neurons"),
+    "audit_stepper": Explorer(
+        "audit_stepper", "The operations of a block, as the audit saw them", beside=True
+    ),
     "energy_explorer": Explorer("energy_explorer", "Energy against firing rate, steps and prices"),
+    "power_explorer": Explorer("power_explorer", "What seeds and test images can show of a difference"),
+    "event_camera": Explorer("event_camera", "An event camera in front of a picture that moves"),
     "live_network": Explorer("live_network", "A spiking network looks at a picture", bokeh=False),
 }
 
@@ -81,7 +98,7 @@ def markup(name: str, figure: str) -> str:
         [
             *style,
             f'<div class="explorer" id="explorer-{name}" data-figure="{figure}" role="group"',
-            f'  aria-label="{explorer.label}" hidden></div>',
+            f'  aria-label="{explorer.label}"{" data-beside" if explorer.beside else ""} hidden></div>',
             *(f'<script defer src="../{each}"></script>' for each in scripts),
         ]
     )

@@ -81,11 +81,12 @@ class Spikes:
 
 @dataclass(frozen=True)
 class Currents:
-    """Where currents lie: `[places, steps, lanes]`, or the same for all steps."""
+    """Where currents of `word` bits lie: `[places, steps, lanes]`, or the same for all steps."""
 
     at: int
     place: int
     step: int
+    word: int
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,8 @@ class NetworkFile:
         """Room for currents of 16 or 32 bits."""
         steps = steps or self.steps
         size = lanes * word // 8
-        return Currents(self.allocate(places * steps * size), steps * size, size if steps > 1 else 0)
+        at = self.allocate(places * steps * size)
+        return Currents(at, steps * size, size if steps > 1 else 0, word)
 
     def finish(self, image: tuple[int, int, int], logits: int, classes: int) -> bytes:
         """The bytes of the file.

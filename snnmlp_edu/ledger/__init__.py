@@ -6,10 +6,11 @@ Reading needs the core alone. Running a plan trains, and needs the extra `[train
 from __future__ import annotations
 
 from .claims import VERDICTS, Claim, Rival, claims, rivals, verdict_counts
+from .comparisons import Comparison, Family, Interval, Summary
 from .plans import Plan, list_plans, load_plan
 from .reading import Progress, progress, read_records
 from .record import Record
-from .statistics import Comparison, Family, Interval, Summary, compare, compare_pairs, compare_with, summarise
+from .statistics import compare, compare_pairs, compare_with, summarise
 
 __all__ = [
     "VERDICTS",

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ..config import NetworkConfig
@@ -110,7 +111,7 @@ class Record:
     sha256: str = field(default="", compare=False)
     location: str = field(default="", compare=False)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What decides the outcome of the run, as one word; `Plan.key` gives the same."""
         config = NetworkConfig.from_dict(self.config)

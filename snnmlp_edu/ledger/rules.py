@@ -13,10 +13,11 @@ from typing import Any, Literal
 from ..data.files import path
 from ..errors import InputError
 from ..fields import require_known
+from .comparisons import Comparison
 from .plans import load_plan
 from .reading import progress, read_records
 from .record import Record
-from .statistics import Comparison, compare
+from .statistics import compare
 
 # Of a rule: runs are missing, it is contradicted, left open, or it holds.
 Judgement = Literal["missing", "fails", "open", "holds"]

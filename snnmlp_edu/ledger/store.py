@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,10 +27,16 @@ def read_file(file: Path) -> list[Record]:
         InputError: a line was changed, is not whole, or was not written by snnmlp-edu; the message names it.
     """
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
+        text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not a text file; restore it with git") from error
-    return [Record.from_line(line, f"{file}, line {i}") for i, line in enumerate(lines, start=1) if line]
+    return list(_records(text, str(file)))
+
+
+@functools.lru_cache(maxsize=256)  # each plan looks for its runs in all files
+def _records(text: str, file: str) -> tuple[Record, ...]:
+    lines = enumerate(text.split("\n"), start=1)
+    return tuple(Record.from_line(line, f"{file}, line {number}") for number, line in lines if line)
 
 
 def read_all(folder: Path) -> list[Record]:

@@ -13,21 +13,11 @@ from typing import Any
 from ..data.files import write_atomically
 from ..errors import InputError
 from .claims import Claim
+from .comparisons import Comparison, Family, Interval, Summary, spread
 from .plans import Plan, list_plans, load_plan
 from .reading import Progress, progress, read_records
 from .record import Record
-from .statistics import (
-    FREEDOM,
-    TESTED,
-    Comparison,
-    Family,
-    Interval,
-    Summary,
-    compare_pairs,
-    compare_with,
-    spread,
-    summarise,
-)
+from .statistics import FREEDOM, TESTED, compare_pairs, compare_with, summarise
 
 LEGEND = (
     "± standard deviation over the variant's seeds; differences in points\n"

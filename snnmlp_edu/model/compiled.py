@@ -4,13 +4,13 @@ Both passes are plain functions over currents `[T, ...]`, turned into one C++ lo
 kernel (CUDA) by `torch.compile`. A batch norm and a shortcut before the neuron join the same pass: the
 current is then :math:`x\,a + b + h`, with scale a and shift b for each feature and shortcut h. Backward
 keeps only what came in and computes the membrane again: with :math:`\bar s` the gradient that reaches the
-spikes and :math:`\phi` the surrogate derivative,
+spikes and :math:`\varphi` the slope of the surrogate,
 
 .. math::
-    \bar u[t] = \phi(u[t] - \theta)\, \bar s[t] + \bar v[t]\, \frac{\partial v[t]}{\partial u[t]}, \qquad
+    \bar u[t] = \varphi(u[t] - \theta)\, \bar s[t] + \kappa[t]\, \bar v[t], \qquad
     \bar x[t] = g\, \bar u[t], \qquad \bar v[t-1] = \beta\, \bar u[t]
 
-where :math:`\partial v / \partial u` is 0 or 1 under the hard reset and 1 under the soft one.
+where :math:`\kappa[t]` is 1 without a spike, and with one 0 (hard reset) or 1 (soft).
 """
 
 from __future__ import annotations
@@ -197,8 +197,11 @@ def _compile(
     compiled = torch.compile(own, dynamic=True, fullgraph=True, options=options)
     shapes = {1: (96,), 2: (steps, 2**16), 3: (steps, 1024, 96), 4: (steps, 32, 96, 24)}
     try:
-        # The neuron's numbers are constants of its graph; dynamic shapes alone would make them inputs.
-        with torch._dynamo.config.patch(specialize_float=True):
+        from torch._inductor import config as inductor
+
+        # The neuron's numbers are constants of its graph; dynamic shapes alone would make them inputs. And
+        # one graph needs no pool of processes that compile, of which each imports PyTorch.
+        with torch._dynamo.config.patch(specialize_float=True), inductor.patch(compile_threads=1):
             _run(compiled, *(torch.zeros(shapes[rank], dtype=dtype, device=device) for rank in ranks))
     except torch.OutOfMemoryError:
         raise

@@ -1,7 +1,7 @@
 r"""Leaky integrate-and-fire (LIF) neurons: one pure step, and a layer that runs all T steps at once.
 
 .. math::
-    u[t] = \beta\, v[t-1] + g\, x[t], \qquad s[t] = H(u[t] - \theta), \qquad
+    u[t] = \beta\, v[t-1] + g\, x[t], \qquad s[t] = \operatorname{step}(u[t] - \theta), \qquad
     v[t] = \begin{cases} 0 \text{ where } s[t] = 1, \text{ else } u[t] & \text{hard reset} \\
                          u[t] - \theta\, s[t] & \text{soft reset} \end{cases}
 

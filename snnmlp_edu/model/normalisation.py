@@ -4,7 +4,7 @@ Batch norm (BN) keeps one mean :math:`\mu` and one variance :math:`\sigma^2` for
 axis and learns a scale and a shift for it:
 
 .. math::
-    y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
+    z = \gamma \frac{y - \mu}{\sqrt{\sigma^2 + \epsilon}} + \delta
 
 It folds into the linear map before it exactly when that axis is the map's output axis. The kinds:
 
@@ -64,7 +64,7 @@ class BatchNorm(nn.Module):
 
 
 class ThresholdBatchNorm(BatchNorm):
-    r"""tdBN: batch norm with its scale multiplied by a constant, :math:`\gamma\alpha\theta\hat x + \beta`.
+    r"""tdBN: batch norm whose scale has a constant factor, :math:`z = \alpha\theta\gamma\hat y + \delta`.
 
     Args:
         axis: the axis that keeps its own statistics.
@@ -84,7 +84,7 @@ class ThresholdBatchNorm(BatchNorm):
         normalised = super().forward(current)
         if self.scale == 1:
             return normalised
-        # s (gamma x_hat + beta) + (1 - s) beta: the shift stays unscaled, the BatchNorm1d stays whole.
+        # s (gamma y_hat + delta) + (1 - s) delta: the shift stays unscaled, the BatchNorm1d stays whole.
         shift = spread_along(self.batch_norm.bias, self.axis, current)
         return torch.lerp(shift.to(normalised.dtype), normalised, self.scale)
 

@@ -183,10 +183,10 @@ class SpikingPatchEncoding(nn.Module):
     r"""Halves the grid with a graph of three nodes, each a third of the new width.
 
     .. math::
-        n_1 = D_1(x), \quad n_2 = D_2(x) + K_1(\mathrm{LIF}(n_1)), \quad
-        n_3 = D_3(x) + n_1 + K_2(\mathrm{LIF}(n_2))
+        n_1 = P_1 s, \quad n_2 = P_2 s + Q_1\, \mathrm{LIF}(n_1), \quad
+        n_3 = P_3 s + n_1 + Q_2\, \mathrm{LIF}(n_2)
 
-    where every :math:`D` is a 3 x 3 convolution of stride 2 and every :math:`K` one of stride 1, each
+    where every :math:`P_j` is a 3 x 3 convolution of stride 2 and every :math:`Q_j` one of stride 1, each
     with its batch norm. The embedding is the concatenation of the three nodes.
 
     Args:

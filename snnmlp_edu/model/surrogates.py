@@ -1,16 +1,16 @@
 r"""Surrogate gradients: what replaces the derivative of the spike's step function.
 
-The step :math:`H(u - \theta)` has derivative zero almost everywhere, so training through it replaces
-that derivative, in the backward pass only, by a bump around the threshold. With
-:math:`x = u - \theta` and the parameter :math:`a` (`slope`):
+The spike :math:`s = \operatorname{step}(u - \theta)` has derivative zero almost everywhere, so training
+through it replaces that derivative, in the backward pass only, by a bump :math:`\varphi` at the threshold.
+With the distance :math:`q = u - \theta` and the parameter :math:`k` (`slope`):
 
-| name | derivative at x | default slope |
+| name | :math:`\varphi(q)` | default :math:`k` |
 |---|---|---|
-| `sigmoid` | :math:`a\,\sigma(ax)(1 - \sigma(ax))` | 4 |
-| `atan` | :math:`(a/2) / (1 + (\pi a x / 2)^2)` | 2 |
-| `fast_sigmoid` | :math:`1 / (1 + a|x|)^2` | 10 |
-| `triangle` | :math:`\max(0, a - |x|) / a^2`, which ends at a distance a | 1 |
-| `dspike` | :math:`a / (2\tanh(a/2))\,\mathrm{sech}^2(ax)` for :math:`|x| \le 1/2`, else 0 | 3 |
+| `sigmoid` | :math:`(k/4)\,\mathrm{sech}^2(kq/2)`, the derivative of :math:`1 / (1 + e^{-kq})` | 4 |
+| `atan` | :math:`(k/2) / (1 + (\pi k q / 2)^2)` | 2 |
+| `fast_sigmoid` | :math:`1 / (1 + k|q|)^2` | 10 |
+| `triangle` | :math:`\max(0, k - |q|) / k^2`, which ends at a distance k | 1 |
+| `dspike` | :math:`k / (2\tanh(k/2))\,\mathrm{sech}^2(kq)` for :math:`|q| \le 1/2`, else 0 | 3 |
 
 Sources: sigmoid and atan as in arXiv 2007.05785; fast sigmoid, doi 10.1162/neco_a_01086; triangle,
 arXiv 1803.09574; Dspike, Li et al., NeurIPS 2021.
@@ -144,7 +144,7 @@ class _TracedSpike(torch.autograd.Function):
 def spike(
     x: Tensor, surrogate: str = "sigmoid", slope: float | None = None, inclusive: bool = True
 ) -> Tensor:
-    r"""Fire where the membrane reaches the threshold: :math:`s = H(x)`, :math:`x = u - \theta`.
+    r"""Fire where the membrane reaches the threshold: :math:`\operatorname{step}(x)`, :math:`x = u - \theta`.
 
     Forward is the exact step, `>=` or, with `inclusive=False`, `>`. Backward multiplies by the
     surrogate derivative, and so do forward-mode derivatives.

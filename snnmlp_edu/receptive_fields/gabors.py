@@ -4,9 +4,9 @@ r"""Gabor functions and their fits, in two dimensions and in one.
     G(x, y) = A \exp\Bigl(-\frac{x'^2}{2 \sigma_x^2} - \frac{y'^2}{2 \sigma_y^2}\Bigr)
         \cos(2 \pi f x' + \psi) + b
 
-with the direction :math:`\theta`, :math:`x' = (x - x_0) \cos\theta + (y - y_0) \sin\theta` and
-:math:`y' = -(x - x_0) \sin\theta + (y - y_0) \cos\theta`; x counts columns, y rows downwards, from the middle
-of the first pixel. In one dimension y, :math:`\theta` and :math:`\sigma_y` are absent.
+where :math:`x'` runs along the wave and :math:`y'` across it, from the centre: the pixel's distance from the
+centre, turned by the orientation. x counts columns, y rows downwards, from the middle of the first pixel. In
+one dimension y, the orientation and :math:`\sigma_y` are absent.
 """
 
 from __future__ import annotations
@@ -245,16 +245,16 @@ def _as_fits(
     shape: tuple[int, int],
 ) -> GaborFits:
     """Parameters in their usual form, with the symmetries of the function settled."""
-    x, y, theta, log_sx, log_sy, f, cosine, sine, offset = parameters.unbind(1)
+    x, y, direction, log_sx, log_sy, f, cosine, sine, offset = parameters.unbind(1)
     # Half a turn of the wave's direction is the same function with the opposite phase.
-    turns = torch.floor(theta / math.pi)
+    turns = torch.floor(direction / math.pi)
     sine = torch.where(turns.remainder(2) == 1, -sine, sine)
     nan = torch.full_like(x, math.nan)
     line = shape[0] == 1
     return GaborFits(
         x=x,
         y=y,
-        orientation=theta - turns * math.pi,
+        orientation=direction - turns * math.pi,
         sigma_x=log_sx.exp(),
         sigma_y=nan if line else log_sy.exp(),
         frequency=f,

@@ -1,14 +1,14 @@
 r"""Losses of the logits `[T, B, classes]` that a network puts out step by step.
 
-With the logits :math:`o_t` of step t, their mean :math:`\bar o` and the labels y:
+With the logits :math:`o[t]` of step t, their mean :math:`\bar o` and the labels y:
 
 | name | what is computed | source |
 |---|---|---|
 | `cross_entropy` | :math:`\mathrm{CE}(\bar o, y)` | the paper's |
-| `tet` | :math:`(1-\lambda)\,\frac1T\sum_t \mathrm{CE}(o_t, y) + \lambda\,\frac1T\sum_t \mathrm{MSE}(o_t, \phi)` | temporal efficient training, arXiv 2202.11946 |
-| `ce_rate` | :math:`\frac1T\sum_t \mathrm{CE}(o_t, y)` | snnTorch's `ce_rate_loss` |
-| `ce_count` | :math:`\mathrm{CE}(\sum_t o_t, y)` | snnTorch's `ce_count_loss` |
-| `mse_count` | :math:`\frac1T\,\mathrm{MSE}(\sum_t o_t, T\,\mathrm{onehot}(y))` | snnTorch's `mse_count_loss` |
+| `tet` | :math:`(1-\lambda)\,\frac1T\sum_t \mathrm{CE}(o[t], y) + \lambda\,\frac1T\sum_t \mathrm{MSE}(o[t], \phi)` | temporal efficient training, arXiv 2202.11946 |
+| `ce_rate` | :math:`\frac1T\sum_t \mathrm{CE}(o[t], y)` | snnTorch's `ce_rate_loss` |
+| `ce_count` | :math:`\mathrm{CE}(\sum_t o[t], y)` | snnTorch's `ce_count_loss` |
+| `mse_count` | :math:`\frac1T\,\mathrm{MSE}(\sum_t o[t], T\,\mathrm{onehot}(y))` | snnTorch's `mse_count_loss` |
 
 snnTorch's losses are written for output neurons and count their spikes. The networks here end in a linear
 map, and so the "count" of a class is the sum of its logits, which need not be whole.

@@ -18,8 +18,8 @@ from ...fields import checked
 from ...model.patches import Stem
 from ..folding.fold import NORMS
 from .forms import FOLDED, event_form
-from .integer import to_integers
 from .layers import EventMap
+from .quantisation import quantise
 
 Weights = Literal["float", "int8"]
 
@@ -79,7 +79,7 @@ def event_driven(
             network = form  # one layer alone
     network.synaptic_operations = operations
     if weights == "int8":
-        network.scales = to_integers(network, preprocessing)
+        network.scales = quantise(network, preprocessing)
     return network
 
 

@@ -92,7 +92,7 @@ class AxisLIF(LIF):
 
     .. math::
         \tilde u[t] = \beta\, \tilde v[t-1] + y[t] + d / a, \qquad
-        s[t] = H(\tilde u[t] - \tilde\theta), \qquad \tilde\theta = \theta / (g a)
+        s[t] = \operatorname{step}(\tilde u[t] - \tilde\theta), \qquad \tilde\theta = \theta / (g a)
 
     so each entry of the axis has a threshold and a bias current of its own. Where :math:`a < 0` the
     comparison turns round: the neuron fires at or below its threshold, which is negative. Where
