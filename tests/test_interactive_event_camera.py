@@ -15,7 +15,7 @@ from snnmlp_edu.data import load_embedded
 from snnmlp_edu.data.embedded import CLASS_NAMES
 
 SIDE = 28
-NEW = {  # every control, as the page begins
+NEW: dict[str, Any] = {  # every control, as the page begins
     "picture": "Pullover",
     "light and dark": "as it is",
     "direction": "right",
@@ -88,7 +88,7 @@ def test_names_are_those_of_the_chapter(chapter: dict[str, Any]) -> None:
 
 def test_what_does_not_change_sends_nothing(show: Any) -> None:  # noqa: F811
     page = show("event_camera", kept=True)
-    silent = {
+    silent: dict[str, dict[str, Any]] = {
         "The picture stands still": {"speed": 0},
         "No pixel's light has changed enough": {"picture": "Bars", "direction": "down", "contrast": 0.05},
     }
