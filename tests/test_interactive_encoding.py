@@ -12,6 +12,7 @@ from torch import Tensor
 
 from book.interactive.encoding_explorer import ARRIVING, GRAPHS, NODES, SHOWN, trained
 from snnmlp_edu import record
+from snnmlp_edu.model.patches import SpikingPatchEncoding
 
 PIXELS = """() => Bokeh.documents[0].get_model_by_name('encoding_explorer').args.maps
   .map(each => Array.from(each.data.image[0]))"""
@@ -24,11 +25,12 @@ def expected(graph: str) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Spikes `[T, B, H, W, C]` that arrive and on each node, and what the maps give, by the network."""
     network, _, images = trained()
     network = copy.deepcopy(network)
-    encoding = network.stages[1].embedding
+    encoding = network.stages[1].get_submodule("embedding")
+    assert isinstance(encoding, SpikingPatchEncoding)
     if graph == "cut":  # a batch norm that gives zero
         for q in encoding.between:
-            torch.nn.init.zeros_(q.norm.batch_norm.weight)
-            torch.nn.init.zeros_(q.norm.batch_norm.bias)
+            torch.nn.init.zeros_(q.get_parameter("norm.batch_norm.weight"))
+            torch.nn.init.zeros_(q.get_parameter("norm.batch_norm.bias"))
     maps: dict[str, Tensor] = {}
     encoding.down.register_forward_hook(lambda *given: maps.update(P=given[-1]))
     for k, q in enumerate(encoding.between):

@@ -102,7 +102,8 @@ def rows(norm: ChannelNorm) -> list[dict[str, Any]]:
 def build() -> Column:
     """The controls, the sentence, all operations as a strip, and the rows around the chosen one."""
     found = {norm: rows(norm) for norm in NORMS}
-    norm = select("norm", list(NORMS.items()), "bn")
+    options: list[tuple[str, str]] = list(NORMS.items())
+    norm = select("norm", options, "bn")
     step = slider("operation", 1, len(found["bn"]), 1, 1, name="step")
     back, forth = Button(label="Back", margin=(6, 4, 6, 12)), Button(label="Next", margin=(6, 4, 6, 4))
     first = Button(label="First multiplication", margin=(6, 16, 6, 4))
