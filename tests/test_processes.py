@@ -405,7 +405,7 @@ def test_the_command_that_resumes_starts_as_many_processes(placement: Placement,
     assert placement.resume_command(Path("a run")) == command
 
 
-def test_left_over_variables_get_one_line_from_the_real_command(
+def test_left_over_variables_get_one_line_from_the_command(
     folder: Path, tmp_path: Path, machine: pytest.MonkeyPatch
 ) -> None:
     _, *words = command(folder, "--recipe", folder / "shared.yaml", "--output", tmp_path / "runs")
