@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +36,24 @@ def print_json(facts: Any) -> None:
 def _escaped(character: str) -> str:
     byte = ord(character) - 0xDC00  # of what was no UTF-8: see PEP 383
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = False) -> str:
+    """A table in Markdown.
+
+    Args:
+        columns: headings.
+        rows: of text.
+        numbers: whether all columns but the first hold numbers, which stand on the right.
+
+    >>> print(markdown(("a", "b"), [("x", "1")]))
+    | a | b |
+    |---|---|
+    | x | 1 |
+    """
+    lines = [f"| {' | '.join(line)} |" for line in (columns, *rows)]
+    rule = "|---|" + ("---:|" if numbers else "---|") * (len(columns) - 1)
+    return "\n".join([lines[0], rule, *lines[1:]])
 
 
 def plain_console() -> Console:

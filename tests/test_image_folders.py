@@ -465,10 +465,13 @@ class Deadly(MemoryPictures):
 def test_a_worker_that_was_killed_is_one_line_that_names_the_field() -> None:
     images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     pictures = Deadly(LabelledImages(images, torch.zeros(4, dtype=torch.int64)))
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
+
+    def classify(fitted: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(fitted), 2)
+
     with pytest.raises(InputError, match=r"was lost \(DataLoader worker .*loading\.workers=0"):
-        evaluate_pictures(model, Preprocessing(8), pictures, Loading(workers=1))
-    assert evaluate_pictures(model, Preprocessing(8), pictures, Loading(workers=0))[1] == 4
+        evaluate_pictures(classify, Preprocessing(8), pictures, Loading(1).on_machine(1, False))
+    assert evaluate_pictures(classify, Preprocessing(8), pictures, Loading(0).on_machine(1, False)) == (4, 4)
 
 
 def test_shared_memory_that_is_too_small_is_noticed_before_the_run(

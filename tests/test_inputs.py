@@ -134,6 +134,9 @@ def test_images_in_memory_and_pictures_are_tested_alike(side: int) -> None:
     assert torch.equal(prepare(stored.images), prepare.normalise(fitted))
     assert not torch.equal(prepare.normalise(fitted)[:, :, 1:7, 1:7], stored.images[:, :, 1:7, 1:7] / 255)
     found = evaluate(Brighter(), prepare, *stored)
-    assert found == evaluate_pictures(Brighter(), prepare, pictures.pictures, Loading(workers=0))
+    model, loading = Brighter(), Loading(0).on_machine(1, False)
+    assert found == evaluate_pictures(
+        lambda fitted: model(prepare.normalise(fitted)), prepare, pictures.pictures, loading
+    )
     with pytest.raises(InputError, match="float32 are not resized; give uint8"):
         prepare(stored.images / 255)

@@ -153,7 +153,6 @@ def test_a_difference_that_the_seeds_agree_on_reproduces_a_claim(tmp_path: Path)
     assert claim.evidence[0].startswith("spiking has a test accuracy 9.97 points higher than conv")
     assert claim.records == ("patch_encoding",)
     assert claim.because == f"{claim.evidence[0].replace('spiking', 'Spiking', 1)}. N n."
-    assert claim.judged_by == "By the runs of the plan patch_encoding. N n."
     assert judged(tmp_path, HIGHER, strength="proof").verdict == "reproduced"
     assert judged(tmp_path, **with_test(HIGHER, scale="CIFAR-10")).verdict == "reproduced at small scale"
     assert judged(tmp_path, **with_test(HIGHER, scale="paper's")).verdict == "reproduced"
@@ -192,7 +191,7 @@ def test_a_claim_waits_for_all_its_runs(tmp_path: Path) -> None:
     assert claim.verdict == "not run"
     assert claim.why == "not to its end: 5 of the 6 runs of the plan patch_encoding are in"
     assert str(claim) == f"it works: not run ({claim.why})"
-    assert claim.because == claim.judged_by == f"N{claim.why[1:]}."
+    assert claim.because == f"N{claim.why[1:]}."
 
 
 def test_the_first_test_whose_runs_are_in_decides(tmp_path: Path) -> None:

@@ -37,16 +37,6 @@ def test_eight_devices_by_hand() -> None:
     assert found.gpu_hours == pytest.approx(8 * 100 * 2502 * 0.2175 / 3600)
 
 
-def test_overlap_hides_what_fits_into_it() -> None:
-    settings: dict[str, Any] = {"parameters": 25_000_000, "gpus": 8, "bandwidth": 1e9}
-    bare = estimate(0.2, 64, **settings)
-    assert bare.communication_seconds == pytest.approx(0.175)
-    assert estimate(0.2, 64, overlap=0.5, **settings).step_seconds == pytest.approx(0.275)
-    hidden = estimate(0.2, 64, overlap=0.9, **settings)
-    assert hidden.step_seconds == pytest.approx(0.2)
-    assert hidden.communication_share == 0
-
-
 def test_memory_by_hand() -> None:
     # SGD: weight, gradient and momentum, 12 bytes a weight; AdamW 16; and 64 images of 3 MB.
     for optimizer, bytes_a_weight in {"sgd": 12, "adamw": 16}.items():
@@ -81,7 +71,6 @@ def test_with_an_endless_bandwidth_n_devices_are_n_times_as_fast(power: int, sec
         ({"batch": -1}, "batch is -1"),
         ({"gpus": 0}, "gpus is 0"),
         ({"bandwidth": 0.0}, r"bandwidth is 0\.0"),
-        ({"overlap": 1.5}, r"overlap is 1\.5; it must be from 0 to 1"),
         ({"optimizer": "lion"}, "optimizer is 'lion'; choose one of sgd, adamw"),
         ({"gpus": 100_000}, f"takes 6400000 images and there are only {IMAGENET_IMAGES}; take fewer gpus"),
     ],

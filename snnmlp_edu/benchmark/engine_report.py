@@ -1,4 +1,4 @@
-"""What the race of the engine measured, beside what was asked of it: plain values, a table, Markdown."""
+"""What the race of the engine measured: plain values, a table, Markdown."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import importlib.metadata
 import importlib.util
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import printing
 from ..data.settings import cores
 from ..errors import InputError
 from .engine import (
@@ -18,7 +18,6 @@ from .engine import (
     FP32,
     INT8,
     LARGE,
-    ONE_THREAD,
     TRAINED,
     TWIN,
     EngineRace,
@@ -27,48 +26,14 @@ from .engine import (
 )
 from .report import machine, read_report, sweep_values
 
-COLUMNS = ("task", "contestant", "x engine", "lowest to highest", "asked", "measured", "accuracy")
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is asked of the engine: that others take so many times its time.
-
-    Args:
-        preset: the network.
-        threads: of each contestant.
-        rival: the contestant that is compared with.
-        ratios: batch -> the least ratio.
-    """
-
-    preset: str
-    threads: int
-    rival: str
-    ratios: dict[int, float]
+COLUMNS = ("task", "contestant", "x engine", "lowest to highest", "measured", "accuracy")
 
 
 MICRO = TRAINED[0]
-TARGETS = (
-    Target(MICRO, 1, DENSE, {1: 60, 16: 12, 64: 9}),
-    Target(MICRO, 1, FP32, {1: 2, 16: 1.5, 64: 1.5}),
-    Target(MICRO, 1, INT8, {1: 2, 16: 1.3, 64: 1.3}),
-    Target(MICRO, 2, ONE_THREAD, {16: 1.8, 64: 1.8}),
-    Target(LARGE, 1, DENSE, {1: 4}),
-    Target(LARGE, 1, FP32, {1: 1}),
-)
-
-
-def asked_of(race: EngineRace) -> dict[str, float]:
-    """Contestant -> the least ratio asked for in this race."""
-    return {
-        target.rival: target.ratios[race.batch]
-        for target in TARGETS
-        if (target.preset, target.threads) == (race.preset, race.threads) and race.batch in target.ratios
-    }
 
 
 def engine_report(results: EngineResults) -> dict[str, Any]:
-    """Plain values: the machine, for each task ratios, their spread, what was asked, and accuracies."""
+    """Plain values: the machine, for each task ratios, their spread, and accuracies."""
     return {
         "machine": machine()
         | {"cores": cores(), "onnxruntime": _version("onnxruntime")}
@@ -92,7 +57,6 @@ def _task_values(race: EngineRace, accuracy: dict[str, float]) -> dict[str, Any]
         "repetitions": len(race.repetitions),
         "times_ours": {name: statistics.median(each) for name, each in race.ratios.items()},
         "spread": {name: [min(each), max(each)] for name, each in race.ratios.items()},
-        "asked": asked_of(race),
         "ms": race.measurement.milliseconds,
         "accuracy": accuracy | _of_the_faster_graphs(race, accuracy),
     }
@@ -165,27 +129,21 @@ def rows(measured: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     """The table: for each task and contestant what `COLUMNS` says."""
     for task in measured["tasks"]:
         for name, milliseconds in task["ms"].items():
-            ratio, spread, asked = (task[key].get(name) for key in ("times_ours", "spread", "asked"))
+            ratio, spread = (task[key].get(name) for key in ("times_ours", "spread"))
             accuracy = task["accuracy"].get(name)
             yield (
                 task["task"],
                 name,
                 "1.00" if ratio is None else f"{ratio:.2f}",
                 "" if spread is None else f"{spread[0]:.2f} to {spread[1]:.2f}",
-                "" if asked is None else f"{asked:.1f}",
                 f"{milliseconds:.3f} ms",
                 "" if accuracy is None else f"{accuracy:.1%}",
             )
 
 
 def remarks(measured: dict[str, Any]) -> list[str]:
-    """What stands below the table: targets, crossovers, what was left out, and the machine."""
-    lines = [
-        f"{task['task']}, {name}: asked {asked:g}, measured {task['times_ours'][name]:.2f}"
-        for task in measured["tasks"]
-        for name, asked in task["asked"].items()
-        if name in task["times_ours"]
-    ]
+    """What stands below the table: crossovers, what was left out, and the machine."""
+    lines = []
     for sweep in measured["sweeps"]:
         for name, rate in sweep["crossovers"].items():
             found = rate if isinstance(rate, str) else f"as fast as the engine where {rate:.1%} fire"
@@ -207,19 +165,20 @@ def markdown(measured: dict[str, Any]) -> str:
     tasks = [task for task in measured["tasks"] if task["threads"] == 1 and task["network"] in (MICRO, LARGE)]
     names = [f"`{task['network']}`, batch {task['batch']}" for task in tasks]
     columns = ("time, in times the engine's", *names, f"accuracy of `{MICRO}`")
-    lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
+    lines = []
     for name in (ENGINE, *README_ROWS):
         cells = [_cell(task, name) for task in tasks]
         accuracy = next((task["accuracy"][name] for task in tasks if name in task["accuracy"]), None)
         if any(cells):
             cells.append("" if accuracy is None else f"{accuracy:.1%}")
-            lines.append(f"| {' | '.join([name, *cells])} |")
+            lines.append([name, *cells])
     found = measured["machine"]
     runs = ", ".join(str(task.get("runs", 1)) for task in tasks)
     of = f"medians, lowest to highest; runs, column by column: {runs}; "
     policy = f"OMP_WAIT_POLICY {found['omp_wait_policy']}"
     packages = f"torch {found['torch']}, ONNX Runtime {found['onnxruntime']}"
-    return "\n".join([*lines, "", f"{of}{found['processor']}, one core, {policy}, {packages}."])
+    shown = printing.markdown(columns, lines, numbers=True)
+    return "\n".join([shown, "", f"{of}{found['processor']}, one core, {policy}, {packages}."])
 
 
 def _cell(task: dict[str, Any], name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .. import printing
 from ..errors import InputError
 from ..timing import Measurement, Sweep
 
@@ -120,10 +121,6 @@ def markdown(measured: dict[str, Any]) -> str:
     for task, name, ratio, _ in rows(measured):
         tasks.setdefault(task, {})[name] = ratio
     names = list(dict.fromkeys(name for row in tasks.values() for name in row if name != "ours"))
-    lines = [
-        f"| time or memory as a multiple of ours | {' | '.join(names)} |",
-        "|---|" + "---:|" * len(names),
-    ]
-    for task, ratios in tasks.items():
-        lines.append(f"| {task} | {' | '.join(ratios.get(name, '') for name in names)} |")
-    return "\n".join([*lines, "", *remarks(measured)])
+    cells = [(task, *(ratios.get(name, "") for name in names)) for task, ratios in tasks.items()]
+    shown = printing.markdown(("time or memory as a multiple of ours", *names), cells, numbers=True)
+    return "\n".join([shown, "", *remarks(measured)])

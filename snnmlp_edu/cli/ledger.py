@@ -18,7 +18,7 @@ from ..errors import InputError, Preempted
 from ..ledger import reproduction, tables, verification
 from ..ledger.claims import count_verdicts
 from ..ledger.store import OUTPUT
-from ..printing import plain_console, print_json, printable
+from ..printing import markdown, plain_console, print_json, printable
 from .arguments import Json, parse_overrides, refuse_options
 
 ledger_app = typer.Typer(help="Plans of runs, their records, and what they say about the paper's claims.")
@@ -96,7 +96,7 @@ def table(
         parts = [part for part in parts if part[1]]
         legend = "\n".join(line for line in (each.method, tables.LEGEND) if line)
         if as_markdown:
-            print("\n\n".join([title, *(tables.markdown(*part) for part in parts), legend]))
+            print("\n\n".join([title, *(markdown(*part) for part in parts), legend]))
             continue
         print(title)
         for part in parts:

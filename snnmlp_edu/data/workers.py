@@ -17,16 +17,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def parallel_map(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int, prefetch: int = 2
-) -> Iterator[Result]:
+def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
     """`function` applied to every item, in order.
 
     Args:
         function: what a worker does; it and its results must be picklable.
         items: its arguments.
         workers: processes; 0 does all in this one.
-        prefetch: results that each worker may be ahead.
     """
     if workers == 0:
         yield from map(function, items)
@@ -35,7 +32,6 @@ def parallel_map(
         _Calls(function, items),
         batch_size=None,
         num_workers=workers,
-        prefetch_factor=prefetch,
         collate_fn=identity,
         generator=Generator(),  # else it draws from the shared one
     )

@@ -126,6 +126,7 @@ class _Exporter:
         token: dict[str, Currents]
         channel: dict[str, Currents]
         carried = shortcut
+        skips: Any = block
         match block:
             case MembraneSkipBlock():
                 token = {"extra": shortcut, "keep": kept}
@@ -133,7 +134,7 @@ class _Exporter:
                 carried = kept
             case NormalisedSpikeSkipBlock():
                 token = channel = {"extra": kept}
-                layers.select(block.token_skip_norm, spikes, kept)
+                layers.select(skips.token_skip_norm, spikes, kept)
             case NoSkipBlock():
                 token = channel = {}
             case MixerBlock():
@@ -142,7 +143,7 @@ class _Exporter:
                 raise AssertionError(type(block).__name__)
         layers.map(fuse.linear, streams, between, fuse.neuron, **token)
         if isinstance(block, NormalisedSpikeSkipBlock):
-            layers.select(block.channel_skip_norm, between, kept)
+            layers.select(skips.channel_skip_norm, between, kept)
         hidden = width * self.config.expansion
         above = file.spikes(places, registers(hidden), np.arange(hidden), f"{path}.channel.up.neuron")
         layers.map(up.linear, [between], above, up.neuron)

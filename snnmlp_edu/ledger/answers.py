@@ -69,8 +69,12 @@ def images_error(one: Answers, other: Answers, same: bool) -> tuple[Error, bool]
         other: of the other.
         same: whether all runs saw the same images, and each variant has two or more.
     """
-    tables = one.right, other.right
-    if same and tables[0] is not None and tables[1] is not None and tables[0].shape[1] == tables[1].shape[1]:
-        return intervals.images_error(*tables), True
+    if (
+        same
+        and one.right is not None
+        and other.right is not None
+        and one.right.shape[1] == other.right.shape[1]
+    ):
+        return intervals.images_error(one.right, other.right), True
     images = min(one.images, other.images)
     return intervals.unpaired_images_error(one.accuracy, other.accuracy, images), False

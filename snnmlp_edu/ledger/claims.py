@@ -63,12 +63,6 @@ class Claim:
         return f"{self.claim}: {self.verdict}{f' ({self.why})' if self.why else ''}"
 
     @property
-    def runs(self) -> str:
-        """By which plans' runs it was judged, as words; empty where no records decide."""
-        plans = f"plan{'s' if len(self.records) > 1 else ''} {' and '.join(self.records)}"
-        return f"by the runs of the {plans}" if self.records else ""
-
-    @property
     def grounds(self) -> str:
         """Why it was not run, or what the runs show."""
         return self.why or "; ".join(self.evidence)
@@ -77,11 +71,6 @@ class Claim:
     def because(self) -> str:
         """Its grounds and its note, a sentence each."""
         return _in_sentences(self.grounds, self.note)
-
-    @property
-    def judged_by(self) -> str:
-        """Why it was not run, or by which runs it was judged; and its note, a sentence each."""
-        return _in_sentences(self.why or self.runs, self.note)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON holds them."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..data.files import path, write_atomically
+from ..printing import markdown
 from . import tables
 from .claims import Claim, claims, count_verdicts, rivals
 from .plans import list_plans, load_plan
@@ -36,7 +37,7 @@ def report(results: Path | None = None) -> str:
         results=_results(found),
         headline=tables.headline_markdown(results, judged=True),
         missing=_missing(found, results),
-        rivals=tables.markdown(
+        rivals=markdown(
             ("network", "parameters", "T", "ImageNet", "source"),
             [(r.network, r.parameters, r.time_steps, r.value, r.source) for r in rivals()],
         ),
@@ -73,9 +74,9 @@ def _missing(found: list[Claim], results: Path | None) -> str:
         if not state.complete
     ]
     decides = [(claim.claim, claim.verdict, claim.decides) for claim in found if claim.decides]
-    parts = [tables.markdown(("claim", "verdict", "what would decide it"), decides)]
+    parts = [markdown(("claim", "verdict", "what would decide it"), decides)]
     if runs:
-        parts.append(tables.markdown(("plan", "runs", "question"), runs))
+        parts.append(markdown(("plan", "runs", "question"), runs))
     return "\n\n".join(parts)
 
 

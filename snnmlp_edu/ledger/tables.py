@@ -12,6 +12,7 @@ from typing import Any
 
 from ..data.files import write_atomically
 from ..errors import InputError
+from ..printing import markdown
 from .claims import Claim
 from .comparisons import Comparison, Family, Interval, Summary, spread
 from .plans import Plan, list_plans, load_plan
@@ -237,18 +238,6 @@ def headline(results: Path | None = None, judged: bool = False) -> Cells:
         of_base = (f"`{base.variant}`", spread(base.mean, base.std, base.measure)) if base else ("", "")
         rows.append((found.plan.question, runs, *of_base, *map(", ".join, groups.values())))
     return rows
-
-
-def markdown(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
-    """A table in Markdown.
-
-    >>> print(markdown(("a", "b"), [("x", "1")]))
-    | a | b |
-    |---|---|
-    | x | 1 |
-    """
-    lines = [f"| {' | '.join(line)} |" for line in (columns, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(columns), *lines[1:]])
 
 
 def headline_markdown(results: Path | None = None, judged: bool = False) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ BATCH = 128
 
 
 def white_noise(
-    shape: tuple[int, int, int], count: int, *, contrast: float = 1.0, mean: float = 0.0, seed: int = 0
+    shape: tuple[int, int, int], count: int, *, contrast: float = 1.0, seed: int = 0
 ) -> Iterator[Tensor]:
     """Gaussian white noise, batch after batch: every pixel is drawn independently.
 
@@ -21,7 +21,6 @@ def white_noise(
         shape: `(channels, H, W)` of an image, as the network takes it.
         count: number of images.
         contrast: standard deviation per pixel. After the usual preprocessing, 1 is that of real images.
-        mean: mean of a pixel.
         seed: the same seed gives the same images.
 
     Yields:
@@ -33,15 +32,7 @@ def white_noise(
     >>> sum(len(batch) for batch in white_noise((1, 8, 8), 200))
     200
     """
-    _check(count, contrast)
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw() -> Iterator[Tensor]:
-        for start in range(0, count, BATCH):
-            pixels = torch.randn(min(BATCH, count - start), *shape, generator=generator)
-            yield mean + contrast * pixels
-
-    return draw()
+    return _batches(shape, count, contrast, seed, torch.randn)
 
 
 def sparse_noise(
@@ -50,17 +41,15 @@ def sparse_noise(
     *,
     density: float = 0.05,
     contrast: float = 3.0,
-    mean: float = 0.0,
     seed: int = 0,
 ) -> Iterator[Tensor]:
-    """Sparse noise, batch after batch: a few bright and dark pixels on a uniform ground.
+    """Sparse noise, batch after batch: a few bright and dark pixels on a ground of 0.
 
     Args:
         shape: `(channels, H, W)` of an image, as the network takes it.
         count: number of images.
         density: probability with which a pixel is lit, half of them bright and half dark.
         contrast: what is added to the ground, or taken from it, where a pixel is lit.
-        mean: the ground.
         seed: the same seed gives the same images.
 
     Yields:
@@ -69,22 +58,23 @@ def sparse_noise(
     Raises:
         InputError: no images are asked for, a contrast that is not above 0, or a density outside (0, 1].
     """
-    _check(count, contrast)
     if not 0 < density <= 1:
         raise InputError(f"density is {density}; it must be above 0 and at most 1, such as 0.05")
-    generator = torch.Generator().manual_seed(seed)
 
-    def draw() -> Iterator[Tensor]:
-        for start in range(0, count, BATCH):
-            drawn = torch.rand(min(BATCH, count - start), *shape, generator=generator)
-            sign = (drawn < density / 2).float() - (drawn >= 1 - density / 2).float()
-            yield mean + contrast * sign
+    def draw(*size: int, generator: torch.Generator) -> Tensor:
+        drawn = torch.rand(*size, generator=generator)
+        return (drawn < density / 2).float() - (drawn >= 1 - density / 2).float()
 
-    return draw()
+    return _batches(shape, count, contrast, seed, draw)
 
 
-def _check(count: int, contrast: float) -> None:
+def _batches(
+    shape: tuple[int, int, int], count: int, contrast: float, seed: int, draw: Callable[..., Tensor]
+) -> Iterator[Tensor]:
     if count < 1:
         raise InputError(f"count is {count}; ask for at least one image")
     if not contrast > 0:
         raise InputError(f"contrast is {contrast}; it must be above 0")
+    generator = torch.Generator().manual_seed(seed)
+    sizes = (min(BATCH, count - start) for start in range(0, count, BATCH))
+    return (contrast * draw(size, *shape, generator=generator) for size in sizes)

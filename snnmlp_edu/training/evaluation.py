@@ -53,23 +53,6 @@ def evaluate(
         return _evaluate_stored(classify, images, labels, batch_size)
 
 
-def evaluate_pictures(
-    model: nn.Module,
-    preprocessing: Preprocessing,
-    pictures: PictureSet,
-    loading: Loading | None = None,
-    batch_size: int = BATCH_SIZE,
-) -> tuple[int, int]:
-    """As `evaluate`, for pictures that are decoded one at a time, by loader workers.
-
-    Raises:
-        InputError: there are no pictures, one is damaged, or a process that reads them was lost.
-    """
-    loading = (loading or Loading()).on_machine(cores(), _device(model).type == "cuda")
-    with _classifying(model, preprocessing.normalise) as classify:
-        return _evaluate_pictures(classify, preprocessing, pictures, loading, batch_size)
-
-
 @contextmanager
 def _classifying(model: nn.Module, prepare: Classify) -> Iterator[Classify]:
     """From stored images to a network's logits, in evaluation mode without gradients."""
@@ -89,16 +72,27 @@ def _evaluate_stored(classify: Classify, images: Tensor, labels: Tensor, batch_s
     return _evaluate(classify, zip(images.split(batch_size), labels.split(batch_size), strict=True))
 
 
-def _evaluate_pictures(
-    classify: Classify, preprocessing: Preprocessing, pictures: PictureSet, loading: Loading, batch_size: int
+def evaluate_pictures(
+    classify: Classify, preprocessing: Preprocessing, pictures: PictureSet, loading: Loading
 ) -> tuple[int, int]:
+    """As `evaluate`, for pictures that are decoded one at a time, by loader workers.
+
+    Args:
+        classify: from fitted images, uint8 `[B, C, side, side]`, to logits.
+        preprocessing: fits them.
+        pictures: of the test.
+        loading: how they are loaded.
+
+    Raises:
+        InputError: there are no pictures, one is damaged, or a process that reads them was lost.
+    """
     count = len(pictures.labels)
     if count == 0:
         raise InputError("there are no images to test on")
     made = PictureBatches(pictures, preprocessing)
-    check_shared_memory(min(batch_size, count) * made.image_bytes, loading)
+    check_shared_memory(min(BATCH_SIZE, count) * made.image_bytes, loading)
     with naming_lost_workers():
-        return _evaluate(classify, load_batches(made, in_order(count, batch_size), loading))
+        return _evaluate(classify, load_batches(made, in_order(count, BATCH_SIZE), loading))
 
 
 def _evaluate(classify: Classify, batches: Iterable[Any]) -> tuple[int, int]:
@@ -138,7 +132,7 @@ def evaluate_source(
         if source.files is None and preprocessing.resize is None:
             return _evaluate_stored(run, *source.load("test"), BATCH_SIZE)
         loading = (loading or Loading()).on_machine(cores(), _device(model).type == "cuda")
-        return _evaluate_pictures(run, preprocessing, source.pictures("test"), loading, BATCH_SIZE)
+        return evaluate_pictures(run, preprocessing, source.pictures("test"), loading)
 
 
 def evaluate_embedded(checkpoint: Checkpoint) -> tuple[int, int]:

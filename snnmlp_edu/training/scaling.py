@@ -1,18 +1,17 @@
 r"""How long a training takes on many devices, from one measured step.
 
 Each of n devices takes b images per step, which needs :math:`t` seconds for the forward and the backward pass
-and the update. Then the gradients of P weights, F bytes each, are averaged. In a ring all-reduce every
+and the update. Then the gradients of P weights, 4 bytes each, are averaged. In a ring all-reduce every
 device sends and receives each byte twice, but for its own share:
 
 .. math::
-    c = \frac{2\,(n - 1)}{n} \cdot \frac{F P}{B}, \qquad
-    s = t + \max(0,\; c - o\,t), \qquad
+    c = \frac{2\,(n - 1)}{n} \cdot \frac{4 P}{B}, \qquad
+    s = t + c, \qquad
     E = \left\lfloor \frac{N}{n b} \right\rfloor s
 
-with the bandwidth B of the slowest link of the ring, in bytes per second and direction. The backward pass
-continues while the gradients of later layers are sent, and hides a part of c: at most o of the time t; with
-o = 0 nothing is hidden, which is the most careful. N images make an epoch of E seconds. What waits for the
-slowest device, the start of messages and the loading of images is left out: a real run takes longer.
+with the bandwidth B of the slowest link of the ring, in bytes per second and direction. N images make an
+epoch of E seconds. Left out are what the backward pass hides of c, which makes a run faster, and waiting for
+the slowest device, the start of messages and the loading of images, which make it slower.
 
 A device holds weights, gradients and the optimiser's k numbers for each weight, and the activations of its
 images, A bytes per image:
@@ -42,8 +41,8 @@ class Estimate:
         gpus: devices.
         global_batch: images per step, on all of them.
         compute_seconds: per step, measured.
-        communication_seconds: of its all-reduce, whether hidden or not.
-        step_seconds: of both, as far as they do not overlap.
+        communication_seconds: of its all-reduce.
+        step_seconds: of both, one after the other.
         steps_per_epoch: whole steps.
         epochs: of the training.
         memory_bytes: of one device; None where the activations are not known.
@@ -84,13 +83,13 @@ class Estimate:
         return self.gpus * self.total_seconds / 3600
 
 
-def ring_seconds(gpus: int, parameters: int, bandwidth: float, gradient_bytes: int = 4) -> float:
+def ring_seconds(gpus: int, parameters: int, bandwidth: float) -> float:
     """Time of one all-reduce of all gradients.
 
     >>> ring_seconds(4, parameters=1_000_000, bandwidth=1e9)
     0.006
     """
-    return 2 * (gpus - 1) / gpus * gradient_bytes * parameters / bandwidth
+    return 2 * (gpus - 1) / gpus * 4 * parameters / bandwidth
 
 
 def estimate(
@@ -102,8 +101,6 @@ def estimate(
     bandwidth: float = math.inf,
     images: int = IMAGENET_IMAGES,
     epochs: int = 100,
-    gradient_bytes: int = 4,
-    overlap: float = 0.0,
     optimizer: str = "sgd",
     activation_bytes: float | None = None,
 ) -> Estimate:
@@ -117,8 +114,6 @@ def estimate(
         bandwidth: of the slowest link, in bytes per second.
         images: per epoch.
         epochs: of the training.
-        gradient_bytes: of one gradient: 4, or 2 if they are sent in half precision.
-        overlap: part of the step's time in which gradients can travel.
         optimizer: `sgd` or `adamw`.
         activation_bytes: of one image, measured; None leaves the memory out.
 
@@ -133,13 +128,11 @@ def estimate(
     for name, value in (lowest | {"bandwidth": bandwidth, "images": images, "epochs": epochs}).items():
         if not value > 0:
             raise InputError(f"{name} is {value}; it must be above 0")
-    if not 0 <= overlap <= 1:
-        raise InputError(f"overlap is {overlap}; it must be from 0 to 1")
     if optimizer not in OPTIMIZER_NUMBERS:
         raise InputError(f"optimizer is {optimizer!r}; choose one of {', '.join(OPTIMIZER_NUMBERS)}")
     if images < batch * gpus:
         raise InputError(f"a step takes {batch * gpus} images and there are only {images}; take fewer gpus")
-    communication = ring_seconds(gpus, parameters, bandwidth, gradient_bytes)
+    communication = ring_seconds(gpus, parameters, bandwidth)
     memory = None
     if activation_bytes is not None:
         memory = 4 * parameters * (2 + OPTIMIZER_NUMBERS[optimizer]) + activation_bytes * batch
@@ -148,7 +141,7 @@ def estimate(
         global_batch=batch * gpus,
         compute_seconds=step_seconds,
         communication_seconds=communication,
-        step_seconds=step_seconds + max(0.0, communication - overlap * step_seconds),
+        step_seconds=step_seconds + communication,
         steps_per_epoch=images // (batch * gpus),
         epochs=epochs,
         memory_bytes=memory,
