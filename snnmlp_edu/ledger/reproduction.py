@@ -82,5 +82,9 @@ def _missing(found: list[Claim], results: Path | None) -> str:
 
 def _sentence(text: str) -> str:
     """With a capital letter and a full stop; names of variants at its beginning stay as they are."""
-    first = text if re.match(r"[a-z]+_", text) else f"{text[:1].upper()}{text[1:]}"
+    first = (
+        text
+        if re.match(r"[a-z]+_|\w+ has a |\w+ and \w+ are not ", text)
+        else f"{text[:1].upper()}{text[1:]}"
+    )
     return f"{first.rstrip('.')}."
