@@ -93,7 +93,7 @@ def test_what_can_be_tested_here_is_decided_by_records_or_counts() -> None:
         "patch encoding lifts": "experiment",
         "More time steps": "experiment",
         "Pre-training helps": "experiment",
-        "Global and local": "experiment",
+        "Global learning": "experiment",
     }.items():
         assert [s for claim, s in tested.items() if words in claim] == [strength], words
 
@@ -150,9 +150,11 @@ def test_a_difference_that_the_seeds_agree_on_reproduces_a_claim(tmp_path: Path)
     )
     claim = judged(tmp_path, HIGHER, note="n\n  n")
     assert (claim.verdict, claim.why, claim.note) == ("reproduced at small scale", "", "n n")
-    assert claim.evidence[0].startswith("spiking has a test accuracy 9.97 points higher than conv")
+    assert claim.evidence[0].startswith("conv has a test accuracy 9.97 points lower than spiking")
+    (row,) = tables.table("patch_encoding", tmp_path / "results").comparisons or ()
+    assert claim.evidence[0] == str(row), "the interval is that of the plan's table"
     assert claim.records == ("patch_encoding",)
-    assert claim.because == f"{claim.evidence[0].replace('spiking', 'Spiking', 1)}. N n."
+    assert claim.because == f"{claim.evidence[0].replace('conv', 'Conv', 1)}. N n."
     assert judged(tmp_path, HIGHER, strength="proof").verdict == "reproduced"
     assert judged(tmp_path, **with_test(HIGHER, scale="CIFAR-10")).verdict == "reproduced at small scale"
     assert judged(tmp_path, **with_test(HIGHER, scale="paper's")).verdict == "reproduced"

@@ -193,15 +193,15 @@ def test_measuring_leaves_the_network_as_it_was(tiny: NetworkConfig) -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(1, 300), st.floats(0.1, 5), st.floats(-2, 2))
-def test_probes_have_the_size_and_the_moments_asked_for(count: int, contrast: float, mean: float) -> None:
+@given(st.integers(1, 300), st.floats(0.1, 5))
+def test_probes_have_the_size_and_the_contrast_asked_for(count: int, contrast: float) -> None:
     for draw in (white_noise, sparse_noise):
-        images = torch.cat(list(draw((1, 20, 20), count, contrast=contrast, mean=mean, seed=1)))
-        again = torch.cat(list(draw((1, 20, 20), count, contrast=contrast, mean=mean, seed=1)))
+        images = torch.cat(list(draw((1, 20, 20), count, contrast=contrast, seed=1)))
+        again = torch.cat(list(draw((1, 20, 20), count, contrast=contrast, seed=1)))
         assert images.shape == (count, 1, 20, 20)
         assert torch.equal(images, again)
-        assert abs(images.mean().item() - mean) < 5 * contrast / math.sqrt(images.numel())
-    assert set((images - mean).div(contrast).round().unique().tolist()) <= {-1.0, 0.0, 1.0}
+        assert abs(images.mean().item()) < 5 * contrast / math.sqrt(images.numel())
+    assert set(images.div(contrast).round().unique().tolist()) <= {-1.0, 0.0, 1.0}
 
 
 @pytest.mark.parametrize(

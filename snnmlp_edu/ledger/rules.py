@@ -60,7 +60,10 @@ class Difference:
         records, missing = _runs(self.plan, (self.variant, *self.than), results)
         if missing:
             return "missing", [missing]
-        compared = [compare(records, self.variant, other, self.measure) for other in self.than]
+        pairs = [(self.variant, other) for other in self.than]
+        if self.variant == load_plan(self.plan).base:  # the plan's own comparisons, and their intervals
+            pairs = [(other, base) for base, other in pairs]
+        compared = [compare(records, *pair, self.measure) for pair in pairs]
         found = {self._of(each) for each in compared}
         worst = next(each for each in ("fails", "open", "holds") if each in found)
         return worst, [str(each) for each in compared]
@@ -72,7 +75,8 @@ class Difference:
             return "holds" if inside else "fails" if outside else "open"
         if not each.separated:
             return "open"
-        return "holds" if (each.difference > 0) == (self.is_ == "higher") else "fails"
+        higher = (each.difference > 0) == (each.variant == self.variant)
+        return "holds" if higher == (self.is_ == "higher") else "fails"
 
 
 @dataclass(frozen=True)
