@@ -21,7 +21,7 @@ from .. import prediction
 from ..checkpoints import load_checkpoint
 from ..data.settings import Loading
 from ..errors import InputError
-from ..printing import plain_console, print_json, printable, quiet_broken_pipe
+from ..printing import plain_console, print_json, printable
 from ..registry import create_model, get_config, list_models
 from ..training import describe_accuracy, evaluate_source, own_source
 from .arguments import (
@@ -57,8 +57,7 @@ app.add_typer(ledger_app, name="ledger")
 def main() -> None:
     """Entry point of the command `snnmlp`."""
     warnings.showwarning = _show_warning
-    with quiet_broken_pipe():
-        app(prog_name="snnmlp")
+    app(prog_name="snnmlp")
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
