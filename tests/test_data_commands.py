@@ -54,7 +54,11 @@ def test_class_folders_without_splits(photos: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "train", "test", "shape"),
-    [("embedded", 6000, 1000, [1, 28, 28]), ("digits", 1198, 599, [1, 32, 32])],
+    [
+        ("embedded", 6000, 1000, [1, 28, 28]),
+        ("digits", 1198, 599, [1, 32, 32]),
+        ("digit_pairs", 8000, 2000, [1, 64, 64]),
+    ],
 )
 def test_shipped_sets(name: str, train: int, test: int, shape: list[int]) -> None:
     code, out, _ = call("data", "describe", name, "--json")

@@ -49,6 +49,7 @@ DATA = {
     "rotation": lambda folder: {"max_steps": 2, "accelerator": "cpu"},  # the shipped photographs
     "fashion_embedded": lambda folder: GREY,
     "fashion_ablation": lambda folder: GREY,
+    "digit_pairs": lambda folder: {"max_steps": 2, "accelerator": "cpu"},  # of shipped digits
     "digits_finetune": lambda folder: {"max_steps": 2, "accelerator": "cpu"},  # the shipped network
 }
 

@@ -42,12 +42,20 @@ def load_digits(split: Split) -> LabelledImages:
     torch.Size([599, 1, 32, 32])
     """
     checked("the split", split, Split)
+    return enlarged_digits(split, SIDE)
+
+
+def enlarged_digits(split: Split, side: int) -> LabelledImages:
+    """The digits of `load_digits` at any size, uint8 `[N, 1, side, side]`.
+
+    Raises:
+        InputError: scikit-learn is not installed.
+    """
     pixels, labels = _read()
     train, test = train_validation_split(labels, TEST_FRACTION, seed=0)
     chosen = {"train": train, "test": test}[split]
-    ink = functional.interpolate(pixels[chosen], size=(SIDE, SIDE), mode="bilinear", align_corners=False)
-    images = (ink * (255 / HIGHEST)).round().to(torch.uint8)  # [N, 1, 32, 32]
-    return LabelledImages(images, labels[chosen])
+    ink = functional.interpolate(pixels[chosen], size=(side, side), mode="bilinear", align_corners=False)
+    return LabelledImages((ink * (255 / HIGHEST)).round().to(torch.uint8), labels[chosen])
 
 
 @cache

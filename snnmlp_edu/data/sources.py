@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..fields import nearest
 from .cifar import CifarFiles
 from .datasets import LabelledImages, Split
+from .digit_pairs import PAIR_NAMES, load_digit_pairs
 from .digits import DIGIT_NAMES, load_digits
 from .downloading import DOWNLOADS, Download
 from .embedded import CLASS_NAMES, load_embedded
@@ -25,6 +26,7 @@ from .settings import Verification
 Dataset = Literal[
     "embedded",
     "digits",
+    "digit_pairs",
     "photographs",
     "fashion_mnist",
     "idx",
@@ -138,6 +140,7 @@ def _open_imagenet(wanted: Wanted, _: Names | None) -> ImageSource:
 DATASETS: dict[Dataset, Entry] = {
     "embedded": _shipped(load_embedded, CLASS_NAMES),
     "digits": _shipped(load_digits, DIGIT_NAMES, requires="scikit-learn"),
+    "digit_pairs": _shipped(load_digit_pairs, PAIR_NAMES, requires="scikit-learn"),
     "photographs": _shipped(load_photographs, ROTATION_NAMES),
     "fashion_mnist": Entry(_open_idx, CLASS_NAMES, download=DOWNLOADS["fashion_mnist"]),
     "idx": Entry(_open_idx),
@@ -179,6 +182,7 @@ def open_source(
     |---|---|---|
     | `embedded` | 7,000 of Fashion-MNIST, 28 x 28 | this package |
     | `digits` | 1,797 handwritten digits, enlarged to 32 x 32 | scikit-learn |
+    | `digit_pairs` | 10,000 pairs of them in far corners, equal or not, 64 x 64 | scikit-learn |
     | `photographs` | 13,000 patches of eight photographs, turned, 32 x 32 | this package |
     | `fashion_mnist` | all 70,000 of Fashion-MNIST, 28 x 28 | its four idx files in `data_dir` |
     | `idx` | any data set in four idx files, such as MNIST | `data_dir` |
