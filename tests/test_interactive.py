@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import nbformat
 import pytest
 import torch
+from axe_playwright_python.base import AXE_SCRIPT
 from nbformat.v4 import new_code_cell, new_notebook
 
 from book.engine.browser import serve
@@ -97,6 +98,43 @@ def says(page: Page, words: str) -> bool:
     """Wait until the sentence that a screen reader announces contains these words."""
     page.locator(".explorer [role=status]", has_text=words).wait_for()
     return True
+
+
+def assert_accessible(page: Page) -> None:
+    """The explorer fits the screen, and axe finds nothing in it."""
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator(".explorer").evaluate("each => each.scrollWidth <= each.clientWidth")
+    page.evaluate(AXE_SCRIPT)
+    found = page.evaluate("axe.run({include: '.explorer'}, {preload: false, resultTypes: ['violations']})")
+    assert [each["id"] for each in found["violations"]] == []
+
+
+def assert_walks(page: Page, slider: str, words: str, last: int) -> None:
+    """The keyboard goes through the steps of a new page, by buttons and slider, to both ends and back.
+
+    Args:
+        slider: its title.
+        words: of the sentence, with `{}` for the number of the step.
+        last: step.
+    """
+    back, forth = page.get_by_role("button", name="Back"), page.get_by_role("button", name="Next")
+    handle = page.get_by_role("slider", name=slider)
+    assert says(page, words.format(1))
+    assert back.is_disabled()
+    for step in range(2, min(last, 4) + 1):
+        forth.press("Enter")
+        assert says(page, words.format(step))
+    handle.press("End")
+    assert says(page, words.format(last))
+    assert forth.is_disabled()
+    back.press("Enter")
+    assert says(page, words.format(last - 1))
+    handle.press("ArrowLeft")
+    assert says(page, words.format(last - 2))
+    handle.press("Home")
+    assert says(page, words.format(1))
+    assert back.is_disabled()
+    assert_accessible(page)
 
 
 # The playground
@@ -207,15 +245,7 @@ def test_every_step_of_the_folding_gives_the_same_currents(
 
 
 def test_stepper_goes_on_and_back_by_its_buttons(show: Any) -> None:
-    page = show("folding_stepper")
-    back, forth = page.get_by_role("button", name="Back"), page.get_by_role("button", name="Next")
-    assert back.is_disabled()
-    for step in (2, 3, 4):
-        forth.press("Enter")
-        assert says(page, f"Step {step}")
-    assert forth.is_disabled()
-    back.press("Enter")
-    assert says(page, "Step 3")
+    assert_walks(show("folding_stepper"), slider="step", words="Step {}", last=4)
 
 
 @pytest.mark.parametrize("axis", ["channel", "token"])

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+import math
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from axe_playwright_python.base import AXE_SCRIPT
-from test_interactive import CHAPTERS, SET_AND_READ, pages, phone, says, show  # noqa: F401  (fixtures)
+from test_interactive import (  # noqa: F401  (three of them are fixtures)
+    CHAPTERS,
+    SET_AND_READ,
+    assert_walks,
+    pages,
+    phone,
+    says,
+    show,
+)
+from test_interactive_live import CLOCK
 
 from book.engine.convert import convert
 from book.interactive.event_camera import HIGHEST, SHOWN, STEPS, WAYS
 from snnmlp_edu.data import load_embedded
 from snnmlp_edu.data.embedded import CLASS_NAMES
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 SIDE = 28
 NEW: dict[str, Any] = {  # every control, as the page begins
@@ -110,17 +123,104 @@ def test_a_higher_threshold_sends_less(show: Any) -> None:  # noqa: F811
     assert says(page, "light that is 1118 % brighter")
 
 
+def test_a_change_as_large_as_the_threshold_sends(chapter: dict[str, Any], show: Any) -> None:  # noqa: F811
+    """Upright bars that move by a column light two columns and darken two at every step."""
+    page = show("event_camera", kept=True)
+    levels = page.evaluate("Bokeh.documents[0].get_model_by_name('event_camera').args.constants.levels")
+    bars = chapter["film"](picture_of("Bars"), (0, 0), WAYS["right"], steps=STEPS)[:, None].double() / 255
+    seen = torch.log(bars + 0.1).unique().tolist()
+    assert len(seen) == 2
+    for raised, sent in ((False, 56), (True, 0)):  # exactly as large, and the next number above
+        contrast = math.nextafter(seen[1] - seen[0], math.inf) if raised else seen[1] - seen[0]
+        events = chapter["record_events"](bars, contrast=contrast)
+        assert events.sum(dim=(1, 3, 4)).tolist() == [[sent, sent]] * STEPS
+        contrast = math.nextafter(levels[255] - levels[0], math.inf) if raised else levels[255] - levels[0]
+        counts = page.evaluate(SET_AND_READ, [NEW | {"picture": "Bars", "contrast": contrast}, "counts"])
+        assert counts["on"] == counts["off"] == [sent] * STEPS
+
+
+HEARD = """() => {
+  const {said} = Bokeh.documents[0].get_model_by_name("event_camera").args;
+  window.heard = [];
+  said.properties.text.change.connect(() => window.heard.push(said.text.replace(/<[^>]*>/g, "")));
+}"""
+FOCUSED = "each => each.getRootNode().activeElement === each"
+
+
+def pixels(page: Page) -> dict[str, list[Any]]:
+    """What the camera sees and sends at the step that the page shows."""
+    shown: dict[str, list[Any]] = page.evaluate(SET_AND_READ, [{}, "pixels"])
+    return shown
+
+
+def open_with_a_clock(show: Any) -> Page:  # noqa: F811
+    """A new page on which time passes when the test says so."""
+    page: Page = show("event_camera")
+    page.add_init_script(CLOCK)
+    page.reload()
+    page.locator(".explorer[data-ready]").wait_for()
+    page.evaluate(HEARD)
+    return page
+
+
+def test_the_recording_plays_to_its_end(show: Any) -> None:  # noqa: F811
+    page = open_with_a_clock(show)
+    assert page.evaluate("tick === null"), "nothing plays that nobody asked for"
+    steps = [page.evaluate(SET_AND_READ, [{"step": step + 1}, "pixels"]) for step in range(STEPS)]
+    assert all(one != other for one, other in itertools.pairwise(steps))
+    page.evaluate("heard.length = 0")
+    page.get_by_role("button", name="Play").press("Enter")  # from its end it begins again
+    pause = page.get_by_role("button", name="Pause")
+    pause.wait_for()
+    assert pause.evaluate(FOCUSED), "the keyboard stays on the button"
+    assert says(page, "The recording plays, 8 steps.")
+    for shown in steps[:-1]:
+        assert pixels(page) == shown
+        page.evaluate("tick()")
+    assert pixels(page) == steps[-1]
+    assert page.evaluate("tick === null"), "it stops by itself"
+    play = page.get_by_role("button", name="Play")
+    play.wait_for()
+    assert play.evaluate(FOCUSED)
+    assert says(page, f"Step {STEPS} of {STEPS}")
+    heard = page.evaluate("heard")
+    assert len(heard) == 2, "said when it begins and when it ends, and nothing between"
+
+
+def test_the_recording_pauses_and_goes_on(show: Any) -> None:  # noqa: F811
+    page = open_with_a_clock(show)
+    play, pause = page.get_by_role("button", name="Play"), page.get_by_role("button", name="Pause")
+    play.press("Enter")
+    pause.wait_for()
+    page.evaluate("tick(); tick()")
+    pause.press("Enter")
+    assert says(page, "Step 3 of 8")
+    assert page.evaluate("tick === null")
+    play.press(" ")
+    pause.wait_for()
+    page.evaluate("tick()")
+    page.get_by_role("button", name="Next").press("Enter")  # a reader who goes on by hand is not overtaken
+    assert says(page, "Step 5 of 8")
+    assert page.evaluate("tick === null")
+    play.wait_for()
+
+
+def test_the_recording_is_slower_where_less_motion_is_wanted(show: Any) -> None:  # noqa: F811
+    page = open_with_a_clock(show)
+    lasts = {}
+    for motion in ("no-preference", "reduce"):
+        page.emulate_media(reduced_motion=motion)
+        page.get_by_role("button", name="Play").press("Enter")
+        page.get_by_role("button", name="Pause").press("Enter")
+        lasts[motion] = page.evaluate("lasts")
+        page.get_by_role("button", name="Play").wait_for()
+    assert 1000 / lasts["no-preference"] < 3, "three flashes a second are the limit"
+    assert lasts["reduce"] >= 3 * lasts["no-preference"]
+
+
 def test_the_camera_answers_keyboard_and_buttons(show: Any) -> None:  # noqa: F811
     page = show("event_camera")
-    back, forth = page.get_by_role("button", name="Back"), page.get_by_role("button", name="Next")
-    assert says(page, "Step 1 of 8")
-    assert back.is_disabled()
-    forth.press("Enter")
-    assert says(page, "Step 2 of 8")
-    page.get_by_role("slider", name="time step").focus()
-    page.keyboard.press("End")
-    assert says(page, "Step 8 of 8")
-    assert forth.is_disabled()
+    assert_walks(page, slider="time step", words="Step {} of 8", last=STEPS)
     page.get_by_role("slider", name="contrast threshold").focus()
     page.keyboard.press("End")
     assert says(page, "In all steps: 0 events.")
@@ -133,11 +233,3 @@ def test_the_camera_answers_keyboard_and_buttons(show: Any) -> None:  # noqa: F8
     page.get_by_label("direction", exact=True).select_option("up")
     page.get_by_role("slider", name="speed").press("ArrowRight")
     assert says(page, "No pixel's light has changed enough")
-
-
-def test_axe_finds_nothing_on_a_phone_and_nothing_scrolls_sideways(show: Any) -> None:  # noqa: F811
-    page = show("event_camera")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    page.evaluate(AXE_SCRIPT)
-    found = page.evaluate("axe.run({include: '.explorer'}, {preload: false, resultTypes: ['violations']})")
-    assert [each["id"] for each in found["violations"]] == []

@@ -12,6 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from snnmlp_edu.plots import (
+    MEMBRANE,
     SPIKE,
     plot_comparison,
     plot_confusion,
@@ -124,6 +125,14 @@ def test_a_comparison_shows_every_seed_the_mean_and_the_interval() -> None:
     assert bars == [[0.75, 0.75], [0.0, 0.4], [0.2, 0.2], [0.5, 0.5], [0.75, 0.75]]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["stage", "none", "one"]
     assert ax.get_ylim() == (2.5, -0.5)  # the first on top
+    assert {line.get_color() for line in ax.lines if line.get_marker() == "o"} == {SPIKE}
+
+
+def test_a_row_of_a_comparison_can_have_a_colour_of_its_own() -> None:
+    values, intervals = {"stage": [0.7], "none": [0.1]}, {"stage": (0.6, 0.8), "none": (0.0, 0.4)}
+    (ax,) = plot_comparison(values, "accuracy", intervals, colors={"none": "#123456"}).axes
+    drawn = [line.get_color() for line in ax.lines]  # of each row the interval, the mean and the dots
+    assert drawn == [MEMBRANE, MEMBRANE, SPIKE, *["#123456"] * 3]
 
 
 def test_no_two_ticks_of_a_sweep_collide() -> None:

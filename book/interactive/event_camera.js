@@ -43,8 +43,10 @@ const all = sum(on) + sum(off);
 const t = step.value - 1;
 const percent = Math.round(100 * (Math.exp(contrast.value) - 1));
 const events = count => `${count} ${count === 1 ? "event" : "events"}`;
-let words = `<b>Step ${step.value} of ${step.end}: ${on[t]} ON and ${off[t]} OFF</b>, of ${side * side} pixels. `
-  + `In all steps: ${events(all)}. `;
+// While the recording plays, the sentence keeps still: a screen reader would not get to the end of any.
+let words = play.label === "Pause" ? `<b>The recording plays</b>, ${step.end} steps. `
+  : `<b>Step ${step.value} of ${step.end}: ${on[t]} ON and ${off[t]} OFF</b>, of ${side * side} pixels. `;
+words += `In all steps: ${events(all)}. `;
 if (speed.value === 0) {
   words += "The picture stands still, so nothing is sent. ";
 } else if (all === 0) {

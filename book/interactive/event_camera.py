@@ -1,4 +1,4 @@
-"""An event camera before a picture that moves: choose picture, direction, speed and contrast threshold."""
+"""An event camera before a picture that moves: choose the picture, direction, speed and threshold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from snnmlp_edu.data import load_embedded
 from snnmlp_edu.data.embedded import CLASS_NAMES
 from snnmlp_edu.plots import REFERENCE, SPIKE
 
-from .style import controls, legend, panel, select, slider, spoken, square, stack, wire
+from .style import controls, legend, panel, player, select, slider, spoken, square, stack, wire
 
 SHOWN = ("Pullover", "Ankle boot", "Trouser", "Bag")  # the first test image of each
 WAYS = {"right": (0, 1), "left": (0, -1), "down": (1, 0), "up": (-1, 0)}  # (down, right), as in chapter 16
@@ -42,6 +42,7 @@ def build() -> Column:
     move = "step.value = Math.min(step.end, Math.max(1, step.value + by))"
     back.js_on_event("button_click", CustomJS(args={"step": step, "by": -1}, code=move))
     forth.js_on_event("button_click", CustomJS(args={"step": step, "by": 1}, code=move))
+    play = player(step)
 
     # Filled by the script when the page is ready.
     count = side * side
@@ -86,7 +87,15 @@ def build() -> Column:
     widgets = [picture, light, direction, speed, contrast, step]
     names = ("picture", "light", "direction", "speed", "contrast", "step")
     parts = dict(zip(names, widgets, strict=True))
-    parts |= {"back": back, "next": forth, "pixels": pixels, "counts": counts, "now": now, "said": said}
+    parts |= {
+        "back": back,
+        "next": forth,
+        "play": play,
+        "pixels": pixels,
+        "counts": counts,
+        "now": now,
+        "said": said,
+    }
     levels = torch.log(torch.arange(256, dtype=torch.float64) / 255 + 0.1)  # the rule of chapter 16
     constants = {
         "pictures": {name: image.flatten().tolist() for name, image in shown.items()},
@@ -95,8 +104,9 @@ def build() -> Column:
         "side": side,
         "colors": [NONE, ON, OFF],
     }
-    wire("event_camera", widgets, parts | {"constants": constants})
-    return stack(controls(*widgets, back, forth), key, controls(*screens), said, plot)
+    callback = wire("event_camera", widgets, parts | {"constants": constants})
+    play.js_on_change("label", callback)  # what is said depends on it
+    return stack(controls(*widgets, back, forth, play), key, controls(*screens), said, plot)
 
 
 def _screen(side: int, title: str, color: str, pixels: ColumnDataSource) -> figure:

@@ -53,6 +53,16 @@ def select(title: str, options: list[str] | list[tuple[str, str]], value: str) -
     return Select(title=title, options=options, value=value, stylesheets=[sheet], **WIDGET)
 
 
+def player(step: Slider) -> Button:
+    """A button that plays the steps of a slider and pauses them; what it would do next is its label."""
+    play = Button(label="Play", margin=(6, 12, 6, 12), width=72)
+    code = (FOLDER / "player.js").read_text(encoding="utf-8")
+    callback = CustomJS(args={"play": play, "step": step}, code=code)
+    play.js_on_event("button_click", callback)
+    step.js_on_change("value", callback)
+    return play
+
+
 def spoken() -> Div:
     """A line of text that screen readers announce when it changes."""
     return Div(html_attributes={"role": "status"}, styles={"font-size": "15px"}, min_height=44, **STRETCH)
