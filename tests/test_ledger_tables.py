@@ -125,6 +125,38 @@ def test_a_table_has_the_cost_of_an_image(results: Path) -> None:
     assert rows[2] == ("spike", "0.200", "1,000", "10", "100", "1.50 µJ", "yes")
 
 
+def test_a_compact_table_has_differences_verdicts_and_the_costs_that_are_wanted(results: Path) -> None:
+    columns, rows = tables.table("skip", results).compact("rate", "multiplies")
+    assert columns == (
+        *("variant", "seeds", "test accuracy (%)", "difference from stage", "95 % interval", "verdict"),
+        *("rate", "multiplies"),
+    )
+    doubt = "cannot say: 1 of 3 seeds of spike are in"
+    assert [tuple(cell.replace("\N{NO-BREAK SPACE}", " ") for cell in row) for row in rows] == [
+        ("stage", "3", "81.0 ± 1.0", "", "", "", "0.200", "no"),
+        ("membrane", "3", "81.0 ± 2.0", "+0.0", "-4.8 to +4.8", "not separated", "0.200", "no"),
+        ("spike", "1", "90.0", "+9.0", "", doubt, "0.200", "yes"),
+        ("none", "3", "51.0 ± 1.1", "-30.0", "-35.2 to -24.7", "separated", "0.200", "no"),
+    ]
+    assert " " not in rows[1][2] + rows[1][4], "numbers are not broken into two lines"
+
+
+def test_a_compact_table_of_one_that_is_alone_has_nothing_to_compare(tmp_path: Path) -> None:
+    write_records(tmp_path, "skip", {"none": [500]})
+    (row,) = tables.table("skip", tmp_path).compact()[1]
+    assert row == ("none", "1", "50.0", "", "", "")
+
+
+def test_what_is_missing_is_one_sentence(results: Path) -> None:
+    missing = "spike_bn, 2 of 3 seeds of spike (skip)"
+    assert tables.unfinished("skip", results=results) == f"Not yet run: {missing}."
+    both = tables.unfinished("skip", "cifar10_skip_deep", results=results)
+    assert both == f"Not yet run: {missing}; cifar10_skip_deep."
+    write_records(results, "skip", {"spike_bn": [500] * 3})
+    write_records(results, "skip", {"spike": [900] * 3})
+    assert tables.unfinished("skip", results=results) == ""
+
+
 def test_a_network_without_spikes_has_no_rate(tmp_path: Path) -> None:
     write_records(tmp_path, "baselines", {"spiking": [800], "relu": [810]})
     spiking, relu = tables.table("baselines", tmp_path).cost()[1]

@@ -98,6 +98,27 @@ class Table:
         columns = ("rate", "parameters", "MACs", "additions", "energy", "multiplies")
         return ("variant", *columns), rows
 
+    def compact(self, *costs: str) -> Part:
+        """Headings, and a row of text per variant: accuracy, its difference from the base, and some costs.
+
+        Args:
+            costs: which columns of `cost` are wanted.
+        """
+        names, priced = self.cost()
+        wanted = [names.index(name) for name in costs]
+        gaps = {each.variant: each for each in self.comparisons or ()}
+        rows: Cells = []
+        for summary, price in zip(self.accuracies, priced, strict=True):
+            gap = gaps.get(summary.variant)
+            difference = "" if gap is None else f"{100 * gap.difference:+.1f}"
+            interval = "" if gap is None or math.isinf(gap.low) else _ends(gap.interval, digits=1)
+            deviation = "" if math.isnan(summary.std) else f" ± {100 * summary.std:.1f}"
+            numbers = (str(len(summary.seeds)), f"{100 * summary.mean:.1f}{deviation}", difference, interval)
+            verdict = "" if gap is None else gap.verdict
+            rows.append((summary.variant, *map(_unbroken, numbers), verdict, *(price[i] for i in wanted)))
+        against = f"difference from {self.plan.base}" if self.plan.base else "difference"
+        return ("variant", "seeds", "test accuracy (%)", against, "95 % interval", "verdict", *costs), rows
+
     def at_steps(self) -> Part:
         """Headings and rows: accuracy with other T than in training; empty if all were trained with one T."""
         trained = {r.config["time_steps"] for r in self.records if r.accuracy_at_steps}
@@ -166,6 +187,29 @@ def table(plan: Plan | str | Path, results: Path | None = None) -> Table:
         judged = tuple(_whole(each, len(plan.seeds)) for each in found)
         found = dataclasses.replace(found, comparisons=judged)
     return Table(plan, progress(plan, results), accuracies, found, records)
+
+
+def unfinished(*plans: Plan | str | Path, results: Path | None = None) -> str:
+    """In one sentence, what is still missing of some plans; empty if nothing is.
+
+    Raises:
+        InputError: as `read_records`.
+    """
+    parts = []
+    for plan in plans:
+        found = table(plan, results)
+        planned = len(found.plan.seeds)
+        missing = {variant: planned - len(found.of(variant)) for variant in found.plan.variants}
+        words = [
+            variant if runs == planned else f"{runs} of {planned} seeds of {variant}"
+            for variant, runs in missing.items()
+            if runs
+        ]
+        if found.records and words:
+            parts.append(f"{', '.join(words)} ({found.plan.name})")
+        elif words:
+            parts.append(found.plan.name)
+    return f"Not yet run: {'; '.join(parts)}." if parts else ""
 
 
 def _whole(comparison: Comparison, planned: int) -> Comparison:
@@ -272,10 +316,16 @@ def write_into(file: Path, text: str) -> None:
     write_atomically(file, f"{before}{START}\n\n{text}\n\n{END}{after}".encode())
 
 
-def _ends(interval: Interval | None, unpaired: bool = False) -> str:
+def _ends(interval: Interval | None, unpaired: bool = False, digits: int = 2) -> str:
     if interval is None:
         return ""
-    return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}{', unpaired' if unpaired else ''}"
+    low, high = (f"{100 * end:+.{digits}f}" for end in (interval.low, interval.high))
+    return f"{low} to {high}{', unpaired' if unpaired else ''}"
+
+
+def _unbroken(text: str) -> str:
+    """The same with spaces at which no line breaks."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _rate(records: Sequence[Record]) -> str:
