@@ -96,7 +96,7 @@ def test_controls_answer_the_keyboard(show: Any) -> None:  # noqa: F811
     page.get_by_role("slider", name="time steps T").press("ArrowRight")
     handle = page.get_by_role("slider", name="threshold")
     handle.press("Home")
-    assert handle.get_attribute("aria-valuetext") == "0.250"
+    assert handle.get_attribute("aria-valuetext") == "0.25"
     assert says(page, "at the current 0.12; 1 / T is 0.5")
     page.get_by_role("slider", name="time steps T").press("End")
     assert says(page, "A hard reset pours away")
