@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_interactive import SET_AND_READ, pages, phone, says, show  # noqa: F401  (three of them are fixtures)
+from test_interactive import (  # noqa: F401  (three of them are fixtures)
+    SET_AND_READ,
+    assert_walks,
+    pages,
+    phone,
+    says,
+    show,
+)
 
 from book.interactive.audit_stepper import BLOCK, COLORS, NORMS, PARTS, part, report
 from snnmlp_edu.config import ChannelNorm
@@ -74,15 +81,7 @@ def test_every_part_has_a_name(norm: ChannelNorm) -> None:
 
 def test_operations_are_walked_by_the_keyboard(show: Any) -> None:  # noqa: F811
     page = show("audit_stepper")
-    back, forth = page.get_by_role("button", name="Back"), page.get_by_role("button", name="Next")
-    assert says(page, "Operation 1 of")
-    assert back.is_disabled()
-    forth.press("Enter")
-    assert says(page, "Operation 2 of")
-    page.get_by_role("slider", name="operation").focus()
-    page.keyboard.press("End")
-    assert says(page, f"Operation {len(audited('bn'))} of")
-    assert forth.is_disabled()
+    assert_walks(page, slider="operation", words="Operation {} of", last=len(audited("bn")))
     page.get_by_label(TITLE, exact=True).select_option(NORMS["bn_token"])
     page.keyboard.press("Home")
     assert says(page, "not multiplication-free")

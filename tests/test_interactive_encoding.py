@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from test_interactive import SET_AND_READ, pages, phone, says, show  # noqa: F401  (three of them are fixtures)
+from test_interactive import (  # noqa: F401  (three of them are fixtures)
+    SET_AND_READ,
+    assert_walks,
+    pages,
+    phone,
+    says,
+    show,
+)
 from torch import Tensor
 
 from book.interactive.encoding_explorer import ARRIVING, GRAPHS, NODES, SHOWN, trained
@@ -89,15 +96,7 @@ def test_the_first_node_hears_no_other_and_the_others_change_when_maps_are_cut()
 
 def test_graph_answers_keyboard_and_buttons(show: Any) -> None:  # noqa: F811
     page = show("encoding_explorer")
-    back, forth = page.get_by_role("button", name="Back"), page.get_by_role("button", name="Next")
-    assert says(page, "Ankle boot, step 1 of 4")
-    assert back.is_disabled()
-    forth.press("Enter")
-    assert says(page, "step 2 of 4")
-    page.get_by_role("slider", name="time step").focus()
-    page.keyboard.press("End")
-    assert says(page, "step 4 of 4")
-    assert forth.is_disabled()
+    assert_walks(page, slider="time step", words="Ankle boot, step {} of 4", last=4)
     page.get_by_label("node", exact=True).select_option("n₁")
     assert says(page, "and no other node")
     page.get_by_label("node", exact=True).select_option("n₂")

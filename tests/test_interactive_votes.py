@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from test_interactive import SET_AND_READ, pages, phone, says, show  # noqa: F401  (fixtures)
+from test_interactive import (  # noqa: F401  (three of them are fixtures)
+    SET_AND_READ,
+    assert_walks,
+    pages,
+    phone,
+    says,
+    show,
+)
 
 from book.interactive.votes_explorer import NAMES, SHOWN
 from snnmlp_edu import lif_step, record
@@ -99,17 +106,7 @@ def test_garments_are_green_as_in_the_book(show: Any) -> None:  # noqa: F811
 
 def test_votes_answer_keyboard_and_buttons(show: Any) -> None:  # noqa: F811
     page = show("votes_explorer")
-    back, forth = page.get_by_role("button", name="Back"), page.get_by_role("button", name="Next")
-    assert says(page, "Step 1 of 4")
-    assert back.is_disabled()
-    forth.press("Enter")
-    assert says(page, "Step 2 of 4")
-    page.get_by_role("slider", name="time step").focus()
-    page.keyboard.press("End")
-    assert says(page, "Step 4 of 4")
-    assert forth.is_disabled()
-    page.keyboard.press("ArrowLeft")
-    assert says(page, "Step 3 of 4")
+    assert_walks(page, slider="time step", words="Step {} of 4", last=4)
     page.get_by_label("garment", exact=True).select_option("Bag")
     pictures = page.evaluate(
         "() => Bokeh.documents[0].get_model_by_name('votes_explorer').args.drawn.map(each => each.visible)"

@@ -59,6 +59,8 @@ EXPLORERS = {
     "energy_explorer": Explorer("energy_explorer", "Energy against firing rate, steps and prices"),
     "power_explorer": Explorer("power_explorer", "What seeds and test images can show of a difference"),
     "event_camera": Explorer("event_camera", "An event camera in front of a picture that moves"),
+    "roofline_explorer": Explorer("roofline_explorer", "A training step, bound by arithmetic or by memory"),
+    "rate_explorer": Explorer("rate_explorer", "The firing rate of a neuron without a leak, beside a ReLU"),
     "live_network": Explorer("live_network", "A spiking network looks at a picture", bokeh=False),
 }
 
