@@ -72,6 +72,11 @@ def in_environment(environment: Mapping[str, str], act: Callable[..., Result], *
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(1)
+    # PyTorch has read these two when it was imported.
+    if "CXX" in environment:
+        torch._inductor.config.cpp.cxx = (None, environment["CXX"])
+    if "TORCHINDUCTOR_VEC_ISA_OK" in environment:
+        torch._inductor.config.cpp.vec_isa_ok = environment["TORCHINDUCTOR_VEC_ISA_OK"] == "1"
     return act(*arguments)
 
 
