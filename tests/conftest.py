@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
 import torch
@@ -31,18 +34,50 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG)
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the whole session, for all its processes."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own
+
+
 @pytest.fixture(autouse=True)
-def deterministic(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """Each test starts from one seed, with deterministic algorithms, default neuron backend, own cache."""
-    monkeypatch.setenv("SNNMLP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+def deterministic(monkeypatch: pytest.MonkeyPatch, shared_folder: Path) -> Iterator[None]:
+    """Each test starts from one seed, with deterministic algorithms, default neuron backend, our cache."""
+    monkeypatch.setenv("SNNMLP_CACHE", str(shared_folder / "cache"))
     monkeypatch.delenv("SNNMLP_LIF_BACKEND", raising=False)
     torch.manual_seed(0)
     torch.set_num_threads(1)  # the tests' tensors are too small to share
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+class Undrawn:
+    """What stands for a figure."""
+
+    def savefig(self, file: BinaryIO, format: str) -> None:
+        file.write(b"curves")
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No learning curves, unless a test asks for `drawn`: they take as long as a small training."""
+    if "snnmlp_edu.training.fitting" in sys.modules:
+        monkeypatch.setattr("snnmlp_edu.training.fitting.plot_learning_curves", lambda history: Undrawn())
+
+
+@pytest.fixture
+def drawn(undrawn: None, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Learning curves as they are; and of what histories they were drawn."""
+    from snnmlp_edu.plots import plot_learning_curves
+
+    histories: list[Any] = []
+    monkeypatch.setattr(
+        "snnmlp_edu.training.fitting.plot_learning_curves",
+        lambda history: histories.append([*history]) or plot_learning_curves(history),
+    )
+    return histories
 
 
 @pytest.fixture
@@ -60,18 +95,15 @@ def tiny() -> NetworkConfig:
 
 
 @pytest.fixture(scope="session")
-def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def html(shared_folder: Path) -> Path:
     """The book, rendered strictly from the stored notebooks."""
     import nbformat
     from filelock import FileLock
 
     from book.engine.render import chapters, lay_out, render
 
-    # Several workers render it once: the first one into a folder of the whole session.
-    shared = tmp_path_factory.getbasetemp()
-    shared = shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared
-    folder = shared / "pages"
-    with FileLock(shared / "pages.lock"):
+    folder = shared_folder / "pages"
+    with FileLock(shared_folder / "pages.lock"):  # several workers render it once: the first one
         if not (folder / "html" / "index.html").is_file():
             files = {name: BOOK / "chapters" / f"{name}.ipynb" for name in chapters(BOOK)}
             stored = {name: nbformat.read(file, as_version=4) for name, file in files.items()}
@@ -87,6 +119,37 @@ def site(html: Path) -> Iterator[str]:
 
     with serve(html) as address:
         yield address
+
+
+@pytest.fixture
+def tested_once(shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal weights are tested on equal images once in the whole session: on 1,000 images it takes long."""
+    from filelock import FileLock
+
+    from snnmlp_edu.checkpoints import Checkpoint, hash_tensors
+    from snnmlp_edu.data.sources import ImageSource
+    from snnmlp_edu.ledger import verification
+    from snnmlp_edu.training import evaluation
+
+    test, folder = evaluation.evaluate_source, shared_folder / "tested"
+    folder.mkdir(exist_ok=True)
+
+    def once(checkpoint: Checkpoint, source: ImageSource) -> tuple[int, int]:
+        if source.files is not None:
+            return test(checkpoint, source)
+        images, labels = source.load("test")
+        tensors = {**checkpoint.model.state_dict(), "images": images, "labels": labels}
+        facts = checkpoint.model.config, checkpoint.preprocessing, checkpoint.class_names, source.class_names
+        key = hashlib.sha256(f"{hash_tensors(tensors)} {facts}".encode()).hexdigest()
+        with FileLock(folder / f"{key}.lock"):
+            kept = folder / f"{key}.json"
+            if not kept.is_file():
+                kept.write_text(json.dumps(test(checkpoint, source)))
+            correct, total = json.loads(kept.read_text())
+        return correct, total
+
+    for module in (evaluation, verification):
+        monkeypatch.setattr(module, "evaluate_source", once)
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from fresh import CONTEXT, in_environment
 from torch import nn
 from typer.testing import CliRunner
 
@@ -20,6 +23,17 @@ needs_spikingjelly = pytest.mark.skipif(
     importlib.util.find_spec("spikingjelly") is None,
     reason="SpikingJelly of the extra [bench] is not installed",
 )
+
+
+@pytest.fixture
+def children_begin_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children that are to be new processes do not import what is not measured."""
+
+    def context(method: str) -> Any:
+        assert method == "spawn"
+        return CONTEXT
+
+    monkeypatch.setattr(timing, "multiprocessing", SimpleNamespace(get_context=context))
 
 
 # Where calls settle, each turn is an untimed call and a timed one; the first turn warms up.
@@ -72,12 +86,14 @@ def test_memory_is_that_of_the_step_alone() -> None:
     assert all(10 < peak < 400 for peak in peaks.values()), peaks
 
 
-def test_a_second_process_finds_the_neurons_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_process_finds_the_neurons_compiled(
+    monkeypatch: pytest.MonkeyPatch, children_begin_at_once: None
+) -> None:
     compiled: list[set[Path]] = []
     measure_in_child = compile_costs.measure_in_child
 
     def watched(measure: Any, *arguments: Any) -> float:
-        milliseconds = measure_in_child(measure, *arguments)
+        milliseconds = measure_in_child(in_environment, dict(os.environ), measure, *arguments)
         cache = arguments[-1]
         compiled.append(set(Path(cache).rglob("*.so")))
         return milliseconds
@@ -90,6 +106,7 @@ def test_a_second_process_finds_the_neurons_compiled(monkeypatch: pytest.MonkeyP
     assert compiled[1] == compiled[2] == compiled[0], "those that followed had not"
 
 
+@pytest.mark.usefixtures("step_by_step")
 def test_blocks_may_be_compiled_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[Any] = []
     monkeypatch.setattr(compile_costs, "compile_blocks", compiled.append)
@@ -177,6 +194,7 @@ def test_sweeps_measure_each_value(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sizes.values == (32, 64)
 
 
+@pytest.mark.usefixtures("step_by_step")
 def test_the_profile_names_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     table = benchmark.profile_step("mlp_spe_nano", batch=2)
     assert "convolution" in table

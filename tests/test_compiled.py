@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from fresh import run_fresh
 
 NARROWER = {"AVX512": "avx2", "AVX2": "default"}
 
@@ -16,6 +17,7 @@ import sys
 from pathlib import Path
 import torch
 from snnmlp_edu import LIF, NeuronConfig
+torch.set_num_threads(1)
 threshold = float(sys.argv[1])
 current = torch.linspace(-1, 3, 4000).view(4, 1000).clone().requires_grad_()
 found = []
@@ -31,15 +33,7 @@ print(torch.backends.cpu.get_cpu_capability())
 """
 
 
-def _on(capability: str, threshold: float) -> str:
-    """Run the program as on another processor, with the graphs that earlier processes stored."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(threshold)],
-        env=os.environ | {"ATEN_CPU_CAPABILITY": capability},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def _said(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -51,5 +45,10 @@ def test_stored_graphs_are_right_on_a_processor_with_narrower_vectors() -> None:
     # A threshold of its own makes new graphs. An empty cache would, too, and then PyTorch would spend most of
     # the time on trying out which vectors the compiler knows.
     threshold = 1 + os.getpid() / 2**24
-    assert _on(native.lower(), threshold) == native
-    assert _on(NARROWER[native], threshold) == NARROWER[native].upper()
+    words = ["-c", PROGRAM, str(threshold)]
+    assert _said(run_fresh(words)) == native
+    # As on another processor, with the graphs that the process before has stored.
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": NARROWER[native]}
+    command = [sys.executable, *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert _said(done) == NARROWER[native].upper()

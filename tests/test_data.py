@@ -9,8 +9,6 @@ import http.server
 import importlib.util
 import json
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fresh import run_fresh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -257,9 +256,7 @@ def test_script_refuses_other_originals(tmp_path: Path) -> None:
             gzip.compress(format_idx(np.array([1], np.uint8)))
         )
     script = data.path() / "make_fashion_mnist.py"
-    done = subprocess.run(
-        [sys.executable, script, "--source", tmp_path], capture_output=True, text=True, check=False
-    )
+    done = run_fresh([str(script), "--source", str(tmp_path)])
     assert done.returncode == 1
     assert "is not the original of Fashion-MNIST; use --download" in done.stderr
     assert "Traceback" not in done.stderr

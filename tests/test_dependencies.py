@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 
 import jupytext
@@ -59,6 +60,7 @@ def sources(part: str) -> Iterator[str]:
                 )  # commands of IPython
 
 
+@cache
 def imported(part: str) -> set[str]:
     """The distributions that a part imports, at any depth of its files."""
     modules = set()

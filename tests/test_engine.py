@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from variants import HEADS, RESETS, SPIKING_SKIPS
 
-from snnmlp_edu import NetworkConfig, NeuronConfig, create_model
+from snnmlp_edu import NetworkConfig, NeuronConfig
 from snnmlp_edu.checkpoints import list_pretrained, load_checkpoint
 from snnmlp_edu.config import ChannelNorm, PatchEncoding, TokenMixingName, TokenNorm
 from snnmlp_edu.data import load_embedded
@@ -24,7 +24,7 @@ from snnmlp_edu.engine.file import NetworkFile
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.mfi import calibrate, event_driven, fold_batch_norm
 from snnmlp_edu.model.network import SpikingMLP
-from snnmlp_edu.registry import list_models
+from snnmlp_edu.registry import get_config, list_models
 
 pytestmark = needs_compiler
 
@@ -121,9 +121,8 @@ def test_shipped_networks_give_the_same_logits_on_embedded_images(name: str) -> 
 @pytest.mark.parametrize("name", [n for n in list_models() if n.startswith("mlp_spe")])
 @torch.inference_mode()
 def test_every_preset_runs_at_a_small_size(name: str) -> None:
-    config = create_model(name).config if name.endswith(("nano", "micro")) else None
     small = {"image_size": 64, "depths": (1, 1, 1, 1), "num_classes": 10, "neuron": {"backend": "eager"}}
-    config = create_model(name, **small).config if config is None else config
+    config = get_config(name) if name.endswith(("nano", "micro")) else get_config(name, **small)
     network = folded(config, 0)
     images = images_of(config, 0)[1:3]
     expected = event_driven(network, weights="int8")(images)

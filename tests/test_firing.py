@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import copy
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import torch
+from fresh import run_fresh
 from torch import Tensor, nn
 
 from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig
@@ -285,8 +284,7 @@ torch.testing.assert_close(*found)
 
 def test_a_machine_without_a_compiler_trains_alike(tmp_path: Path) -> None:
     environment = os.environ | {"CXX": "missing-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-c", PROGRAM]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = run_fresh(["-c", PROGRAM], environment)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("run without a compiler") == 1, done.stderr
 

@@ -457,11 +457,11 @@ def test_a_checkpoint_brings_its_preprocessing() -> None:
     assert torch.equal(whole(images), whole(checkpoint.preprocessing(images)))
 
 
-@pytest.mark.parametrize(("name", "count"), [("mlp_spe_nano", 1000), ("mlp_spe_micro", 500)])
 @torch.no_grad()
-def test_loses_at_most_half_a_point_on_the_embedded_test_images(name: str, count: int) -> None:
-    checkpoint = load_checkpoint(name)
-    images, labels = (torch.as_tensor(part[:count]) for part in load_embedded("test"))
+def test_loses_at_most_half_a_point_on_the_embedded_test_images() -> None:
+    """Of the larger network tests/test_readme.py says it, by the compiled engine."""
+    checkpoint = load_checkpoint("mlp_spe_nano")
+    images, labels = map(torch.as_tensor, load_embedded("test"))
     folded = fold_batch_norm(checkpoint.model.eval())
     whole = event_driven(folded, weights="int8")
     real = torch.cat([folded(checkpoint.preprocessing(batch)).argmax(1) for batch in images.split(50)])

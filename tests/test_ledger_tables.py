@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -333,15 +334,20 @@ def test_every_network_of_a_shipped_plan_can_be_built(name: str) -> None:
     _check_networks(ledger.load_plan(name))
 
 
+@cache
+def layers_that_fire(network: str, config: str) -> set[str]:
+    """The paths of a network's activations, by the name of its class and its configuration as JSON."""
+    classes = {kind.__name__: kind for kind in (SpikingMLP, SpikingResNet, SpikingVGG)}
+    with torch.device("meta"):
+        built = classes[network](NetworkConfig.from_dict(json.loads(config)))
+    return {path for path, module in built.named_modules() if isinstance(module, LIF | nn.ReLU)}
+
+
 @pytest.mark.parametrize("name", ledger.list_plans())
 def test_the_rates_of_a_shipped_record_are_those_of_layers_that_exist(name: str) -> None:
     """Whatever the layers were called when it was recorded."""
-    classes = {kind.__name__: kind for kind in (SpikingMLP, SpikingResNet, SpikingVGG)}
     for record in ledger.read_records(name):
-        with torch.device("meta"):
-            network = classes[record.network](NetworkConfig.from_dict(record.config))
-        layers = [path for path, m in network.named_modules() if isinstance(m, LIF | nn.ReLU)]
-        assert record.firing_rates.keys() == set(layers)
+        assert record.firing_rates.keys() == layers_that_fire(record.network, json.dumps(record.config))
 
 
 def test_the_plans_of_the_first_tier_have_the_variants_that_were_asked_for() -> None:

@@ -13,41 +13,14 @@ from recorded import record
 from test_cli import assert_wrong_usage, call
 
 from snnmlp_edu import data
-from snnmlp_edu.checkpoints import (
-    Checkpoint,
-    hash_tensors,
-    list_pretrained,
-    load_checkpoint,
-    save_checkpoint,
-)
+from snnmlp_edu.checkpoints import hash_tensors, list_pretrained, load_checkpoint, save_checkpoint
 from snnmlp_edu.data import digits, files
-from snnmlp_edu.data.sources import ImageSource
-from snnmlp_edu.ledger import verification
 from snnmlp_edu.ledger.store import append
-from snnmlp_edu.training import evaluation
 
 CORRECT = 876  # of the shipped network; its model card says so
 WEIGHTS = hash_tensors(load_checkpoint("mlp_spe_nano").model.state_dict())
-TESTED: dict[Any, tuple[int, int]] = {}
 
-
-@pytest.fixture(autouse=True)
-def equal_weights_are_tested_once_on_equal_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    test = evaluation.evaluate_source
-
-    def once(checkpoint: Checkpoint, source: ImageSource) -> tuple[int, int]:
-        if source.files is not None:
-            return test(checkpoint, source)
-        images, labels = source.load("test")
-        tensors = {**checkpoint.model.state_dict(), "images": images, "labels": labels}
-        facts = checkpoint.model.config, checkpoint.preprocessing, checkpoint.class_names, source.class_names
-        key = hash_tensors(tensors), str(facts)
-        if key not in TESTED:
-            TESTED[key] = test(checkpoint, source)
-        return TESTED[key]
-
-    for module in (evaluation, verification):
-        monkeypatch.setattr(module, "evaluate_source", once)
+pytestmark = pytest.mark.usefixtures("tested_once")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from fresh import Fresh, run_fresh
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -111,6 +112,27 @@ def run(words: list[str], **changes: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
+def run_by_slurm(words: list[str], **changes: Any) -> list[subprocess.CompletedProcess[str]]:
+    """Two tasks as `srun` starts them: what each of them said, and how it ended."""
+    variables = {
+        "SLURM_NTASKS": 2,
+        "SLURM_STEP_NUM_TASKS": 2,
+        "SLURM_NTASKS_PER_NODE": 2,
+        "SLURM_NNODES": 1,
+        "SLURM_JOB_ID": 7,
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NODEID": 0,
+        "SLURM_NODELIST": "localhost",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+    }
+    tasks = [
+        Fresh(words, environment(**variables, SLURM_PROCID=rank, SLURM_LOCALID=rank, **changes))
+        for rank in range(2)
+    ]
+    return [task.wait() for task in tasks]
+
+
 def free_port() -> int:
     with socket.socket() as place_to_ask:
         place_to_ask.bind(("127.0.0.1", 0))
@@ -145,10 +167,10 @@ def test_two_processes_train_as_one_with_the_same_batch(folder: Path, tmp_path: 
     )
     torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
     words = command(folder, "--recipe", tmp_path / "shared.yaml", "--output")
-    two = run([*torchrun, *words, str(tmp_path / "two")], DOUBLE=1)
+    two = run_fresh([*torchrun, *words, str(tmp_path / "two")], environment(DOUBLE=1))
     assert two.returncode == 0, two.stderr
     assert two.stdout.count("test accuracy") == 1
-    one = run([*words, str(tmp_path / "one")], DOUBLE=1)
+    one = run_fresh([*words, str(tmp_path / "one")], environment(DOUBLE=1))
     assert one.returncode == 0, one.stderr
     expected, found = (
         read_tensors((tmp_path / name / "shared-0-1" / "last.safetensors").read_bytes(), name)[0]
@@ -183,42 +205,20 @@ def test_a_signal_to_one_process_stops_all_and_slurm_goes_on(folder: Path, two: 
     resume = f"snnmlp train --resume {cut} --devices 2 --accelerator cpu"
     assert stopped.stdout.splitlines()[-1] == f"stopped at step 2; resume with: {resume}"
 
-    slurm = {
-        "SLURM_NTASKS": 2,
-        "SLURM_STEP_NUM_TASKS": 2,
-        "SLURM_NTASKS_PER_NODE": 2,
-        "SLURM_NNODES": 1,
-        "SLURM_JOB_ID": 7,
-        "SLURM_JOB_NAME": "train",
-        "SLURM_NODEID": 0,
-        "SLURM_NODELIST": "localhost",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": free_port(),
-    }
-    tasks = [
-        subprocess.Popen(
-            [sys.executable, *command(folder, "--resume", cut)],
-            env=environment(**slurm, SLURM_PROCID=rank, SLURM_LOCALID=rank),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    (out, err), (other_out, other_err) = (task.communicate(timeout=300) for task in tasks)
-    assert [task.returncode for task in tasks] == [0, 0], err + other_err
-    assert "test accuracy" in out
-    assert other_out == ""
+    first, other = run_by_slurm(command(folder, "--resume", cut))
+    assert [first.returncode, other.returncode] == [0, 0], first.stderr + other.stderr
+    assert "test accuracy" in first.stdout
+    assert other.stdout == ""
     assert hash_tensors(weights(cut)) == hash_tensors(weights(two)), "bit for bit"
     assert state_hash(cut) == state_hash(two)
 
 
 def test_a_loss_that_breaks_in_one_process_stops_all_in_one_line(folder: Path, tmp_path: Path) -> None:
-    words = ["--recipe", folder / "shared.yaml", "--output", tmp_path, "--devices", 2]
-    done = run(command(folder, *words), SUFFERS="1 NaN")
-    assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, done.stderr
+    words = command(folder, "--recipe", folder / "shared.yaml", "--output", tmp_path)
+    first, other = run_by_slurm(words, SUFFERS="1 NaN")
+    assert first.returncode == 2, first.stderr
+    lines = [line for line in (first.stderr + other.stderr).splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, first.stderr + other.stderr
     assert "the loss is nan at step 2, first broken: the weights head.linear.bias" in lines[0]
     assert f"the last good state, of step 2, is {tmp_path / 'shared-0-1' / 'last.safetensors'}" in lines[0]
 

@@ -7,8 +7,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from compilers import needs_compiler
+from fresh import Fresh
 from PIL import Image
 from test_cli import assert_wrong_usage, call
 from torch import Tensor
@@ -51,9 +50,9 @@ def expected(network: Any, images: Tensor) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
+def program(shared_folder: Path) -> Program:
     with pytest.MonkeyPatch.context() as patch:  # as each test has it, but this comes before
-        patch.setenv("SNNMLP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("SNNMLP_CACHE", str(shared_folder / "cache"))
         return compile_network(fold_batch_norm(load_pretrained("mlp_spe_nano")))
 
 
@@ -464,9 +463,8 @@ print(first.sum().item())
 @needs_compiler
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_processes_that_compile_at_once_and_fork(cache: Path, images: Tensor, network: Any) -> None:
-    command = [sys.executable, "-W", "ignore", "-c", SCRIPT]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    found = [process.communicate(timeout=300)[0].strip() for process in both]
+    both = [Fresh(["-c", SCRIPT]) for _ in range(2)]
+    found = [process.wait().stdout.strip() for process in both]
     with torch.inference_mode():
         total = int(network(load_embedded("test").images[:20]).sum())
     assert found == [str(total)] * 2

@@ -23,6 +23,8 @@ from snnmlp_edu.training.schedule import TrainingSchedule
 from snnmlp_edu.training.state import Tally
 from snnmlp_edu.training.throughput import Throughput
 
+pytestmark = pytest.mark.usefixtures("step_by_step")
+
 RECIPE = Recipe(
     name="seen",
     source="ours",

@@ -8,8 +8,6 @@ import io
 import json
 import os
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fresh import run_fresh
 from image_sets import cifar_files, write_cifar, write_idx, write_image_folder
 from PIL import Image, ImageFile
 from test_cli import assert_wrong_usage, call
@@ -363,19 +362,19 @@ def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
     assert out.startswith(rf"{folder}/val/b\xffe/bee 000.jpg: ")
 
 
+ASCII_TERMINAL = """
+import sys
+from snnmlp_edu.cli import main
+sys.stderr.reconfigure(encoding="ascii", errors="backslashreplace")  # as for PYTHONIOENCODING=ascii
+main()
+"""
+
+
 def test_a_terminal_of_another_encoding(tmp_path: Path) -> None:
     missing = tmp_path / "schön.png"
-    code = "import sys; from snnmlp_edu.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "predict", "mlp_spe_nano", str(missing)],
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        check=False,
-    )
+    done = run_fresh(["-c", ASCII_TERMINAL, "predict", "mlp_spe_nano", str(missing)])
     assert done.returncode == 2
-    assert done.stderr == f"error: there is no file {tmp_path}/".encode() + (
-        b"sch\\xf6n.png; give the path of an image\n"
-    )
+    assert done.stderr == f"error: there is no file {tmp_path}/sch\\xf6n.png; give the path of an image\n"
 
 
 def test_printable() -> None:

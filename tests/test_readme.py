@@ -40,6 +40,7 @@ def test_the_figures_of_a_shipped_network_are_those_of_its_checkpoint(name: str)
 
 
 @needs_compiler
+@pytest.mark.usefixtures("tested_once")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_accuracies_on_the_embedded_images_are_those_of_the_networks(name: str) -> None:
     spiking, twin = load_checkpoint(name), load_checkpoint(f"relu_{name}")
@@ -49,6 +50,7 @@ def test_the_accuracies_on_the_embedded_images_are_those_of_the_networks(name: s
     shares = [evaluate_embedded(spiking)[0], whole, evaluate_embedded(twin)[0]]
     row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
     found = [cell.split("(")[0].strip() for cell in row.split("|")[4:7]]
+    assert shares[0] - shares[1] <= 5, "whole numbers cost at most half a point"
     assert found == [f"{share / 10:.2f} %" for share in shares]
 
 

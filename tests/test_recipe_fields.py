@@ -22,6 +22,8 @@ from snnmlp_edu.training.mixing_images import BatchMixing
 from snnmlp_edu.training.recipe import NOT_THE_RESULT, decisive
 from snnmlp_edu.training.schedule import TrainingSchedule, make_learning_rate_schedule, make_optimizer
 
+pytestmark = pytest.mark.usefixtures("step_by_step")
+
 SMALL: dict[str, Any] = {"dim": 6, "depths": [1], "patch_size": 8, "time_steps": 2}
 RECIPE = Recipe(name="fields", source="ours", epochs=10, learning_rate=1.0, batch_size=10, model=SMALL)
 

@@ -58,6 +58,7 @@ def test_the_parts_of_mlp_spe_t() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(list_models())))
+@pytest.mark.usefixtures("step_by_step")
 def test_every_preset_forward_and_backward(name: str) -> None:
     config = get_config(name)
     coarsest = config.patch_size * 2 ** (len(config.depths) - 1)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from fresh import Fresh, run_fresh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -247,9 +246,7 @@ def test_killed_process_and_resumed_run_give_the_same_weights(
     undisturbed: TrainingResult, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.yaml").write_text(RECIPE.to_yaml())
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "mine.yaml"), str(tmp_path)]
-    killed = subprocess.run(command, env=environment, capture_output=True, timeout=180, check=False)
+    killed = run_fresh(["-c", KILLED, str(tmp_path / "mine.yaml"), str(tmp_path)])
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     run = tmp_path / "cut-0-1"
     assert saved_step(run) == 2
@@ -304,22 +301,16 @@ def test_a_signal_to_the_real_command_saves_says_how_to_resume_and_fails(
         "--output",
         str(tmp_path),
     ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "snnmlp_edu", *words, "--output", str(tmp_path)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = Fresh(["-m", "snnmlp_edu", *words])
     state = tmp_path / "cut-0-1" / "last.safetensors"
-    while process.poll() is None and not state.is_file():
+    while process.is_running() and not state.is_file():
         time.sleep(0.01)
     process.send_signal(number)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == code, err
+    done = process.wait()
+    assert done.returncode == code, done.stderr
     resume = f"snnmlp train --resume {tmp_path / 'cut-0-1'} --accelerator cpu"
-    assert out.splitlines()[-1].endswith(f"resume with: {resume}")
-    assert "Traceback" not in err
+    assert done.stdout.splitlines()[-1].endswith(f"resume with: {resume}")
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "cut-0-1" / "learning_curves.png").exists(), "it was not tested"
     assert outcome(fit(resume=tmp_path / "cut-0-1", progress=False)) == outcome(undisturbed)
 

@@ -14,6 +14,8 @@ from snnmlp_edu.checkpoints import load_checkpoint
 from snnmlp_edu.training import fit, list_recipes, load_recipe
 from snnmlp_edu.training.recipe import FOLDER
 
+pytestmark = pytest.mark.usefixtures("step_by_step")
+
 # The recipe's own fields but for these: two small steps, of a small network on small images, on a CPU.
 SMALL: dict[str, Any] = {"dim": 6, "depths": [1, 1], "time_steps": 1, "max_steps": 2, "batch_size": 8}
 ON_CPU = {"precision": "fp32", "accelerator": "cpu", "loading": {"workers": 0}}

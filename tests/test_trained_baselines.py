@@ -14,6 +14,8 @@ from snnmlp_edu.training.evaluation import evaluate_embedded
 from snnmlp_edu.training.recipe import load_recipe
 from snnmlp_edu.transfer import transfer_weights
 
+pytestmark = pytest.mark.usefixtures("step_by_step")
+
 SMALL: dict[str, Any] = {"dim": 8, "depths": [1, 1], "time_steps": 2, "channel_norm": "bn"}
 
 

@@ -144,7 +144,7 @@ def test_bad_recipe_field(recipe: Recipe, overrides: dict[str, Any], message: st
         ("!!python/object/apply:os.getcwd []\n", "is not valid YAML"),
         ("source: ours\nepochs: 1\nepochs: 2\nlearning_rate: 1\n", "epochs is given twice"),
         ("source: ours\nmodel: &m\n  neuron: *m\n", "YAML: Circular reference|nested too deeply"),
-        ("source: " + 3000 * "[" + 3000 * "]", "nested too deeply"),
+        ("source: " + 1500 * "[" + 1500 * "]", "nested too deeply"),
         ("name: ../a\nsource: ours\nepochs: 1\nlearning_rate: 1\n", r"name is '\.\./a'"),
         ("name: ''\nsource: ours\nepochs: 1\nlearning_rate: 1\n", "name is ''"),
     ],
@@ -339,7 +339,9 @@ def test_evaluate_refuses_bad_input() -> None:
 # --- whole trainings ---------------------------------------------------------------------------------
 
 
-def test_training_learns_keeps_the_best_and_tests_once(recipe: Recipe, tmp_path: Path, capfd: Any) -> None:
+def test_training_learns_keeps_the_best_and_tests_once(
+    recipe: Recipe, tmp_path: Path, capfd: Any, drawn: list[Any]
+) -> None:
     result = fit(
         None,
         recipe,
@@ -357,6 +359,9 @@ def test_training_learns_keeps_the_best_and_tests_once(recipe: Recipe, tmp_path:
     assert result.test_accuracy > 0.5
     assert result.test_total == 1000
     assert capfd.readouterr() == ("", ""), "silent without progress"
+
+    assert drawn == [[*result.history]]
+    assert (result.folder / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
 
     with open(result.folder / "epochs.csv", newline="") as file:
         rows = list(csv.DictReader(file))

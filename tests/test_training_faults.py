@@ -159,7 +159,7 @@ def test_firing_rate_is_that_of_the_first_validation_images(tmp_path: Path) -> N
     assert checkpoint.metrics["firing_rate"] == result.history[0]["firing_rate"]
 
 
-def test_twin_without_spikes_has_no_firing_rate(tmp_path: Path) -> None:
+def test_twin_without_spikes_has_no_firing_rate(tmp_path: Path, drawn: list[Any]) -> None:
     result = fit("relu_mlp_spe_nano", RECIPE, output=tmp_path, progress=False, max_steps=2)
     assert result.history[0]["firing_rate"] is None
     assert (result.folder / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
