@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 import gc
 import warnings
 import weakref
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import lif
 from snntorch import utils
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from snnmlp_edu import LIF, InputError, NeuronConfig, lif_step, lif_trace
@@ -127,6 +130,49 @@ def test_loops_agree_spike_for_spike(config: NeuronConfig, seed: int) -> None:
     for spikes, gradient in results[1:]:
         assert torch.equal(spikes, results[0][0])
         torch.testing.assert_close(gradient, results[0][1], rtol=1e-5, atol=1e-6)
+
+
+@given(config=neurons(), half=st.booleans(), steps=st.integers(1, 6), seed=st.integers(0, 2**31))
+def test_the_written_out_loop_has_the_numbers_of_plain_steps(
+    config: NeuronConfig, half: bool, steps: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    current, weights = torch.randn(2, steps, 37, generator=generator) * 2 + 1
+    current = current.bfloat16() if half else current
+    neuron = LIF(dataclasses.replace(config, backend="eager"))
+    results = []
+    for surrounding in (nullcontext, neurons_module.plain_steps):
+        x = current.clone().requires_grad_()
+        with surrounding():
+            spikes = neuron(x)
+        (spikes * weights).sum().backward()
+        assert torch.equal(neuron(current), spikes), "without gradients"
+        results.append((spikes, x.grad))
+    assert results[0][0].dtype == results[0][1].dtype == current.dtype
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1]), "bit by bit"
+
+
+class Names(TorchDispatchMode):
+    """Notes the operations that are carried out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_who_watches_sees_the_operations_of_plain_steps() -> None:
+    found = []
+    for surrounding in (nullcontext, neurons_module.plain_steps):
+        with Names() as names, surrounding():
+            LIF()(torch.rand(3, 4, requires_grad=True))
+        found.append(names.found)
+    assert found[0] == found[1]
+    assert found[0].count("aten.where.self") == 3  # a reset at each step
 
 
 @pytest.mark.parametrize(
@@ -325,6 +371,9 @@ def test_the_surrogate_is_evaluated_once_a_step(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(SURROGATES, "sigmoid", Surrogate(counting, 4.0))
     LIF()(torch.rand(5, 3, requires_grad=True)).sum().backward()
     assert calls == [4.0] * 5
+    with neurons_module.plain_steps():
+        LIF()(torch.rand(5, 3, requires_grad=True)).sum().backward()
+    assert calls == [4.0] * 10
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -17,16 +17,15 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from ..config import NetworkConfig, NeuronConfig
 from ..errors import InputError
 from .compiled import compiled_lif, leaky_sum
-from .surrogates import spike
+from .surrogates import last_derivative, spike, surrogate_derivative, transformed
 
 
 class LIFState(NamedTuple):
@@ -137,12 +136,69 @@ def lif_trace(current: Tensor, config: NeuronConfig) -> LIFTrace:
 
 
 def _eager(current: Tensor, config: NeuronConfig) -> Tensor:
+    if current.is_floating_point() and not _looked_into():
+        tracked = torch.is_grad_enabled() and current.requires_grad
+        return _Scan.apply(current, config) if tracked else _scan(current, config)[1]
     state = None
     spikes = []
     for now in _full_precision(current):
         fired, state = lif_step(now, state, config)
         spikes.append(fired)
     return torch.stack(spikes).to(current.dtype)
+
+
+def _scan(current: Tensor, config: NeuronConfig, keep: bool = False) -> tuple[list[Tensor], Tensor]:
+    """Distances from the threshold, where they are kept, and spikes: bit by bit those of `lif_step`."""
+    steps = _full_precision(current)
+    steps = steps if config.input_gain == 1 else config.input_gain * steps
+    distances, fired = [], []
+    membrane: Tensor | None = None
+    for now in steps.unbind():
+        potential = now
+        if membrane is not None and config.beta:
+            potential = (membrane if config.beta == 1 else membrane.mul_(config.beta)).add_(now)
+        distance = potential - config.threshold
+        fires = distance >= 0 if config.inclusive else distance > 0
+        membrane = torch.where(fires, 0.0 if config.resets_to_zero else distance, potential)
+        fired.append(fires)
+        if keep:
+            distances.append(distance)
+    return distances, torch.stack(fired).to(current.dtype)
+
+
+class _Scan(torch.autograd.Function):
+    """The loop over time with its backward pass written out: autograd would follow every operation of it."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, config: NeuronConfig) -> Tensor:
+        distances, spikes = _scan(current, config, keep=True)
+        ctx.save_for_backward(*distances)
+        ctx.config = config
+        return spikes
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        with torch.no_grad():
+            found = _scan_back(gradients[0], ctx.saved_tensors, ctx.config)
+        return last_derivative(found, gradients[0]), None
+
+
+def _scan_back(to_spikes: Tensor, distances: Sequence[Tensor], config: NeuronConfig) -> Tensor:
+    """Gradient at the currents, from the gradient at the spikes; `compiled` has the equations."""
+    steps = to_spikes.to(distances[0].dtype).unbind()
+    to_potentials: list[Tensor] = []
+    for to_spike, distance in zip(reversed(steps), reversed(distances), strict=True):
+        to_potential = to_spike * surrogate_derivative(distance, config.surrogate, config.slope)
+        if to_potentials and config.beta:
+            later = to_potentials[-1]
+            to_membrane = later if config.beta == 1 else config.beta * later
+            if config.resets_to_zero:
+                fires = distance >= 0 if config.inclusive else distance > 0
+                to_membrane = to_membrane.masked_fill(fires, 0)
+            to_potential += to_membrane
+        to_potentials.append(to_potential)
+    to_current = torch.stack(to_potentials[::-1])
+    return (to_current if config.input_gain == 1 else to_current.mul_(config.input_gain)).to(to_spikes.dtype)
 
 
 def _snntorch(current: Tensor, config: NeuronConfig) -> Tensor:
@@ -224,7 +280,7 @@ def backend_name(config: NeuronConfig) -> str:
         if name not in _BACKENDS:
             choices = ", ".join(_BACKENDS)
             raise InputError(f"SNNMLP_LIF_BACKEND is {name!r}; set it to one of {choices}, or unset it")
-    return "eager" if name in ("auto", "compiled") and _transformed() else name
+    return "eager" if name in ("auto", "compiled") and transformed() else name
 
 
 def for_scan(config: NeuronConfig) -> NeuronConfig:
@@ -233,9 +289,10 @@ def for_scan(config: NeuronConfig) -> NeuronConfig:
     return dataclasses.replace(config, backend="compiled") if named else config
 
 
-def _transformed() -> bool:
-    """Whether vmap, grad, jvp and their like, or forward-mode derivatives, want plain steps."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+def _looked_into() -> bool:
+    """Whether a compiler, a transform or a mode that watches wants the operations of the plain loop."""
+    plain = torch.compiler.is_compiling() or _only_plain_steps.get() or transformed()
+    return plain or torch._C._len_torch_dispatch_stack() > 0
 
 
 class LIF(nn.Module):

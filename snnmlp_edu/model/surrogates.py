@@ -24,8 +24,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ..errors import InputError
+
+
+def transformed() -> bool:
+    """Whether vmap, grad, jvp and their like, or forward-mode derivatives, are at work."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _sigmoid(x: Tensor, slope: float) -> Tensor:
@@ -77,6 +83,10 @@ def surrogate_derivative(x: Tensor, surrogate: str = "sigmoid", slope: float | N
     return derivative(x, default_slope if slope is None else slope)
 
 
+def _refuse(ctx: Any, *gradients: Tensor) -> Any:
+    raise InputError("a spike has no second derivative; take first derivatives of spikes alone")
+
+
 class _Slope(torch.autograd.Function):
     """The surrogate derivative where it may not be differentiated itself, in whatever mode."""
 
@@ -90,21 +100,40 @@ class _Slope(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         pass
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        raise InputError("a spike has no second derivative; take first derivatives of spikes alone")
+    backward = jvp = staticmethod(_refuse)
 
-    jvp = backward
+
+class _Last(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, found: Tensor, gradient: Tensor) -> Tensor:
+        return found.clone()
+
+    backward = staticmethod(_refuse)
+
+
+def last_derivative(found: Tensor, gradient: Tensor) -> Tensor:
+    """What a backward pass found for a gradient; who asks for a derivative of it learns that there is none.
+
+    Raises:
+        InputError: later, when the second derivative is asked for.
+    """
+    return _Last.apply(found, gradient) if torch.is_grad_enabled() else found
+
+
+def _step(x: Tensor, inclusive: bool) -> Tensor:
+    return (x >= 0 if inclusive else x > 0).to(x.dtype)
 
 
 class _Spike(torch.autograd.Function):
+    """The step and its derivatives for every transform."""
+
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
         x: Tensor, derivative: Callable[[Tensor, float], Tensor], slope: float, inclusive: bool
     ) -> Tensor:
-        return (x >= 0 if inclusive else x > 0).to(x.dtype)
+        return _step(x, inclusive)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -123,6 +152,29 @@ class _Spike(torch.autograd.Function):
         return tangents[0] * _Slope.apply(x, ctx.derivative, ctx.slope)
 
 
+class _PlainSpike(torch.autograd.Function):
+    """The same where nothing transforms it.
+
+    PyTorch takes apart the signature of a function with a `setup_context` whenever it is called, which would
+    take a small layer a quarter of its time.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, derivative: Callable[[Tensor, float], Tensor], slope: float, inclusive: bool
+    ) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.derivative, ctx.slope = derivative, slope
+        return _step(x, inclusive)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (x,) = ctx.saved_tensors
+        # Gradients are on here only for who asks for a second derivative.
+        slopes = _Slope.apply if torch.is_grad_enabled() else _Slope.forward
+        return gradients[0] * slopes(x, ctx.derivative, ctx.slope), None, None, None
+
+
 class _TracedSpike(torch.autograd.Function):
     """The same as torch.compile takes it: without forward-mode derivatives and functions in functions.
 
@@ -132,7 +184,7 @@ class _TracedSpike(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, slopes: Tensor, inclusive: bool) -> Tensor:
         ctx.save_for_backward(slopes)
-        return (x >= 0 if inclusive else x > 0).to(x.dtype)
+        return _step(x, inclusive)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -160,4 +212,8 @@ def spike(
     slope = float(default_slope if slope is None else slope)
     if torch.compiler.is_compiling():
         return _TracedSpike.apply(x, derivative(x.detach(), slope), inclusive)
-    return _Spike.apply(x, derivative, slope, inclusive)
+    if transformed():
+        return _Spike.apply(x, derivative, slope, inclusive)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _PlainSpike.apply(x, derivative, slope, inclusive)
+    return _step(x, inclusive)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
+from ..errors import InputError
 from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 
 class BatchMixing:
@@ -18,6 +23,9 @@ class BatchMixing:
         recipe: with `mixup`, `cutmix` and their probabilities.
         classes: of the data set.
 
+    Raises:
+        InputError: images are mixed, and torchvision is not installed.
+
     Sources: mixup, arXiv 1710.09412; cutmix, arXiv 1905.04899.
     """
 
@@ -25,6 +33,15 @@ class BatchMixing:
         self.probability = recipe.mix_probability
         self.transforms: list[v2.Transform] = []
         self.shares: list[float] = []
+        if not recipe.mixup and not recipe.cutmix:
+            return
+        try:
+            from torchvision.transforms import v2  # it takes seconds to import
+        except ModuleNotFoundError as error:
+            raise InputError(
+                "mixup and cutmix need torchvision, which is not installed; run, in a clone:"
+                " pip install -e '.[train]'"
+            ) from error
         both = recipe.mixup > 0 and recipe.cutmix > 0
         if recipe.mixup > 0:
             self.transforms.append(v2.MixUp(alpha=recipe.mixup, num_classes=classes))
