@@ -78,6 +78,7 @@ def seconds_to_first_page(html: Path) -> float:
     """
     with serve(html) as address, open_browser() as browser:
         opened = browser.new_page()
+        opened.set_default_timeout(120_000)  # of a machine that is busy, too
         begin = time.perf_counter()
         opened.goto(address)  # which leads on to the first chapter
         opened.wait_for_url("**/chapters/*.html", wait_until="load")
