@@ -50,7 +50,7 @@ def calibrate(model: nn.Module, images: Tensor, rate: float | None = None, seed:
     magnitude 0.5 to 1.5 and either sign, and a random shift. Then, layer after layer in the order in which
     they run, one number is added to the shift (or bias) of the layer before the neurons: with a `rate`,
     the number that brings them nearest to it; without, the smallest step that brings them between 5 % and
-    50 %, and nothing where they are there already. What the network has learnt is lost by this.
+    50 %, and nothing where they are there already. What the network has learned is lost by this.
 
     With a rate, layers end within some 5 % of it. Where few different currents occur, as after a map over
     one or two positions, rates come in steps, and the nearest step that is not silence is taken.
