@@ -147,6 +147,7 @@ def test_the_written_out_loop_has_the_numbers_of_plain_steps(
             spikes = neuron(x)
         (spikes * weights).sum().backward()
         assert torch.equal(neuron(current), spikes), "without gradients"
+        assert torch.equal(x, current), "nothing is written to the currents"
         results.append((spikes, x.grad))
     assert results[0][0].dtype == results[0][1].dtype == current.dtype
     assert torch.equal(results[0][0], results[1][0])

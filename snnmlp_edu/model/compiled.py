@@ -1,16 +1,9 @@
 r"""The LIF neuron's scan over time, compiled: one pass forward, one pass backward.
 
-Both passes are plain functions over currents `[T, ...]`, turned into one C++ loop (CPU) or one Triton
-kernel (CUDA) by `torch.compile`. A batch norm and a shortcut before the neuron join the same pass: the
+Both passes are the plain functions of `scan` over currents `[T, ...]`, turned into one C++ loop (CPU) or one
+Triton kernel (CUDA) by `torch.compile`. A batch norm and a shortcut before the neuron join the same pass: the
 current is then :math:`x\,a + b + h`, with scale a and shift b for each feature and shortcut h. Backward
-keeps only what came in and computes the membrane again: with :math:`\bar s` the gradient that reaches the
-spikes and :math:`\varphi` the slope of the surrogate,
-
-.. math::
-    \bar u[t] = \varphi(u[t] - \theta)\, \bar s[t] + \kappa[t]\, \bar v[t], \qquad
-    \bar x[t] = g\, \bar u[t], \qquad \bar v[t-1] = \beta\, \bar u[t]
-
-where :math:`\kappa[t]` is 1 without a spike, and with one 0 (hard reset) or 1 (soft).
+keeps only what came in and computes the membrane again.
 """
 
 from __future__ import annotations
@@ -28,38 +21,10 @@ from torch import Tensor
 
 from ..config import NeuronConfig
 from ..errors import InputError
-from .surrogates import surrogate_derivative
+from .scan import scan_gradients, scan_steps
 
 # Where a CUDA compiler is installed and no GPU, PyTorch would warn of it whenever it compiles for the CPU.
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-
-
-def leaky_sum(membrane: Tensor, drive: Tensor, beta: float) -> Tensor:
-    r"""The membrane potential :math:`\beta v + x`, without a product where beta is 0 or 1.
-
-    >>> leaky_sum(torch.tensor([2.0]), torch.tensor([1.0]), 0.5)
-    tensor([2.])
-    """
-    if beta == 0:
-        return drive
-    return (membrane if beta == 1 else beta * membrane) + drive
-
-
-def _membranes(current: Tensor, config: NeuronConfig) -> tuple[list[Tensor], list[Tensor]]:
-    """Distance from threshold before the reset, and whether the neuron fires, for each step."""
-    distances, fired = [], []
-    wide = torch.float64 if current.dtype == torch.float64 else torch.float32
-    membrane = torch.zeros_like(current[0], dtype=wide)
-    for now in current.to(wide).unbind():
-        # A folded neuron has its gain in the threshold: then only the leak is left.
-        driven = now if config.input_gain == 1 else config.input_gain * now
-        potential = leaky_sum(membrane, driven, config.beta)
-        distance = potential - config.threshold
-        fires = distance >= 0 if config.inclusive else distance > 0
-        membrane = torch.where(fires, 0.0 if config.resets_to_zero else distance, potential)
-        distances.append(distance)
-        fired.append(fires)
-    return distances, fired
 
 
 def _drive(x: Tensor, *more: Tensor) -> Tensor:
@@ -77,9 +42,8 @@ def _drive(x: Tensor, *more: Tensor) -> Tensor:
 def forward_scan(config: NeuronConfig, *inputs: Tensor) -> Tensor:
     """Spikes for inputs that `_drive` turns into currents."""
     current = _drive(*inputs)
-    _, fired = _membranes(current, config)
     # Cast before stacking: a stack of booleans compiles to a loop that is some 20 times slower.
-    return torch.stack([spikes.to(current.dtype) for spikes in fired])
+    return torch.stack([fires.to(current.dtype) for _, fires in scan_steps(current, config)])
 
 
 def forward_scan_with_current(config: NeuronConfig, *inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,17 +55,10 @@ def forward_scan_with_current(config: NeuronConfig, *inputs: Tensor) -> tuple[Te
 def backward_scan(config: NeuronConfig, to_spikes: Tensor, *inputs: Tensor) -> Tensor:
     """Gradient at the currents, from the gradient at the spikes."""
     current = _drive(*inputs)
-    distances, fired = _membranes(current, config)
-    to_membrane = torch.zeros_like(distances[0])
-    to_current = []
-    for t in reversed(range(len(distances))):
-        if config.resets_to_zero:
-            to_membrane = torch.where(fired[t], 0.0, to_membrane)
-        slope = surrogate_derivative(distances[t], config.surrogate, config.slope)
-        to_potential = slope * to_spikes[t] + to_membrane
-        to_current.append(config.input_gain * to_potential)
-        to_membrane = config.beta * to_potential
-    return torch.stack(to_current[::-1]).to(current.dtype)
+    distances = [distance for distance, _ in scan_steps(current, config)]
+    to_potentials = scan_gradients(to_spikes, distances, config)
+    # Multiplied before stacking: afterwards it would be one more pass.
+    return torch.stack([config.input_gain * each for each in to_potentials]).to(current.dtype)
 
 
 def backward_scan_with_current(
@@ -128,23 +85,20 @@ _compiling = threading.RLock()  # the numbers that torch.compile specialises on 
 
 
 def find_scan(
-    scan: Callable[..., Any],
-    config: NeuronConfig,
-    steps: int,
-    ranks: tuple[int, ...],
-    dtype: torch.dtype,
-    device: torch.device,
+    scan: Callable[..., Any], config: NeuronConfig, first: Tensor, ranks: tuple[int, ...]
 ) -> Callable[..., Any]:
     """A scan for inputs of these ranks: its compiled graph, or, where none can be made, the scan as it is.
 
     Whatever changes state asks before it does: nothing can fail afterwards for want of a compiler.
+
+    `first` is the first input, or another of its number of steps, dtype and device.
 
     Raises:
         InputError: there is no graph, and the neuron names the backend `compiled`.
     """
     if torch._dynamo.config.disable:
         return _as_it_is(scan, config, "torch.compile is disabled by the environment")
-    key = (scan, config, steps, ranks, dtype, device)
+    key = (scan, config, first.shape[0], ranks, first.dtype, first.device)
     with _compiling:
         if key not in _graphs:
             _graphs[key] = _compile(*key)
@@ -161,7 +115,7 @@ def _run_or_give_up(key: tuple[Any, ...], graph: Callable[..., Any], *inputs: Te
         raise
     except Exception as error:
         _graphs[key] = _reason(error)  # a scan changes nothing, so it can begin again
-        return find_scan(*key)(*inputs)
+        return run_scan(*key[:2], *inputs)
 
 
 def _as_it_is(scan: Callable[..., Any], config: NeuronConfig, reason: str) -> Callable[..., Any]:
@@ -231,9 +185,7 @@ def run_scan(scan: Callable[..., Any], config: NeuronConfig, *inputs: Tensor) ->
     Raises:
         InputError: there is no graph, and the neuron names the backend `compiled`.
     """
-    first = inputs[0]
-    ranks = tuple(x.ndim for x in inputs)
-    return find_scan(scan, config, first.shape[0], ranks, first.dtype, first.device)(*inputs)
+    return find_scan(scan, config, inputs[0], tuple(x.ndim for x in inputs))(*inputs)
 
 
 def _flatten(tensor: Tensor) -> Tensor:
@@ -244,21 +196,25 @@ def _flatten(tensor: Tensor) -> Tensor:
     return (flat.repeat(1, 2) if flat.shape[1] == 1 else flat).contiguous().data
 
 
+def _scanned(scan: Callable[..., Any], config: NeuronConfig, *tensors: Tensor) -> Tensor:
+    """What a scan of tensors of one shape returns, in that shape."""
+    shape = tensors[0].shape
+    found: Tensor = run_scan(scan, config, *map(_flatten, tensors))
+    return found[:, : shape[1:].numel()].view(shape)
+
+
 class _CompiledLIF(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, current: Tensor, config: NeuronConfig) -> Tensor:
         ctx.save_for_backward(current)
         ctx.config = config
-        spikes = run_scan(forward_scan, config, _flatten(current))
-        return spikes[:, : current.shape[1:].numel()].view(current.shape)
+        return _scanned(forward_scan, config, current)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (current,) = ctx.saved_tensors
-        to_spikes = gradients[0].to(current.dtype)
-        to_current = run_scan(backward_scan, ctx.config, _flatten(to_spikes), _flatten(current))
-        return to_current[:, : current.shape[1:].numel()].view(current.shape), None
+        return _scanned(backward_scan, ctx.config, gradients[0].to(current.dtype), current), None
 
 
 def compiled_lif(current: Tensor, config: NeuronConfig) -> Tensor:
@@ -269,4 +225,5 @@ def compiled_lif(current: Tensor, config: NeuronConfig) -> Tensor:
     """
     if current.numel() == 0:
         return current * 0  # nothing fires, and gradients still find their way
-    return _CompiledLIF.apply(current, config)
+    tracked = torch.is_grad_enabled() and current.requires_grad
+    return _CompiledLIF.apply(current, config) if tracked else _scanned(forward_scan, config, current)

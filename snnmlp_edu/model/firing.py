@@ -183,7 +183,7 @@ def _normalise_and_scan(
     rank = 3 if axis == "channel" else 4
     ranks = (rank, *[1] * vectors, *[rank] * (shortcut is not None))
     kind = forward_scan_with_current if keep_current else forward_scan
-    scan = find_scan(kind, config, x.shape[0], ranks, x.dtype, x.device)  # before the statistics learn
+    scan = find_scan(kind, config, x, ranks)  # before the statistics learn
     statistics: list[Tensor] = []
     constants = [] if bias is None else [bias]
     if normalises:
