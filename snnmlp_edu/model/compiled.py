@@ -1,9 +1,9 @@
 r"""The LIF neuron's scan over time, compiled: one pass forward, one pass backward.
 
-Both passes are the plain functions of `scan` over currents `[T, ...]`, turned into one C++ loop (CPU) or one
-Triton kernel (CUDA) by `torch.compile`. A batch norm and a shortcut before the neuron join the same pass: the
-current is then :math:`x\,a + b + h`, with scale a and shift b for each feature and shortcut h. Backward
-keeps only what came in and computes the membrane again.
+Both passes are the plain functions of `scan` over currents `[T, ...]`, which PyTorch's compiler turns into
+one C++ loop (CPU) or one Triton kernel (CUDA). A batch norm and a shortcut before the neuron join the same
+pass: the current is then :math:`x\,a + b + h`, with scale a and shift b for each feature and shortcut h.
+Backward keeps only what came in and computes the membrane again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-import types
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -69,7 +68,7 @@ def backward_scan_with_current(
 
 
 def vector_width() -> dict[str, int]:
-    """An option of torch.compile: code for vectors as wide as this process's, in bits.
+    """An option of PyTorch's compiler: code for vectors as wide as this process's, in bits.
 
     PyTorch keeps compiled graphs on disk and does not note for which vectors they were made. One made for
     AVX-512 would be built again where `ATEN_CPU_CAPABILITY` or another processor asks for AVX2, and then
@@ -81,7 +80,7 @@ def vector_width() -> dict[str, int]:
 
 # Graphs by what they are specialised on, or why there is none: what failed once is not tried again.
 _graphs: dict[tuple[Any, ...], Callable[..., Any] | str] = {}
-_compiling = threading.RLock()  # the numbers that torch.compile specialises on are a setting of all threads
+_compiling = threading.RLock()  # options of the compiler are settings of all threads
 
 
 def find_scan(
@@ -91,13 +90,15 @@ def find_scan(
 
     Whatever changes state asks before it does: nothing can fail afterwards for want of a compiler.
 
-    `first` is the first input, or another of its number of steps, dtype and device.
+    `first` is the first input, or another of its number of steps, dtype and device. Inputs are contiguous.
 
     Raises:
         InputError: there is no graph, and the neuron names the backend `compiled`.
     """
     if torch._dynamo.config.disable:
         return _as_it_is(scan, config, "torch.compile is disabled by the environment")
+    if first.numel() >= 2**31:
+        return _as_it_is(scan, config, "a graph counts entries in 32 bits, and here are more")
     key = (scan, config, first.shape[0], ranks, first.dtype, first.device)
     with _compiling:
         if key not in _graphs:
@@ -110,7 +111,7 @@ def find_scan(
 
 def _run_or_give_up(key: tuple[Any, ...], graph: Callable[..., Any], *inputs: Tensor) -> Any:
     try:
-        return _run(graph, *inputs)
+        return graph(*inputs)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
@@ -122,12 +123,23 @@ def _as_it_is(scan: Callable[..., Any], config: NeuronConfig, reason: str) -> Ca
     if config.backend == "compiled":
         raise InputError(f"the LIF backend 'compiled' is not possible: {reason}; use 'auto' or 'eager'")
     _warn_once(reason)
-    return functools.partial(_run, functools.partial(scan, config))
+    return functools.partial(scan, config)
 
 
 @functools.cache
 def _warn_once(reason: str) -> None:
     warnings.warn(f"LIF neurons run without a compiler, which is slower: {reason}", stacklevel=2)
+
+
+# The axes of an input by its rank, and sizes to compile for: a loop over so many entries is worth all cores,
+# and for fewer the compiler would take one.
+_AXES: dict[int, tuple[str, ...]] = {
+    1: ("features",),
+    2: ("time", "entries"),
+    3: ("time", "places", "features"),
+    4: ("time", "before", "features", "after"),
+}
+_SIZES = {"entries": 2**16, "places": 1024, "before": 32, "features": 96, "after": 24}
 
 
 def _compile(
@@ -138,45 +150,49 @@ def _compile(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Callable[..., Any] | str:
-    """One graph for this scan of inputs of these ranks, tried once; or why there is none."""
+    """One graph for this scan of inputs of these ranks, tried once; or why there is none.
 
-    def bound(*tensors: Tensor) -> Any:
-        return scan(config, *tensors)
-
-    # torch.compile counts recompilations by code object: with one of its own, no graph uses up another's.
-    name = f"{scan.__name__}_{steps}_steps_of_{len(ranks)}"
-    own = types.FunctionType(bound.__code__.replace(co_name=name), globals(), name, None, bound.__closure__)
-    # A loop over as few entries as here at least is worth both cores; fewer would be compiled for one.
-    options: dict[str, Any] = {"cpp.dynamic_threads": True, **vector_width()}
-    compiled = torch.compile(own, dynamic=True, fullgraph=True, options=options)
-    shapes = {1: (96,), 2: (steps, 2**16), 3: (steps, 1024, 96), 4: (steps, 32, 96, 24)}
+    It is compiled ahead of time. `torch.compile` would look at each call whether the graph fits, which takes
+    longer than the loop over a small layer; here the key says it, and callers give contiguous tensors.
+    """
     try:
         from torch._inductor import config as inductor
+        from torch._inductor import standalone_compile
+        from torch.export import Dim, export
 
-        # The neuron's numbers are constants of its graph; dynamic shapes alone would make them inputs. And
-        # one graph needs no pool of processes that compile, of which each imports PyTorch.
-        with torch._dynamo.config.patch(specialize_float=True), inductor.patch(compile_threads=1):
-            _run(compiled, *(torch.zeros(shapes[rank], dtype=dtype, device=device) for rank in ranks))
+        sizes = {"time": steps, **_SIZES}
+        free: dict[str, Any] = {"time": Dim.STATIC, **{axis: Dim(axis, min=2) for axis in _SIZES}}
+        shapes = [tuple(sizes[axis] for axis in _AXES[rank]) for rank in ranks]
+        dynamic = tuple({i: free[axis] for i, axis in enumerate(_AXES[rank])} for rank in ranks)
+        options = {"cpp.dynamic_threads": True, **vector_width()}
+        # One graph needs no pool of processes that compile, of which each imports PyTorch.
+        with torch.inference_mode(False), torch.no_grad(), inductor.patch(compile_threads=1):
+            inputs: list[Any] = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
+            traced = export(_Bound(scan, config), tuple(inputs), dynamic_shapes=(dynamic,), strict=False)
+            graph = standalone_compile(traced.graph_module, inputs, options={"config_patches": options})
+            found = graph(*inputs)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         return _reason(error)
-    return compiled
+    return graph if len(found) > 1 else lambda *inputs: graph(*inputs)[0]
+
+
+class _Bound(torch.nn.Module):
+    """A scan of one neuron, as `torch.export` takes it."""
+
+    def __init__(self, scan: Callable[..., Any], config: NeuronConfig) -> None:
+        super().__init__()
+        self.scan, self.config = scan, config
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.scan(self.config, *inputs)
 
 
 def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     reason = next((line for line in lines if "error" in line.lower()), lines[0])
     return f"torch.compile fails on this machine ({reason})"
-
-
-def _run(scan: Callable[..., Any], *inputs: Tensor) -> Any:
-    # torch.compile specialises on gradient, inference and autocast modes: one mode, one graph.
-    plain = not (torch.is_grad_enabled() or torch.is_inference_mode_enabled())
-    if plain and not torch.is_autocast_enabled(inputs[0].device.type):
-        return scan(*inputs)
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
-        return scan(*(torch.from_dlpack(x) if x.is_inference() else x for x in inputs))
 
 
 def run_scan(scan: Callable[..., Any], config: NeuronConfig, *inputs: Tensor) -> Any:
@@ -189,11 +205,9 @@ def run_scan(scan: Callable[..., Any], config: NeuronConfig, *inputs: Tensor) ->
 
 
 def _flatten(tensor: Tensor) -> Tensor:
-    """The same values as contiguous `[T, N]`, N at least 2, and no view of anything."""
+    """The same values as contiguous `[T, N]`, N at least 2: a graph has a size of 1 built in, or never."""
     flat = tensor.reshape(tensor.shape[0], -1)
-    # torch.compile specialises on a size of 1 (two neurons stand in for one) and on what a view is a view
-    # of (`.data` is the same memory and no view).
-    return (flat.repeat(1, 2) if flat.shape[1] == 1 else flat).contiguous().data
+    return (flat.repeat(1, 2) if flat.shape[1] == 1 else flat).contiguous()
 
 
 def _scanned(scan: Callable[..., Any], config: NeuronConfig, *tensors: Tensor) -> Tensor:
