@@ -4,7 +4,6 @@ import copy
 import os
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 import torch
@@ -201,15 +200,15 @@ def two_steps(config: NeuronConfig) -> dict[str, Tensor]:
 
 
 def refuse(*refused: str) -> Any:
-    """A torch.compile that cannot compile the scans of these names."""
-    real = torch.compile
+    """A torch.export.export that cannot trace the scans of these names."""
+    real = torch.export.export
 
-    def compile_some(function: Any, **options: Any) -> Any:
-        if any(function.__name__.startswith(f"{name}_") for name in refused):
-            return Mock(side_effect=RuntimeError("C++ compile error"))
-        return real(function, **options)
+    def export_some(bound: Any, *inputs: Any, **options: Any) -> Any:
+        if bound.scan.__name__ in refused:
+            raise RuntimeError("C++ compile error")
+        return real(bound, *inputs, **options)
 
-    return compile_some
+    return export_some
 
 
 @pytest.mark.filterwarnings("ignore:LIF neurons run without a compiler")
@@ -222,7 +221,7 @@ def test_without_a_compiler_training_is_the_same(
     monkeypatch: pytest.MonkeyPatch, refused: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(compiled, "_graphs", {})
-    monkeypatch.setattr(torch, "compile", refuse(*refused))
+    monkeypatch.setattr(torch.export, "export", refuse(*refused))
     torch.testing.assert_close(
         two_steps(NeuronConfig(beta=0.45)), two_steps(NeuronConfig(beta=0.45, backend="eager"))
     )
@@ -232,17 +231,17 @@ def test_without_a_compiler_training_is_the_same(
 def test_a_graph_that_fails_in_the_middle_of_training_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def fails_later(function: Any, **options: Any) -> Any:
+    def fails_later(graph: Any, *inputs: Any, **options: Any) -> Any:
         def call(*tensors: Tensor) -> Any:
-            calls.append(function.__name__)
+            calls.append(graph)
             if len(calls) > 3:  # both passes were tried once, and the first forward pass went well
                 raise RuntimeError("No space left on device")
-            return function(*tensors)
+            return graph(*tensors)
 
         return call
 
     monkeypatch.setattr(compiled, "_graphs", {})
-    monkeypatch.setattr(torch, "compile", fails_later)
+    monkeypatch.setattr(torch._inductor, "standalone_compile", fails_later)
     torch.testing.assert_close(
         two_steps(NeuronConfig(beta=0.45)), two_steps(NeuronConfig(beta=0.45, backend="eager"))
     )
@@ -251,7 +250,7 @@ def test_a_graph_that_fails_in_the_middle_of_training_is_given_up(monkeypatch: p
 
 def test_no_statistics_learn_where_the_backend_asked_for_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "_graphs", {})
-    monkeypatch.setattr(torch, "compile", refuse("forward_scan"))
+    monkeypatch.setattr(torch.export, "export", refuse("forward_scan"))
     for way in ("configuration", "environment"):
         linear, norm, x = AxisLinear("channel", 6, 6), BatchNorm("channel", 6), torch.randn(4, 8, 16, 16, 6)
         before = copy.deepcopy(norm.state_dict())
@@ -261,6 +260,12 @@ def test_no_statistics_learn_where_the_backend_asked_for_is_missing(monkeypatch:
         with pytest.raises(InputError, match="'compiled' is not possible"):
             fire(linear, norm, neuron, (x,))
         torch.testing.assert_close(norm.state_dict(), before, rtol=0, atol=0)
+
+
+def test_no_graph_is_asked_to_count_further_than_it_can() -> None:
+    current = torch.empty(4, 2**30, device="meta")
+    with pytest.raises(InputError, match="32 bits"):
+        compiled.find_scan(compiled.forward_scan, NeuronConfig(backend="compiled"), current, (2,))
 
 
 PROGRAM = """
@@ -291,9 +296,8 @@ def test_a_machine_without_a_compiler_trains_alike(tmp_path: Path) -> None:
 
 def test_all_layers_and_shapes_share_few_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """One graph a pass for each layout, with and without shortcut, whatever the layer's shape."""
-    torch._dynamo.utils.counters.clear()
-    torch._dynamo.reset()
-    monkeypatch.setattr(compiled, "_graphs", {})
+    graphs: dict[Any, Any] = {}
+    monkeypatch.setattr(compiled, "_graphs", graphs)
     for batch, side, channels in ((2, 4, 6), (3, 8, 12), (5, 2, 24)):
         x = torch.randn(2, batch, side, side, channels, requires_grad=True)
         for axis in ("channel", "width", "height", "token"):
@@ -313,7 +317,8 @@ def test_all_layers_and_shapes_share_few_graphs(monkeypatch: pytest.MonkeyPatch)
                 fire(linear, nn.Identity(), COMPILED, (x,), x, keep_current=True)
     # channel, positions, channel with shortcut, the same with its current kept: forward and backward each;
     # and two kinds of folded layers, forward
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 10
+    assert len(graphs) == 10
+    assert all(map(callable, graphs.values()))
 
 
 def test_a_hook_on_all_modules_watches_too() -> None:

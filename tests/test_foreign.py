@@ -19,7 +19,7 @@ from torch.optim import SGD
 from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig, SpikingMLP, record
 from snnmlp_edu.baselines import RESNET34
 from snnmlp_edu.baselines.convolution import refuse_fields_of_a_mixer
-from snnmlp_edu.config import Backend, Skip, SurrogateName, TokenMixingName
+from snnmlp_edu.config import Skip, SurrogateName, TokenMixingName
 from snnmlp_edu.cost import count_operations
 from snnmlp_edu.data.datasets import LabelledImages, Split
 from snnmlp_edu.data.resizing import RESAMPLING
@@ -38,7 +38,7 @@ from snnmlp_edu.model.layout import Axis, features_along
 from snnmlp_edu.model.linear import AxisLinear
 from snnmlp_edu.model.mixing import MixerBlock, NormalisedSpikeSkipBlock, Wiring
 from snnmlp_edu.model.network import Head, count_parameters, make_embedding
-from snnmlp_edu.model.neurons import _BACKENDS, make_activation
+from snnmlp_edu.model.neurons import make_activation
 from snnmlp_edu.model.normalisation import BatchNorm, make_norm
 from snnmlp_edu.model.patches import ConvNorm, ConvPatchEmbedding
 from snnmlp_edu.model.surrogates import SURROGATES
@@ -440,7 +440,6 @@ def test_every_table_by_name_holds_every_name() -> None:
         (mixing.BLOCKS, Skip),
         (mixing._POSITIONS, TokenMixingName),
         (SURROGATES, SurrogateName),
-        (_BACKENDS, Backend),
         (DATASETS, Dataset),
         (RESAMPLING, Interpolation),
         (processes.PRECISION, Precision),

@@ -1,16 +1,9 @@
 r"""The LIF neuron's scan over time, compiled: one pass forward, one pass backward.
 
-Both passes are plain functions over currents `[T, ...]`, turned into one C++ loop (CPU) or one Triton
-kernel (CUDA) by `torch.compile`. A batch norm and a shortcut before the neuron join the same pass: the
-current is then :math:`x\,a + b + h`, with scale a and shift b for each feature and shortcut h. Backward
-keeps only what came in and computes the membrane again: with :math:`\bar s` the gradient that reaches the
-spikes and :math:`\varphi` the slope of the surrogate,
-
-.. math::
-    \bar u[t] = \varphi(u[t] - \theta)\, \bar s[t] + \kappa[t]\, \bar v[t], \qquad
-    \bar x[t] = g\, \bar u[t], \qquad \bar v[t-1] = \beta\, \bar u[t]
-
-where :math:`\kappa[t]` is 1 without a spike, and with one 0 (hard reset) or 1 (soft).
+Both passes are the plain functions of `scan` over currents `[T, ...]`, which PyTorch's compiler turns into
+one C++ loop (CPU) or one Triton kernel (CUDA). A batch norm and a shortcut before the neuron join the same
+pass: the current is then :math:`x\,a + b + h`, with scale a and shift b for each feature and shortcut h.
+Backward keeps only what came in and computes the membrane again.
 """
 
 from __future__ import annotations
@@ -18,7 +11,6 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-import types
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -28,38 +20,10 @@ from torch import Tensor
 
 from ..config import NeuronConfig
 from ..errors import InputError
-from .surrogates import surrogate_derivative
+from .scan import scan_gradients, scan_steps
 
 # Where a CUDA compiler is installed and no GPU, PyTorch would warn of it whenever it compiles for the CPU.
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-
-
-def leaky_sum(membrane: Tensor, drive: Tensor, beta: float) -> Tensor:
-    r"""The membrane potential :math:`\beta v + x`, without a product where beta is 0 or 1.
-
-    >>> leaky_sum(torch.tensor([2.0]), torch.tensor([1.0]), 0.5)
-    tensor([2.])
-    """
-    if beta == 0:
-        return drive
-    return (membrane if beta == 1 else beta * membrane) + drive
-
-
-def _membranes(current: Tensor, config: NeuronConfig) -> tuple[list[Tensor], list[Tensor]]:
-    """Distance from threshold before the reset, and whether the neuron fires, for each step."""
-    distances, fired = [], []
-    wide = torch.float64 if current.dtype == torch.float64 else torch.float32
-    membrane = torch.zeros_like(current[0], dtype=wide)
-    for now in current.to(wide).unbind():
-        # A folded neuron has its gain in the threshold: then only the leak is left.
-        driven = now if config.input_gain == 1 else config.input_gain * now
-        potential = leaky_sum(membrane, driven, config.beta)
-        distance = potential - config.threshold
-        fires = distance >= 0 if config.inclusive else distance > 0
-        membrane = torch.where(fires, 0.0 if config.resets_to_zero else distance, potential)
-        distances.append(distance)
-        fired.append(fires)
-    return distances, fired
 
 
 def _drive(x: Tensor, *more: Tensor) -> Tensor:
@@ -77,9 +41,8 @@ def _drive(x: Tensor, *more: Tensor) -> Tensor:
 def forward_scan(config: NeuronConfig, *inputs: Tensor) -> Tensor:
     """Spikes for inputs that `_drive` turns into currents."""
     current = _drive(*inputs)
-    _, fired = _membranes(current, config)
     # Cast before stacking: a stack of booleans compiles to a loop that is some 20 times slower.
-    return torch.stack([spikes.to(current.dtype) for spikes in fired])
+    return torch.stack([fires.to(current.dtype) for _, fires in scan_steps(current, config)])
 
 
 def forward_scan_with_current(config: NeuronConfig, *inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,17 +54,10 @@ def forward_scan_with_current(config: NeuronConfig, *inputs: Tensor) -> tuple[Te
 def backward_scan(config: NeuronConfig, to_spikes: Tensor, *inputs: Tensor) -> Tensor:
     """Gradient at the currents, from the gradient at the spikes."""
     current = _drive(*inputs)
-    distances, fired = _membranes(current, config)
-    to_membrane = torch.zeros_like(distances[0])
-    to_current = []
-    for t in reversed(range(len(distances))):
-        if config.resets_to_zero:
-            to_membrane = torch.where(fired[t], 0.0, to_membrane)
-        slope = surrogate_derivative(distances[t], config.surrogate, config.slope)
-        to_potential = slope * to_spikes[t] + to_membrane
-        to_current.append(config.input_gain * to_potential)
-        to_membrane = config.beta * to_potential
-    return torch.stack(to_current[::-1]).to(current.dtype)
+    distances = [distance for distance, _ in scan_steps(current, config)]
+    to_potentials = scan_gradients(to_spikes, distances, config)
+    # Multiplied before stacking: afterwards it would be one more pass.
+    return torch.stack([config.input_gain * each for each in to_potentials]).to(current.dtype)
 
 
 def backward_scan_with_current(
@@ -112,7 +68,7 @@ def backward_scan_with_current(
 
 
 def vector_width() -> dict[str, int]:
-    """An option of torch.compile: code for vectors as wide as this process's, in bits.
+    """An option of PyTorch's compiler: code for vectors as wide as this process's, in bits.
 
     PyTorch keeps compiled graphs on disk and does not note for which vectors they were made. One made for
     AVX-512 would be built again where `ATEN_CPU_CAPABILITY` or another processor asks for AVX2, and then
@@ -124,27 +80,26 @@ def vector_width() -> dict[str, int]:
 
 # Graphs by what they are specialised on, or why there is none: what failed once is not tried again.
 _graphs: dict[tuple[Any, ...], Callable[..., Any] | str] = {}
-_compiling = threading.RLock()  # the numbers that torch.compile specialises on are a setting of all threads
+_compiling = threading.RLock()  # options of the compiler are settings of all threads
 
 
 def find_scan(
-    scan: Callable[..., Any],
-    config: NeuronConfig,
-    steps: int,
-    ranks: tuple[int, ...],
-    dtype: torch.dtype,
-    device: torch.device,
+    scan: Callable[..., Any], config: NeuronConfig, first: Tensor, ranks: tuple[int, ...]
 ) -> Callable[..., Any]:
     """A scan for inputs of these ranks: its compiled graph, or, where none can be made, the scan as it is.
 
     Whatever changes state asks before it does: nothing can fail afterwards for want of a compiler.
+
+    `first` is the first input, or another of its number of steps, dtype and device. Inputs are contiguous.
 
     Raises:
         InputError: there is no graph, and the neuron names the backend `compiled`.
     """
     if torch._dynamo.config.disable:
         return _as_it_is(scan, config, "torch.compile is disabled by the environment")
-    key = (scan, config, steps, ranks, dtype, device)
+    if first.numel() >= 2**31:
+        return _as_it_is(scan, config, "a graph counts entries in 32 bits, and here are more")
+    key = (scan, config, first.shape[0], ranks, first.dtype, first.device)
     with _compiling:
         if key not in _graphs:
             _graphs[key] = _compile(*key)
@@ -156,24 +111,35 @@ def find_scan(
 
 def _run_or_give_up(key: tuple[Any, ...], graph: Callable[..., Any], *inputs: Tensor) -> Any:
     try:
-        return _run(graph, *inputs)
+        return graph(*inputs)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         _graphs[key] = _reason(error)  # a scan changes nothing, so it can begin again
-        return find_scan(*key)(*inputs)
+        return run_scan(*key[:2], *inputs)
 
 
 def _as_it_is(scan: Callable[..., Any], config: NeuronConfig, reason: str) -> Callable[..., Any]:
     if config.backend == "compiled":
         raise InputError(f"the LIF backend 'compiled' is not possible: {reason}; use 'auto' or 'eager'")
     _warn_once(reason)
-    return functools.partial(_run, functools.partial(scan, config))
+    return functools.partial(scan, config)
 
 
 @functools.cache
 def _warn_once(reason: str) -> None:
     warnings.warn(f"LIF neurons run without a compiler, which is slower: {reason}", stacklevel=2)
+
+
+# The axes of an input by its rank, and sizes to compile for: a loop over so many entries is worth all cores,
+# and for fewer the compiler would take one.
+_AXES: dict[int, tuple[str, ...]] = {
+    1: ("features",),
+    2: ("time", "entries"),
+    3: ("time", "places", "features"),
+    4: ("time", "before", "features", "after"),
+}
+_SIZES = {"entries": 2**16, "places": 1024, "before": 32, "features": 96, "after": 24}
 
 
 def _compile(
@@ -184,30 +150,43 @@ def _compile(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Callable[..., Any] | str:
-    """One graph for this scan of inputs of these ranks, tried once; or why there is none."""
+    """One graph for this scan of inputs of these ranks, tried once; or why there is none.
 
-    def bound(*tensors: Tensor) -> Any:
-        return scan(config, *tensors)
-
-    # torch.compile counts recompilations by code object: with one of its own, no graph uses up another's.
-    name = f"{scan.__name__}_{steps}_steps_of_{len(ranks)}"
-    own = types.FunctionType(bound.__code__.replace(co_name=name), globals(), name, None, bound.__closure__)
-    # A loop over as few entries as here at least is worth both cores; fewer would be compiled for one.
-    options: dict[str, Any] = {"cpp.dynamic_threads": True, **vector_width()}
-    compiled = torch.compile(own, dynamic=True, fullgraph=True, options=options)
-    shapes = {1: (96,), 2: (steps, 2**16), 3: (steps, 1024, 96), 4: (steps, 32, 96, 24)}
+    It is compiled ahead of time. `torch.compile` would look at each call whether the graph fits, which takes
+    longer than the loop over a small layer; here the key says it, and callers give contiguous tensors.
+    """
     try:
         from torch._inductor import config as inductor
+        from torch._inductor import standalone_compile
+        from torch.export import Dim, export
 
-        # The neuron's numbers are constants of its graph; dynamic shapes alone would make them inputs. And
-        # one graph needs no pool of processes that compile, of which each imports PyTorch.
-        with torch._dynamo.config.patch(specialize_float=True), inductor.patch(compile_threads=1):
-            _run(compiled, *(torch.zeros(shapes[rank], dtype=dtype, device=device) for rank in ranks))
+        sizes = {"time": steps, **_SIZES}
+        free: dict[str, Any] = {"time": Dim.STATIC, **{axis: Dim(axis, min=2) for axis in _SIZES}}
+        shapes = [tuple(sizes[axis] for axis in _AXES[rank]) for rank in ranks]
+        dynamic = tuple({i: free[axis] for i, axis in enumerate(_AXES[rank])} for rank in ranks)
+        options = {"cpp.dynamic_threads": True, **vector_width()}
+        # One graph needs no pool of processes that compile, of which each imports PyTorch.
+        with torch.inference_mode(False), torch.no_grad(), inductor.patch(compile_threads=1):
+            inputs: list[Any] = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
+            traced = export(_Bound(scan, config), tuple(inputs), dynamic_shapes=(dynamic,), strict=False)
+            graph = standalone_compile(traced.graph_module, inputs, options={"config_patches": options})
+            found = graph(*inputs)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         return _reason(error)
-    return compiled
+    return graph if len(found) > 1 else lambda *inputs: graph(*inputs)[0]
+
+
+class _Bound(torch.nn.Module):
+    """A scan of one neuron, as `torch.export` takes it."""
+
+    def __init__(self, scan: Callable[..., Any], config: NeuronConfig) -> None:
+        super().__init__()
+        self.scan, self.config = scan, config
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.scan(self.config, *inputs)
 
 
 def _reason(error: Exception) -> str:
@@ -216,32 +195,26 @@ def _reason(error: Exception) -> str:
     return f"torch.compile fails on this machine ({reason})"
 
 
-def _run(scan: Callable[..., Any], *inputs: Tensor) -> Any:
-    # torch.compile specialises on gradient, inference and autocast modes: one mode, one graph.
-    plain = not (torch.is_grad_enabled() or torch.is_inference_mode_enabled())
-    if plain and not torch.is_autocast_enabled(inputs[0].device.type):
-        return scan(*inputs)
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
-        return scan(*(torch.from_dlpack(x) if x.is_inference() else x for x in inputs))
-
-
 def run_scan(scan: Callable[..., Any], config: NeuronConfig, *inputs: Tensor) -> Any:
     """What `scan(config, *inputs)` returns, from the graph of that scan where there is one.
 
     Raises:
         InputError: there is no graph, and the neuron names the backend `compiled`.
     """
-    first = inputs[0]
-    ranks = tuple(x.ndim for x in inputs)
-    return find_scan(scan, config, first.shape[0], ranks, first.dtype, first.device)(*inputs)
+    return find_scan(scan, config, inputs[0], tuple(x.ndim for x in inputs))(*inputs)
 
 
 def _flatten(tensor: Tensor) -> Tensor:
-    """The same values as contiguous `[T, N]`, N at least 2, and no view of anything."""
+    """The same values as contiguous `[T, N]`, N at least 2: a graph has a size of 1 built in, or never."""
     flat = tensor.reshape(tensor.shape[0], -1)
-    # torch.compile specialises on a size of 1 (two neurons stand in for one) and on what a view is a view
-    # of (`.data` is the same memory and no view).
-    return (flat.repeat(1, 2) if flat.shape[1] == 1 else flat).contiguous().data
+    return (flat.repeat(1, 2) if flat.shape[1] == 1 else flat).contiguous()
+
+
+def _scanned(scan: Callable[..., Any], config: NeuronConfig, *tensors: Tensor) -> Tensor:
+    """What a scan of tensors of one shape returns, in that shape."""
+    shape = tensors[0].shape
+    found: Tensor = run_scan(scan, config, *map(_flatten, tensors))
+    return found[:, : shape[1:].numel()].view(shape)
 
 
 class _CompiledLIF(torch.autograd.Function):
@@ -249,16 +222,13 @@ class _CompiledLIF(torch.autograd.Function):
     def forward(ctx: Any, current: Tensor, config: NeuronConfig) -> Tensor:
         ctx.save_for_backward(current)
         ctx.config = config
-        spikes = run_scan(forward_scan, config, _flatten(current))
-        return spikes[:, : current.shape[1:].numel()].view(current.shape)
+        return _scanned(forward_scan, config, current)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (current,) = ctx.saved_tensors
-        to_spikes = gradients[0].to(current.dtype)
-        to_current = run_scan(backward_scan, ctx.config, _flatten(to_spikes), _flatten(current))
-        return to_current[:, : current.shape[1:].numel()].view(current.shape), None
+        return _scanned(backward_scan, ctx.config, gradients[0].to(current.dtype), current), None
 
 
 def compiled_lif(current: Tensor, config: NeuronConfig) -> Tensor:
@@ -269,4 +239,5 @@ def compiled_lif(current: Tensor, config: NeuronConfig) -> Tensor:
     """
     if current.numel() == 0:
         return current * 0  # nothing fires, and gradients still find their way
-    return _CompiledLIF.apply(current, config)
+    tracked = torch.is_grad_enabled() and current.requires_grad
+    return _CompiledLIF.apply(current, config) if tracked else _scanned(forward_scan, config, current)

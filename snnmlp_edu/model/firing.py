@@ -86,7 +86,7 @@ def can_fuse(linear: Any, norm: Any, neuron: Any, spikes: Tensor) -> bool:
     if not compiles(neuron.config, shape, spikes.device):
         return False
     before, features, after = sizes_around(linear.axis, shape)
-    # torch.compile would make one more graph for a size of 1.
+    # A graph for sizes from 2 on is not one for a size of 1.
     if before == shape[0] or features == 1 or (after == 1 and linear.axis != "channel"):
         return False
     if type(norm) is nn.Identity:  # folded, and so for inference
@@ -109,15 +109,11 @@ def has_hooks(*modules: nn.Module) -> bool:
 
 
 def _places(x: Tensor, axis: Axis) -> Tensor:
-    """View `[T, B, H, W, C]` as `[T, before, features, after]`, or `[T, before, features]` along channels."""
+    """`[T, B, H, W, C]` as `[T, before, features, after]`, or `[T, before, features]` along channels."""
     steps = x.shape[0]
     before, features, after = sizes_around(axis, x.shape)
     places = (steps, before // steps, features)
-    return x.reshape(places if axis == "channel" else (*places, after))
-
-
-def _bare(tensor: Tensor) -> Tensor:
-    return tensor.contiguous().data  # no view of anything: torch.compile specialises on what views are of
+    return x.reshape(places if axis == "channel" else (*places, after)).contiguous()
 
 
 class _NormaliseAndFire(torch.autograd.Function):
@@ -145,7 +141,7 @@ class _NormaliseAndFire(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         weight, mean, inverse_deviation, *inputs = ctx.saved_tensors
         norm, eps = ctx.norm, ctx.norm.batch_norm.eps
-        to_spikes, to_kept = (None if g is None else _bare(_places(g, norm.axis)) for g in gradients)
+        to_spikes, to_kept = (None if g is None else _places(g, norm.axis) for g in gradients)
         if to_spikes is None:
             to_spikes = torch.zeros_like(inputs[0])
         if to_kept is None:
@@ -183,17 +179,16 @@ def _normalise_and_scan(
     rank = 3 if axis == "channel" else 4
     ranks = (rank, *[1] * vectors, *[rank] * (shortcut is not None))
     kind = forward_scan_with_current if keep_current else forward_scan
-    scan = find_scan(kind, config, x.shape[0], ranks, x.dtype, x.device)  # before the statistics learn
+    scan = find_scan(kind, config, x, ranks)  # before the statistics learn
     statistics: list[Tensor] = []
     constants = [] if bias is None else [bias]
     if normalises:
         statistics = [*_statistics(norm, x, bias)]
         scale = norm.batch_norm.weight * statistics[1]
         constants = [scale, torch.addcmul(norm.batch_norm.bias, statistics[0], scale, value=-1)]
-    # Bare also because torch.compile makes a graph for each parameter that it is given as one.
-    inputs = [_bare(_places(x, axis)), *map(_bare, constants)]
+    inputs = [_places(x, axis), *constants]
     if shortcut is not None:
-        inputs.append(_bare(_places(shortcut, axis)))
+        inputs.append(_places(shortcut, axis))
     found = scan(*inputs)
     spikes, current = found if keep_current else (found, None)
     kept = None if current is None else current.view(x.shape)

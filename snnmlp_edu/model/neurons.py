@@ -17,15 +17,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple, assert_never
+from typing import Any, NamedTuple, assert_never, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ..config import NetworkConfig, NeuronConfig
+from ..config import Backend, NetworkConfig, NeuronConfig
 from ..errors import InputError
-from .compiled import compiled_lif, leaky_sum
-from .surrogates import last_derivative, spike, surrogate_derivative, transformed
+from .compiled import compiled_lif
+from .scan import driven, scan_gradients, scan_steps
+from .surrogates import last_derivative, spike, transformed
 
 
 class LIFState(NamedTuple):
@@ -34,7 +35,7 @@ class LIFState(NamedTuple):
     membrane: Tensor
 
 
-# Whole numbers become fp32 at their first product; 8-bit floats have no arithmetic.
+# Whole numbers become fp32; 8-bit floats have no arithmetic.
 _CURRENTS = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
@@ -55,15 +56,20 @@ def _check_steps(current: Tensor) -> None:
         )
 
 
-def _full_precision(current: Tensor) -> Tensor:
-    return current.float() if current.dtype in (torch.float16, torch.bfloat16) else current
+def leaky_sum(membrane: Tensor, drive: Tensor, beta: float) -> Tensor:
+    r"""The membrane potential :math:`\beta v + x`, without a product where beta is 0 or 1.
+
+    >>> leaky_sum(torch.tensor([2.0]), torch.tensor([1.0]), 0.5)
+    tensor([2.])
+    """
+    if beta == 0:
+        return drive
+    return (membrane if beta == 1 else beta * membrane) + drive
 
 
 def _integrate(current: Tensor, state: LIFState | None, config: NeuronConfig) -> Tensor:
-    current = _full_precision(current)
-    # A folded neuron has its gain in the threshold: then nothing is left to multiply.
-    driven = current if config.input_gain == 1 else config.input_gain * current
-    return driven if state is None else leaky_sum(state.membrane, driven, config.beta)
+    drive = driven(current, config)
+    return drive if state is None else leaky_sum(state.membrane, drive, config.beta)
 
 
 def _fire(potential: Tensor, config: NeuronConfig) -> tuple[Tensor, LIFState]:
@@ -125,45 +131,25 @@ def lif_trace(current: Tensor, config: NeuronConfig) -> LIFTrace:
     tensor([0.5000, 0.7500, 0.8750])
     """
     _check_steps(current)
+    spikes, potentials = zip(*_plain_steps(current, config), strict=True)
+    return LIFTrace(torch.stack(spikes).to(current.dtype), torch.stack(potentials))
+
+
+def _plain_steps(current: Tensor, config: NeuronConfig) -> Iterator[tuple[Tensor, Tensor]]:
+    """Spikes and membrane potentials, step by step, in operations that every transform knows."""
     state = None
-    spikes, potentials = [], []
     for now in current:
         potential = _integrate(now, state, config)
-        fired, state = _fire(potential, config)
-        spikes.append(fired)
-        potentials.append(potential)
-    return LIFTrace(torch.stack(spikes).to(current.dtype), torch.stack(potentials))
+        spikes, state = _fire(potential, config)
+        yield spikes, potential
 
 
 def _eager(current: Tensor, config: NeuronConfig) -> Tensor:
     if current.is_floating_point() and not _looked_into():
-        tracked = torch.is_grad_enabled() and current.requires_grad
-        return _Scan.apply(current, config) if tracked else _scan(current, config)[1]
-    state = None
-    spikes = []
-    for now in _full_precision(current):
-        fired, state = lif_step(now, state, config)
-        spikes.append(fired)
-    return torch.stack(spikes).to(current.dtype)
-
-
-def _scan(current: Tensor, config: NeuronConfig, keep: bool = False) -> tuple[list[Tensor], Tensor]:
-    """Distances from the threshold, where they are kept, and spikes: bit by bit those of `lif_step`."""
-    steps = _full_precision(current)
-    steps = steps if config.input_gain == 1 else config.input_gain * steps
-    distances, fired = [], []
-    membrane: Tensor | None = None
-    for now in steps.unbind():
-        potential = now
-        if membrane is not None and config.beta:
-            potential = (membrane if config.beta == 1 else membrane.mul_(config.beta)).add_(now)
-        distance = potential - config.threshold
-        fires = distance >= 0 if config.inclusive else distance > 0
-        membrane = torch.where(fires, 0.0 if config.resets_to_zero else distance, potential)
-        fired.append(fires)
-        if keep:
-            distances.append(distance)
-    return distances, torch.stack(fired).to(current.dtype)
+        if torch.is_grad_enabled() and current.requires_grad:
+            return _Scan.apply(current, config)
+        return torch.stack([fires for _, fires in scan_steps(current, config)]).to(current.dtype)
+    return torch.stack([spikes for spikes, _ in _plain_steps(current, config)]).to(current.dtype)
 
 
 class _Scan(torch.autograd.Function):
@@ -171,34 +157,18 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, current: Tensor, config: NeuronConfig) -> Tensor:
-        distances, spikes = _scan(current, config, keep=True)
+        distances, fired = zip(*scan_steps(current, config), strict=True)
         ctx.save_for_backward(*distances)
         ctx.config = config
-        return spikes
+        return torch.stack(fired).to(current.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         with torch.no_grad():
-            found = _scan_back(gradients[0], ctx.saved_tensors, ctx.config)
-        return last_derivative(found, gradients[0]), None
-
-
-def _scan_back(to_spikes: Tensor, distances: Sequence[Tensor], config: NeuronConfig) -> Tensor:
-    """Gradient at the currents, from the gradient at the spikes; `compiled` has the equations."""
-    steps = to_spikes.to(distances[0].dtype).unbind()
-    to_potentials: list[Tensor] = []
-    for to_spike, distance in zip(reversed(steps), reversed(distances), strict=True):
-        to_potential = to_spike * surrogate_derivative(distance, config.surrogate, config.slope)
-        if to_potentials and config.beta:
-            later = to_potentials[-1]
-            to_membrane = later if config.beta == 1 else config.beta * later
-            if config.resets_to_zero:
-                fires = distance >= 0 if config.inclusive else distance > 0
-                to_membrane = to_membrane.masked_fill(fires, 0)
-            to_potential += to_membrane
-        to_potentials.append(to_potential)
-    to_current = torch.stack(to_potentials[::-1])
-    return (to_current if config.input_gain == 1 else to_current.mul_(config.input_gain)).to(to_spikes.dtype)
+            found = torch.stack(scan_gradients(gradients[0], ctx.saved_tensors, ctx.config))
+            if ctx.config.input_gain != 1:
+                found *= ctx.config.input_gain
+        return last_derivative(found.to(gradients[0].dtype), gradients[0]), None
 
 
 def _snntorch(current: Tensor, config: NeuronConfig) -> Tensor:
@@ -213,11 +183,11 @@ def _snntorch(current: Tensor, config: NeuronConfig) -> Tensor:
     ).to(current.device)
     # snnTorch keeps every neuron ever made in a class list, and so its last state.
     snntorch.SpikingNeuron.instances.remove(neuron)
-    steps = _full_precision(current)
+    steps = driven(current, config)
     membrane = torch.zeros_like(steps[0])
     spikes = []
     for now in steps:
-        fired, membrane = neuron(config.input_gain * now, membrane)
+        fired, membrane = neuron(now, membrane)
         if not config.resets_to_zero:
             membrane = membrane - config.threshold * fired.detach()
         spikes.append(fired)
@@ -239,18 +209,6 @@ def compiles(config: NeuronConfig, shape: Sequence[int], device: torch.device) -
     """Whether a layer would run such a current `[T, ...]` by its compiled scan, if a compiler works here."""
     name = backend_name(config)
     return name == "compiled" or (name == "auto" and _repays(shape, device))
-
-
-def _compiled(current: Tensor, config: NeuronConfig) -> Tensor:
-    return compiled_lif(current, for_scan(config))
-
-
-def _auto(current: Tensor, config: NeuronConfig) -> Tensor:
-    repays = _repays(current.shape, current.device)
-    return compiled_lif(current, config) if repays else _eager(current, config)
-
-
-_BACKENDS = {"auto": _auto, "compiled": _compiled, "eager": _eager, "snntorch": _snntorch}
 
 
 _only_plain_steps: ContextVar[bool] = ContextVar("only_plain_steps", default=False)
@@ -277,8 +235,8 @@ def backend_name(config: NeuronConfig) -> str:
     name: str = config.backend
     if name == "auto":
         name = os.environ.get("SNNMLP_LIF_BACKEND", "auto")
-        if name not in _BACKENDS:
-            choices = ", ".join(_BACKENDS)
+        if name not in get_args(Backend):
+            choices = ", ".join(get_args(Backend))
             raise InputError(f"SNNMLP_LIF_BACKEND is {name!r}; set it to one of {choices}, or unset it")
     return "eager" if name in ("auto", "compiled") and transformed() else name
 
@@ -327,7 +285,15 @@ class LIF(nn.Module):
     def forward(self, current: Tensor) -> Tensor:
         """Spikes `[T, ...]` for input currents `[T, ...]`."""
         _check_steps(current)
-        return _BACKENDS[backend_name(self.config)](current, self.config)
+        match backend_name(self.config):
+            case "snntorch":
+                return _snntorch(current, self.config)
+            case "compiled":
+                return compiled_lif(current, for_scan(self.config))
+            case "auto" if _repays(current.shape, current.device):
+                return compiled_lif(current, self.config)
+            case _:
+                return _eager(current, self.config)
 
     def trace(self, current: Tensor) -> LIFTrace:
         """Spikes, and the membrane potentials `[T, ...]` that each step compared with the threshold."""

@@ -33,7 +33,6 @@ function is judged as it is written, not as the compiler renders it.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -284,9 +283,8 @@ class _Operations(TorchDispatchMode):
         self._remember(result, overwritten, judgement, next(filter(None, owners), ""), varying_shape)
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         title = str(func).rpartition(".")[0] if isinstance(func, OpOverload) else str(func)
-        row = _row(path, title, judgement)
         shape = tuple(outputs[0].shape) if outputs else ()
-        self.rows.append(dataclasses.replace(row, shape=shape, count=_count(name, arguments, outputs)))
+        self.rows.append(_row(path, title, judgement, shape, _count(name, arguments, outputs)))
         return result
 
     def _judge(
@@ -371,18 +369,11 @@ def _innermost(running: str, owners: list[str]) -> str:
     return max((owner for owner in owners if owner.startswith(prefix)), key=len, default=running) or running
 
 
-def _row(path: str, name: str, judgement: Judgement) -> AuditedOperation:
-    return AuditedOperation(
-        path=path,
-        name=name,
-        kind=judgement.kind,
-        values=judgement.values,
-        shape=(),
-        count=0,
-        holds=judgement.holds,
-        violation=judgement.violation,
-        exercised=judgement.exercised,
-    )
+def _row(
+    path: str, name: str, found: Judgement, shape: tuple[int, ...] = (), count: int = 0
+) -> AuditedOperation:
+    said = (found.holds, found.violation, found.exercised)
+    return AuditedOperation(path, name, found.kind, found.values, shape, count, *said)
 
 
 def _sharing(tensors: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -101,6 +101,14 @@ class Judgement(NamedTuple):
     exercised: bool = True
 
 
+def _multiplies(words: str, reason: str) -> Judgement:
+    return Judgement(Kind.MULTIPLICATION, Origin.REAL, words, reason)
+
+
+def _unknown(words: str, reason: str) -> Judgement:
+    return Judgement(Kind.UNKNOWN, Origin.REAL, words, reason)
+
+
 class Stem:
     """The first linear map of the model's own input, or the modules that the caller named.
 
@@ -136,19 +144,17 @@ def judge(call: Call, stem: Stem) -> Judgement:
     kind = KINDS.get(name)
     words = _words(operands)
     if name in RANDOM:
-        return Judgement(Kind.UNKNOWN, Origin.REAL, words, f"{name} draws random numbers")
+        return _unknown(words, f"{name} draws random numbers")
     if name == "_local_scalar_dense":
         return _leave(call, words)
     if kind is None:
-        return Judgement(
-            Kind.UNKNOWN, Origin.REAL, words, f"{name} is an operation that the audit does not know"
-        )
+        return _unknown(words, f"{name} is an operation that the audit does not know")
     if any(isinstance(each.value, Tensor) and each.value.is_complex() for each in operands):
-        return Judgement(Kind.UNKNOWN, Origin.REAL, words, "products may hide in complex numbers")
+        return _unknown(words, "products may hide in complex numbers")
     if name == "linspace" and any(operand.varies for operand in operands):
-        return Judgement(Kind.MULTIPLICATION, Origin.REAL, words, "it divides the way between its ends")
+        return _multiplies(words, "it divides the way between its ends")
     if name == "round" and call.arguments.get("decimals"):
-        return Judgement(Kind.MULTIPLICATION, Origin.REAL, words, "it multiplies by a power of ten")
+        return _multiplies(words, "it multiplies by a power of ten")
     if name in FACTORIES:
         return Judgement(kind, Origin.CONSTANT, "constant")
     if name in UNSET:
@@ -158,17 +164,20 @@ def judge(call: Call, stem: Stem) -> Judgement:
     if name in ANSWERS:
         return Judgement(kind, Origin.BINARY, words, holds=SEEN)
     if name == "view" and _other_type(call):
-        reason = "it reads the bits of numbers as another type, and what is done to bits may be a product"
-        return Judgement(Kind.UNKNOWN, Origin.REAL, words, reason)
+        return _unknown(
+            words, "it reads the bits of numbers as another type, and what is done to bits may be a product"
+        )
     if name == "squeeze" and any(operand.data_dependent_shape for operand in operands):
         return Judgement(kind, _result(call, kind), words, holds=SEEN)  # one value, or not: a yes or no
     if call.arguments.get("reduce") is not None:
-        return _reduce(call, kind, words)
+        return _reduce(call, words)
     if call.arguments.get("accumulate"):
         return Judgement(Kind.ADDITION, Origin.REAL, words)
+    if name in MAPS:
+        return _map(call, stem)
     for names, rule in _RULES:
         if name in names:
-            return rule(call, stem)
+            return rule(call)
     if name in MULTIPLYING:
         return Judgement(kind, Origin.REAL, words, MULTIPLYING[name])
     return Judgement(kind, _result(call, kind), words)
@@ -204,21 +213,16 @@ def _result(call: Call, kind: Kind) -> Origin:
 
 def _other_type(call: Call) -> bool:
     """Whether a view is one of the same bits as numbers of another type."""
-    (operand,) = call.operands
-    return isinstance(operand.value, Tensor) and call.arguments.get("dtype") not in (
-        None,
-        operand.value.dtype,
-    )
+    value = call.operands[0].value
+    return isinstance(value, Tensor) and call.arguments.get("dtype") not in (None, value.dtype)
 
 
-def _reduce(call: Call, kind: Kind, words: str) -> Judgement:
+def _reduce(call: Call, words: str) -> Judgement:
     """Values that come to one place are reduced there, in the way that an argument names."""
     way = REDUCTIONS.get(call.arguments["reduce"])
     if way is None:
-        reason = f"{call.name} reduces in a way that the audit does not know"
-        return Judgement(Kind.UNKNOWN, Origin.REAL, words, reason)
-    way_kind = KINDS[way]
-    return Judgement(way_kind, _result(call, way_kind), words)
+        return _unknown(words, f"{call.name} reduces in a way that the audit does not know")
+    return Judgement(KINDS[way], _result(call, KINDS[way]), words)
 
 
 def _leave(call: Call, words: str) -> Judgement:
@@ -226,12 +230,10 @@ def _leave(call: Call, words: str) -> Judgement:
     (operand,) = call.operands
     if not operand.varies:
         return Judgement(Kind.CONSTANT, Origin.CONSTANT, words)
-    if isinstance(operand.value, Tensor) and operand.value.dtype is torch.bool:
+    answer = isinstance(operand.value, Tensor) and operand.value.dtype is torch.bool
+    if answer or call.checks:  # a check ends in an error, or none
         return Judgement(Kind.COMPARISON, Origin.BINARY, words, holds=SEEN)
-    if call.checks:
-        return Judgement(Kind.COMPARISON, Origin.BINARY, words, holds=SEEN)  # an error, or none
-    reason = "a number that depends on the data leaves PyTorch, where no product can be seen"
-    return Judgement(Kind.UNKNOWN, Origin.REAL, words, reason)
+    return _unknown(words, "a number that depends on the data leaves PyTorch, where no product can be seen")
 
 
 def _map(call: Call, stem: Stem) -> Judgement:
@@ -241,12 +243,12 @@ def _map(call: Call, stem: Stem) -> Judgement:
     assert one is not None
     assert other is not None
     if one.varies and other.varies:
-        reason = "it multiplies values of the data by values of the data, as attention does"
-        return Judgement(Kind.MULTIPLICATION, Origin.REAL, _words([one, other]), reason)
+        words = _words([one, other])
+        return _multiplies(words, "it multiplies values of the data by values of the data, as attention does")
     scales = [name for name in ("alpha", "beta") if not is_power_of_two(call.arguments.get(name, 1))]
     if scales:
         reason = f"it scales what it adds ({', '.join(scales)} is no power of two)"
-        return Judgement(Kind.MULTIPLICATION, Origin.REAL, _words(call.operands), reason)
+        return _multiplies(_words(call.operands), reason)
     if not (one.varies or other.varies):
         return Judgement(Kind.ADDITION, Origin.REAL, _words(call.operands))  # the data are in `added`
     data, weights = (one, other) if one.varies else (other, one)
@@ -258,47 +260,39 @@ def _map(call: Call, stem: Stem) -> Judgement:
 
 def _accumulate(spikes: Tensor, origin: Origin) -> Judgement:
     proven = origin is Origin.BINARY
-    words = in_words(spikes)
-    kind, result, holds = Kind.ACCUMULATE, Origin.REAL, ALWAYS if proven else SEEN
+    words, holds = in_words(spikes), ALWAYS if proven else SEEN
     if not is_binary(spikes):
         source = "the model's input, and this is not the stem" if origin is Origin.INPUT else words
         reason = f"a linear map meets {source}: only values in {{0, 1}} need no product"
-        return Judgement(Kind.MULTIPLICATION, result, words, reason, ALWAYS if words == "real" else SEEN)
+        return _multiplies(words, reason)._replace(holds=ALWAYS if words == "real" else SEEN)
     exercised = bool(spikes.any())
-    if not exercised and not proven:
-        reason = "nothing but 0 was seen here, and no comparison made it: that proves nothing"
-        return Judgement(kind, result, words, reason, holds, exercised)
-    return Judgement(kind, result, words, None, holds, exercised)
+    unproven = "nothing but 0 was seen here, and no comparison made it: that proves nothing"
+    violation = None if exercised or proven else unproven
+    return Judgement(Kind.ACCUMULATE, Origin.REAL, words, violation, holds, exercised)
 
 
-def _bag(call: Call, stem: Stem) -> Judgement:
+def _bag(call: Call) -> Judgement:
     """Rows of a table, gathered and added: the events' way to write a linear map of spikes."""
     mode = call.arguments.get("mode", 0)
     if mode == 1 or call.of("per_sample_weights") is not None:
         reason = "a mean of rows divides" if mode == 1 else "rows are multiplied by weights of their own"
-        return Judgement(Kind.MULTIPLICATION, Origin.REAL, "rows", reason)
+        return _multiplies("rows", reason)
     return Judgement(Kind.ACCUMULATE if mode == 0 else Kind.COMPARISON, Origin.REAL, "rows that fired")
 
 
-def _product(call: Call, stem: Stem) -> Judgement:
-    return _scale(call, "product")
-
-
-def _quotient(call: Call, stem: Stem) -> Judgement:
+def _quotient(call: Call) -> Judgement:
     divisor = call.of("other")
     if divisor is not None and divisor.varies:
-        reason = "it divides by a value of the data"
-        return Judgement(Kind.MULTIPLICATION, Origin.REAL, _words(call.operands), reason)
+        return _multiplies(_words(call.operands), "it divides by a value of the data")
     return _scale(call, "division")
 
 
-def _scale(call: Call, what: str) -> Judgement:
+def _scale(call: Call, what: str = "product") -> Judgement:
     factors = [operand for operand in call.operands if not operand.varies]
     if not factors:
         words = _words(call.operands)
         hint = " (a spike can select: torch.where)" if Origin.BINARY.value in words else ""
-        reason = f"it multiplies values of the data by values of the data{hint}"
-        return Judgement(Kind.MULTIPLICATION, Origin.REAL, words, reason)
+        return _multiplies(words, f"it multiplies values of the data by values of the data{hint}")
     (data,) = (operand for operand in call.operands if operand.varies)
     number = factors[0].value
     factor = in_words(number)
@@ -310,35 +304,31 @@ def _scale(call: Call, what: str) -> Judgement:
         return Judgement(Kind.ADDITION if is_sign(number) else Kind.SHIFT, moved, words)
     constants = "constants that are not all powers" if factor == "real" else f"{factor}, which is no power"
     by = "by" if what == "division" else "with"
-    return Judgement(Kind.MULTIPLICATION, Origin.REAL, words, f"a {what} {by} {constants} of two")
+    return _multiplies(words, f"a {what} {by} {constants} of two")
 
 
-def _sum(call: Call, stem: Stem) -> Judgement:
+def _sum(call: Call) -> Judgement:
     """Addition; `alpha` scales what is added, and is a sign or a shift or a product."""
     words = _words(call.operands)
     alpha = call.arguments.get("alpha", 1)
     if not is_power_of_two(alpha):
-        reason = f"it adds {alpha:g} times a value, and that is no power of two"
-        return Judgement(Kind.MULTIPLICATION, Origin.REAL, words, reason)
+        return _multiplies(words, f"it adds {alpha:g} times a value, and that is no power of two")
     return Judgement(Kind.ADDITION, _result(call, Kind.ADDITION), words)
 
 
-def _bit_shift(call: Call, stem: Stem) -> Judgement:
+def _bit_shift(call: Call) -> Judgement:
     amount = call.of("other")
     words = _words(call.operands)
     if amount is not None and amount.varies:
-        reason = "it shifts by a value of the data, which multiplies by its power of two"
-        return Judgement(Kind.MULTIPLICATION, Origin.REAL, words, reason)
+        return _multiplies(words, "it shifts by a value of the data, which multiplies by its power of two")
     if amount is None or not is_whole(amount.value):
-        reason = "it shifts by a part of a digit, which multiplies"
-        return Judgement(Kind.MULTIPLICATION, Origin.REAL, words, reason)
+        return _multiplies(words, "it shifts by a part of a digit, which multiplies")
     return Judgement(Kind.SHIFT, Origin.REAL, words)
 
 
-_RULES: tuple[tuple[Any, Callable[[Call, Stem], Judgement]], ...] = (
-    (MAPS, _map),
+_RULES: tuple[tuple[Any, Callable[[Call], Judgement]], ...] = (
     (BAGS, _bag),
-    (PRODUCTS, _product),
+    (PRODUCTS, _scale),
     (QUOTIENTS, _quotient),
     ({"add", "sub", "subtract", "rsub", "index_add"}, _sum),
     (BIT_SHIFTS, _bit_shift),

@@ -88,11 +88,8 @@ class Origins:
             return
         if data_dependent_shape and origin is Origin.CONSTANT:
             origin = Origin.REAL
-        frozen = self.frozen(tensor)
-        reference = StorageWeakRef(storage)
-        self._known[storage._cdata] = _Memory(
-            reference, origin, owner, data_dependent_shape, tensor.dtype, frozen
-        )
+        facts = (origin, owner, data_dependent_shape, tensor.dtype, self.frozen(tensor))
+        self._known[storage._cdata] = _Memory(StorageWeakRef(storage), *facts)
 
     def write(self, tensor: Tensor, origin: Origin, data_dependent_shape: bool = False) -> None:
         """A tensor is about to be written to: what is next to it in memory stays as it is."""

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from ...config import NeuronConfig
 from ...errors import InputError
-from ...model.compiled import leaky_sum
 from ...model.layout import Axis, spread_along
 from ...model.linear import AxisLinear
-from ...model.neurons import LIF, LIFTrace
+from ...model.neurons import LIF, LIFTrace, leaky_sum
 from ...model.surrogates import spike
 
 
