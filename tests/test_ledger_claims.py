@@ -140,6 +140,8 @@ def test_a_difference_that_the_seeds_agree_on_reproduces_a_claim(tmp_path: Path)
     assert claim.evidence[0].startswith("conv has a test accuracy 9.97 points lower than spiking")
     (row,) = tables.table("patch_encoding", tmp_path / "results").comparisons or ()
     assert claim.evidence[0] == str(row), "the interval is that of the plan's table"
+    ends = f"[{-100 * row.high:+.2f}, {-100 * row.low:+.2f}]"  # the claim calls spiking the higher one
+    assert claim.here == f"spiking minus conv: +9.97 points {ends}; 3 seeds, 1,000 images"
     assert claim.records == ("patch_encoding",)
     assert claim.because == f"{claim.evidence[0].replace('conv', 'Conv', 1)}. N n."
     assert judged(tmp_path, HIGHER, strength="proof").verdict == "reproduced"
@@ -161,6 +163,10 @@ def test_any_other_difference_does_not(tmp_path: Path, conv: list[int], verdict:
     claim = judged(tmp_path, HIGHER)
     assert (claim.verdict, claim.why) == (verdict, "")
     assert claim.evidence
+    *words, points = claim.here.split()[:4]
+    assert words == ["spiking", "minus", "conv:"]
+    assert float(points) == pytest.approx(81 - sum(conv) / 30, abs=0.005)
+    assert ("(too few seeds)" in claim.here) == (conv == [700, 700, 830])
 
 
 def test_one_rule_that_fails_outweighs_one_that_is_open(tmp_path: Path) -> None:
@@ -195,7 +201,9 @@ def test_the_first_test_whose_runs_are_in_decides(tmp_path: Path) -> None:
     write_records(results, "patch_encoding", {"spiking": [800, 810, 820], "conv": [700, 711, 720]})
     claim = judged(tmp_path, tests=both)
     assert (claim.verdict, claim.scale) == ("reproduced at small scale", "small")
-    assert claim.evidence[-1] == "0 of the 32 runs of the plan cifar10_patch_encoding are in"
+    assert claim.missing == ("0 of the 32 runs of the plan cifar10_patch_encoding are in",)
+    assert claim.grounds.endswith(claim.missing[0])
+    assert claim.missing[0] not in claim.here
     eight = {"spiking": [700 + i % 3 for i in range(8)], "conv": [800 + i % 3 for i in range(8)]}
     write_records(results, "cifar10_patch_encoding", eight)
     claim = judged(tmp_path, tests=both)
@@ -226,6 +234,7 @@ def test_counts_decide_by_their_ratio(tmp_path: Path) -> None:
     claim = judged(tmp_path, rule | {"between": [3.6, 3.7]}, strength="arithmetic")
     assert claim.verdict == "reproduced"
     assert claim.evidence == ("spiking_vgg16 has 3.64 times the parameters of mlp_spe_s",)
+    assert claim.here == "3.64 times the parameters"
     assert judged(tmp_path, rule | {"between": [3.7, 4.3]}).verdict == "not reproduced"
 
 
@@ -235,8 +244,10 @@ def test_stored_audits_decide_by_all_their_networks(tmp_path: Path) -> None:
     assert passes.evidence == (
         "the audit finds no multiplication in the 6,035 operations of mlp_spe_t at 224 px",
     )
+    assert passes.here == "0 of 6,035 operations multiply, stem apart"
     both = judged(tmp_path, {"audited_at_224": ["mlp_spe_t", "released_mlp_spe_t"]})
     assert both.verdict == "not reproduced"
+    assert both.here == "26 of 12,824 operations of 2 networks multiply, stem apart"  # 6,035 + 6,789
     assert both.evidence[1].endswith("the audit refuses 26"), "a norm over tokens in each of 26 blocks"
 
 
@@ -249,9 +260,12 @@ def test_the_audit_decides_what_multiplies(tmp_path: Path) -> None:
     assert claim.verdict == "reproduced at small scale"
     (sentence,) = claim.evidence
     assert sentence == ("patch_encoding: multiplication-free by the audit: spiking; not: conv")
+    assert claim.here == "runs of patch_encoding that multiply: spiking 0 of 3, conv 3 of 3"
     late = {"multiplication_free": True, "finished": "2027"}
     write_records(results, "patch_encoding", {"conv": [1]}, **late)
-    assert judged(tmp_path, rule).verdict == "not reproduced", "one of three is enough"
+    claim = judged(tmp_path, rule)
+    assert claim.verdict == "not reproduced", "one of three is enough"
+    assert claim.here.endswith("conv 2 of 3")
 
 
 def test_a_rule_may_compare_any_number_of_a_record(tmp_path: Path) -> None:
@@ -259,7 +273,20 @@ def test_a_rule_may_compare_any_number_of_a_record(tmp_path: Path) -> None:
     results = tmp_path / "results"
     write_records(results, "patch_encoding", {"spiking": [1, 1, 1]}, operations={"accumulates": 5.0})
     write_records(results, "patch_encoding", {"conv": [1, 1, 1]}, operations={"accumulates": 6.0})
-    assert judged(tmp_path, rule).verdict == "reproduced at small scale"
+    claim = judged(tmp_path, rule)
+    assert claim.verdict == "reproduced at small scale"
+    assert claim.here == "conv minus spiking: +1.00 additions in every run; 3 seeds"
+
+
+def test_seeds_and_images_are_named_once_for_all_numbers_from_them(tmp_path: Path) -> None:
+    values = {"stage": [810, 812, 811], "none": [400, 402, 401], "spike_bn": [500, 502, 501]}
+    write_records(tmp_path / "results", "skip", values)
+    rule = {"plan": "skip", "variant": "stage", "is": "higher", "than": ["none", "spike_bn"]}
+    here = judged(tmp_path, rule).here
+    first, second, source = here.split("; ")
+    assert first.startswith("stage minus none: +41.00 points [")
+    assert second.startswith("stage minus spike_bn: +31.00 points [")
+    assert source.startswith("3 seeds, ")
 
 
 # --- tables and the report ---------------------------------------------------------------------------------
@@ -272,8 +299,9 @@ def test_the_table_is_put_between_its_marks(tmp_path: Path) -> None:
     code, _, err = call("ledger", "claims", "--into", readme, "--results", results)
     assert (code, err) == (0, "")
     table = tables.claims_markdown(ledger.claims(results=results))
-    row = "The spiking patch encoding lifts accuracy | +5.59 points | **reproduced at small scale** | small |"
-    assert row in table
+    row = "The spiking patch encoding lifts accuracy | +5.59 points | spiking minus conv: +9.97 points ["
+    (found,) = [line for line in table.splitlines() if row in line]
+    assert found.endswith(" images | **reproduced at small scale** | small | experiment |")
     assert "MLP-SPE-T, 25 M parameters" in table.partition("\n\nNot run: ")[2]
     expected = f"before\n{tables.START}\n\n{table}\n\n{tables.END}\nafter\n{tables.END}\n"
     assert readme.read_text() == expected

@@ -17,6 +17,7 @@ WAYS = {"right": (0, 1), "left": (0, -1), "down": (1, 0), "up": (-1, 0)}  # (dow
 STEPS = 8
 HIGHEST = 400  # of the scale of the counts, which stays: pixels that get brighter, or darker, in one step
 ON, OFF, NONE = SPIKE, "#000000", "#FFFFFF"
+CHOSEN = "#CCCCCC"  # behind the bars of the step that is shown
 
 
 def pictures() -> dict[str, torch.Tensor]:
@@ -67,7 +68,7 @@ def build() -> Column:
         x_axis_label="time step",
         y_axis_label="events (OFF down)",
     )
-    plot.vbar("step", 0.96, HIGHEST, -HIGHEST, fill_color="#E8E8E8", line_color=None, source=now)
+    plot.vbar("step", 0.96, HIGHEST, -HIGHEST, fill_color=CHOSEN, line_color=None, source=now)
     plot.vbar("step", 0.7, "on", 0, fill_color=ON, line_color=None, source=counts)
     plot.vbar("step", 0.7, 0, "below", fill_color=OFF, line_color=None, source=counts)
     plot.xaxis.ticker = list(range(1, STEPS + 1))
@@ -79,7 +80,7 @@ def build() -> Column:
             "ON: brighter": square(ON, ON),
             "OFF: darker": square(OFF, REFERENCE),
             "no event": square(NONE, REFERENCE),
-            "the chosen step": square("#E8E8E8", "#E8E8E8"),
+            "the chosen step": square(CHOSEN, CHOSEN),
         }
     )
     said = spoken()

@@ -19,7 +19,7 @@ KEPT = {"mlp_spe_t": 152e6, "mlp_spe_s": 187e6}
 PEAK, MEMORY_SPEED, MEMORY, EFFICIENCY = 312e12, 2.0e12, 80e9, 0.3
 BATCH, STEPS = 64, 4
 WEIGHT_BYTES = 12  # each weight, its gradient and its momentum
-LONGER, SHORTER = "#000000", "#9A9A9A"
+LONGER, SHORTER = "#000000", "#808080"
 
 
 def networks() -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from bokeh.models import Button, Column, CustomJS, Div, InlineStyleSheet, Row, S
 from bokeh.palettes import interp_palette
 from bokeh.plotting import figure
 
-from snnmlp_edu.plots import CURRENT
+from snnmlp_edu.plots import CURRENT, MEMBRANE
 
 from .embed import FOLDER
 
@@ -17,6 +17,11 @@ STRETCH = {"sizing_mode": "stretch_width"}
 WIDGET = {"min_width": 145, "margin": (6, 12, 6, 12), **STRETCH}
 GARMENT = tuple(interp_palette(("#FFFFFF", CURRENT, "#00241B"), 256))  # as in the book's figures
 LETTERS = ".bk-slider-title, label, .bk-btn { font-size: 14px; white-space: normal; }"
+# Bokeh's own sliders and lists are light grey on white, and lighter still on a page that is dimmed.
+EDGES = f"""
+.noUi-handle {{ background: {MEMBRANE}; border-color: #003B5C; box-shadow: none; }}
+.noUi-target, .bk-input {{ border-color: #6E6E6E; }}
+"""
 
 
 def panel(height: int, **options: Any) -> figure:
@@ -41,7 +46,8 @@ def slider(title: str, start: float, end: float, step: float, value: float, **op
         end=end,
         step=step,
         value=value,
-        stylesheets=[InlineStyleSheet(css=LETTERS)],
+        bar_color="#7FB2D5",
+        stylesheets=[InlineStyleSheet(css=LETTERS + EDGES)],
         **WIDGET,
         **options,
     )
@@ -49,7 +55,7 @@ def slider(title: str, start: float, end: float, step: float, value: float, **op
 
 def select(title: str, options: list[str] | list[tuple[str, str]], value: str) -> Select:
     """A drop-down list."""
-    sheet = InlineStyleSheet(css=LETTERS)
+    sheet = InlineStyleSheet(css=LETTERS + EDGES)
     return Select(title=title, options=options, value=value, stylesheets=[sheet], **WIDGET)
 
 

@@ -134,7 +134,7 @@ def claims(
     results: Results = None,
     as_json: Json = False,
 ) -> None:
-    """Print every claim of the paper with its verdict, what that rests on, and the evidence."""
+    """Print every claim of the paper, what was measured here, the verdict, and what that rests on."""
     if into is not None:
         if as_json:
             raise InputError("--into takes the README's table; leave out --json")
@@ -150,12 +150,16 @@ def claims(
             {"claims": [each.to_dict() for each in found], "rivals": [asdict(each) for each in others]}
         )
         return
-    rows = [(c.claim, c.value, f"{c.scale}, {c.strength}", c.verdict, c.grounds) for c in found]
-    _show(("claim", "paper", "scale, strength", "verdict", "because"), rows, leading=1)
+    rows = [(c.claim, c.value, _measured(c), c.verdict, f"{c.scale}, {c.strength}") for c in found]
+    _show(("claim", "paper", "here", "verdict", "scale, strength"), rows, leading=1)
     counts = count_verdicts(found)
     print(", ".join(f"{verdict}: {count}" for verdict, count in counts.items()))
     print("\nNetworks that the paper compares with; their numbers are cited, none was run here.")
     _show(("network", "parameters", "T", "ImageNet", "source", "here"), [_rival(each) for each in others])
+
+
+def _measured(claim: ledger.Claim) -> str:
+    return claim.why or "; ".join(part for part in (claim.here, *claim.missing) if part)
 
 
 def _rival(each: ledger.Rival) -> tuple[str, ...]:
@@ -198,7 +202,7 @@ def verify(
         raise typer.Exit(1)
 
 
-_WORDS = ("paper", "against", "scale, strength", "verdict", "because", "source", "here")
+_WORDS = ("paper", "against", "scale, strength", "verdict", "source", "here")
 
 
 def _show(columns: Sequence[str], rows: Sequence[Sequence[str]], leading: int = 0) -> None:

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..fields import checked, require_known
 from ..yaml_files import read_yaml
 from .plans import load_plan
-from .rules import Audited, Difference, Rule, read_rule
+from .rules import Audited, Difference, Finding, Rule, read_rule
 
 Verdict = Literal["reproduced", "reproduced at small scale", "not reproduced", "inconclusive", "not run"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
@@ -44,6 +44,8 @@ class Claim:
         records: the plans whose records decide, or that come closest.
         note: what else is to be said.
         evidence: sentences computed from the records and counts.
+        here: what was measured, in short, with its interval, seeds and images; empty where no rule decides.
+        missing: what the tests that would decide first still lack.
     """
 
     claim: str
@@ -58,6 +60,8 @@ class Claim:
     records: tuple[str, ...]
     note: str
     evidence: tuple[str, ...]
+    here: str
+    missing: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"{self.claim}: {self.verdict}{f' ({self.why})' if self.why else ''}"
@@ -65,7 +69,7 @@ class Claim:
     @property
     def grounds(self) -> str:
         """Why it was not run, or what the runs show."""
-        return self.why or "; ".join(self.evidence)
+        return self.why or "; ".join((*self.evidence, *self.missing))
 
     @property
     def because(self) -> str:
@@ -171,10 +175,11 @@ def _claim(row: Any, location: str, results: Path | None) -> Claim:
         raise InputError(f"{location} needs either tests, by which records decide, or a verdict")
     tests = [_test(test, location) for test in row.get("tests", [])]
     scale, why = str(row.get("scale", tests[0][0] if tests else "")), _text(row, "why")
-    verdict, evidence = str(row.get("verdict", "")), list[str]()
+    verdict, decided = str(row.get("verdict", "")), _Decided()
     if tests:
-        verdict, scale, evidence = _decide(tests, strength, results)
-        why = f"not to its end: {'; '.join(evidence)}" if verdict == "not run" else ""
+        decided = _decide(tests, strength, results)
+        verdict, scale = decided.verdict, decided.scale
+        why = f"not to its end: {'; '.join(decided.missing)}" if verdict == "not run" else ""
     checked(f"{location}: the verdict", verdict, Verdict)
     checked(f"{location}: the scale", scale, Scale)
     if (verdict == "not run") != bool(why):
@@ -195,28 +200,45 @@ def _claim(row: Any, location: str, results: Path | None) -> Claim:
         decides=_text(row, "decides"),
         records=tuple(plans),
         note=_text(row, "note"),
-        evidence=tuple(evidence),
+        evidence=decided.evidence,
+        here=decided.here,
+        missing=decided.missing,
     )
 
 
-def _decide(
-    tests: list[tuple[str, list[Rule]]], strength: str, results: Path | None
-) -> tuple[str, str, list[str]]:
-    """Verdict, scale and sentences by the first test whose runs are all in, and what those before it lack."""
+@dataclass(frozen=True)
+class _Decided:
+    verdict: str = ""
+    scale: str = ""
+    evidence: tuple[str, ...] = ()
+    here: str = ""
+    missing: tuple[str, ...] = ()
+
+
+def _decide(tests: list[tuple[str, list[Rule]]], strength: str, results: Path | None) -> _Decided:
+    """By the first test whose runs are all in; and what those before it lack."""
     missing: list[str] = []
     for scale, rules in tests:
         judged = [rule.judge(results) for rule in rules]
-        found = {judgement for judgement, _ in judged}
-        sentences = list(dict.fromkeys(each for _, said in judged for each in said))
+        found = {each.judgement for each in judged}
         if "missing" in found:
-            missing += dict.fromkeys(said[0] for judgement, said in judged if judgement == "missing")
+            missing += dict.fromkeys(each.said[0] for each in judged if each.judgement == "missing")
             continue
         holds = (
             "reproduced" if strength != "experiment" or scale == "paper's" else "reproduced at small scale"
         )
         verdict = "not reproduced" if "fails" in found else "inconclusive" if "open" in found else holds
-        return verdict, scale, [*sentences, *missing]
-    return "not run", tests[0][0], missing
+        sentences = dict.fromkeys(sentence for each in judged for sentence in each.said)
+        return _Decided(verdict, scale, tuple(sentences), _measured(judged), tuple(missing))
+    return _Decided("not run", tests[0][0], missing=tuple(missing))
+
+
+def _measured(found: list[Finding]) -> str:
+    """All that was measured; seeds and images once, where they are those of several numbers."""
+    numbers: dict[str, list[str]] = {}
+    for number, source in dict.fromkeys(pair for each in found for pair in each.measured):
+        numbers.setdefault(source, []).append(number)
+    return "; ".join("; ".join(each) + (f"; {source}" if source else "") for source, each in numbers.items())
 
 
 def _test(test: Any, location: str) -> tuple[str, list[Rule]]:

@@ -127,6 +127,24 @@ class Comparison:
             return f"cannot say: {self.doubt}"
         return "separated" if self.separated else "not separated"
 
+    def in_short(self, first: str) -> str:
+        """How far `first` lies above the other, as in `a minus b: +1.20 points [+0.70, +1.70]`.
+
+        Args:
+            first: one of the two variants.
+        """
+        name, size, unit = _shown(self.measure)
+        second, sign = (self.base, size) if first == self.variant else (self.variant, -size)
+        ends = sorted((sign * self.low, sign * self.high))
+        interval = f" [{', '.join(_number(end, '+') for end in ends)}]"
+        if ends[0] == ends[1]:
+            interval = " in every run"
+        elif self.over_seeds is None:
+            interval = ""
+        unit = unit if self.measure == "test_accuracy" else f"{unit} {name.removeprefix('number of ')}"
+        doubt = f" ({self.doubt})" if self.doubt else ""
+        return f"{first} minus {second}: {_number(sign * self.difference, '+')}{unit}{interval}{doubt}"
+
     def __str__(self) -> str:
         name, size, unit = _shown(self.measure)
         gap = size * self.difference

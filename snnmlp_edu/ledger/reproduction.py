@@ -59,7 +59,7 @@ def _results(found: list[Claim]) -> str:
     for claim in found:
         if claim.verdict == "not run":
             continue
-        said = "; ".join(claim.evidence) or claim.how
+        said = claim.grounds or claim.how
         note = f" {claim.note}" if claim.note else ""
         lines.append(f"- **{claim.claim}:** {claim.verdict}. {_sentence(said)}{note}")
     return "\n".join(lines)

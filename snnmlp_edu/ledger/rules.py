@@ -22,10 +22,28 @@ from .statistics import compare
 # Of a rule: runs are missing, it is contradicted, left open, or it holds.
 Judgement = Literal["missing", "fails", "open", "holds"]
 
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule found.
+
+    Args:
+        judgement: one of `Judgement`.
+        said: sentences that say why.
+        measured: the numbers in short, each with what they are from, such as seeds and images; empty where
+            runs are missing.
+    """
+
+    judgement: Judgement
+    said: tuple[str, ...]
+    measured: tuple[tuple[str, str], ...] = ()
+
+
 COUNTS = "cost_at_224.json"  # what an image of 224 x 224 costs, network by network
 AUDITS = "audits_at_224.json"  # what the audit finds for such an image
 RATE = 0.1  # spikes a neuron and step at which additions of different networks are compared
 _COUNTED = {"parameters": "", "synaptic_operations": f", both at a firing rate of {RATE:.0%}"}
+_SHORT = {"parameters": "parameters", "synaptic_operations": "additions, at equal rates"}
 _WORDS = ("higher", "lower", "equal")
 _OF_RECORDS = ("plan", "variant", "is", "than", "measure", "within", "multiplication_free", "multiplies")
 _OF_COUNTS = ("count", "of", "times", "between")
@@ -51,22 +69,32 @@ class Difference:
     measure: str = "test_accuracy"
     within: float = 0.0
 
-    def judge(self, results: Path | None = None) -> tuple[Judgement, list[str]]:
-        """What the records say, and the sentences that say why.
+    def judge(self, results: Path | None = None) -> Finding:
+        """What the records say.
 
         Raises:
             InputError: a record was changed by hand.
         """
         records, missing = _runs(self.plan, (self.variant, *self.than), results)
         if missing:
-            return "missing", [missing]
+            return Finding("missing", (missing,))
         pairs = [(self.variant, other) for other in self.than]
         if self.variant == load_plan(self.plan).base:  # the plan's own comparisons, and their intervals
             pairs = [(other, base) for base, other in pairs]
         compared = [compare(records, *pair, self.measure) for pair in pairs]
         found = {self._of(each) for each in compared}
         worst = next(each for each in ("fails", "open", "holds") if each in found)
-        return worst, [str(each) for each in compared]
+        measured = tuple(self._measured(each, records) for each in compared)
+        return Finding(worst, tuple(str(each) for each in compared), measured)
+
+    def _measured(self, each: Comparison, records: list[Record]) -> tuple[str, str]:
+        """The difference, which is above zero where the claim holds; and seeds and images that it is from."""
+        pair = (each.variant, each.base)
+        higher = self.variant if self.is_ != "lower" else next(name for name in pair if name != self.variant)
+        counts = " and ".join(str(count) for count in dict.fromkeys(each.seeds))
+        images = min(record.test_total for record in records if record.variant in pair)
+        tested = "" if each.over_images is None else f", {images:,} images"
+        return each.in_short(higher), f"{counts} seeds{tested}"
 
     def _of(self, each: Comparison) -> Literal["fails", "open", "holds"]:
         if self.is_ == "equal":
@@ -93,8 +121,8 @@ class Audited:
     multiplication_free: tuple[str, ...] = ()
     multiplies: tuple[str, ...] = ()
 
-    def judge(self, results: Path | None = None) -> tuple[Judgement, list[str]]:
-        """What the records say, and the sentence that says why.
+    def judge(self, results: Path | None = None) -> Finding:
+        """What the records say.
 
         Raises:
             InputError: a record was changed by hand.
@@ -102,21 +130,23 @@ class Audited:
         variants = (*self.multiplication_free, *self.multiplies)
         records, missing = _runs(self.plan, variants, results)
         if missing:
-            return "missing", [missing]
+            return Finding("missing", (missing,))
         verdicts = {
-            variant: {record.multiplication_free for record in records if record.variant == variant}
+            variant: [record.multiplication_free for record in records if record.variant == variant]
             for variant in variants
         }
-        free = [variant for variant, found in verdicts.items() if found == {True}]
+        free = [variant for variant, found in verdicts.items() if all(found)]
         others = [variant for variant in verdicts if variant not in free]
         sentence = (
             f"{self.plan}: multiplication-free by the audit: {', '.join(free) or 'none'};"
             f" not: {', '.join(others) or 'none'}"
         )
-        holds = all(verdicts[variant] == {True} for variant in self.multiplication_free) and all(
-            verdicts[variant] == {False} for variant in self.multiplies
+        holds = all(all(verdicts[variant]) for variant in self.multiplication_free) and not any(
+            any(verdicts[variant]) for variant in self.multiplies
         )
-        return "holds" if holds else "fails", [sentence]
+        counts = [f"{variant} {found.count(False)} of {len(found)}" for variant, found in verdicts.items()]
+        measured = f"runs of {self.plan} that multiply: {', '.join(counts)}"
+        return Finding("holds" if holds else "fails", (sentence,), ((measured, ""),))
 
 
 @dataclass(frozen=True)
@@ -138,15 +168,16 @@ class Ratio:
     times: str
     between: tuple[float, float] | None
 
-    def judge(self, results: Path | None = None) -> tuple[Judgement, list[str]]:
-        """What the counts say, and the sentence that says why."""
+    def judge(self, results: Path | None = None) -> Finding:
+        """What the counts say."""
         ratio = _counted(self.of, self.count) / _counted(self.times, self.count)
         name = self.count.replace("_", " ")
         sentence = f"{self.of} has {ratio:.2f} times the {name} of {self.times}{_COUNTED[self.count]}"
+        measured = ((f"{ratio:.2f} times the {_SHORT[self.count]}", ""),)
         if self.between is None:
-            return "open", [sentence]
+            return Finding("open", (sentence,), measured)
         low, high = self.between
-        return ("holds" if low <= ratio <= high else "fails"), [sentence]
+        return Finding("holds" if low <= ratio <= high else "fails", (sentence,), measured)
 
 
 @dataclass(frozen=True)
@@ -159,11 +190,16 @@ class AuditedAtSize:
 
     networks: tuple[str, ...]
 
-    def judge(self, results: Path | None = None) -> tuple[Judgement, list[str]]:
-        """What the stored audits say, and a sentence for each."""
+    def judge(self, results: Path | None = None) -> Finding:
+        """What the stored audits say."""
         found = {name: _audits()[name] for name in self.networks}
         holds = all(audit["multiplication_free"] for audit in found.values())
-        return ("holds" if holds else "fails"), [_verdict(*each) for each in found.items()]
+        operations = sum(audit["operations"] for audit in found.values())
+        refused = sum(_refused(audit) for audit in found.values())
+        networks = f" of {len(found)} networks" if len(found) > 1 else ""
+        measured = f"{refused} of {operations:,} operations{networks} multiply, stem apart"
+        said = tuple(_verdict(*each) for each in found.items())
+        return Finding("holds" if holds else "fails", said, ((measured, ""),))
 
 
 Rule = Difference | Audited | AuditedAtSize | Ratio
@@ -261,8 +297,11 @@ def _verdict(network: str, audit: Mapping[str, Any]) -> str:
     operations = f"{audit['operations']:,} operations"
     if audit["multiplication_free"]:
         return f"the audit finds no multiplication in the {operations} of {network} at 224 px"
-    refused = sum(each["rows"] for each in audit["violations"])
-    return f"of the {operations} of {network} at 224 px, the audit refuses {refused}"
+    return f"of the {operations} of {network} at 224 px, the audit refuses {_refused(audit)}"
+
+
+def _refused(audit: Mapping[str, Any]) -> int:
+    return sum(each["rows"] for each in audit["violations"])
 
 
 def _counted(network: str, count: str) -> float:

@@ -290,13 +290,15 @@ def headline_markdown(results: Path | None = None, judged: bool = False) -> str:
     return markdown(HEADLINE, rows) if rows else "No run is in yet."
 
 
-CLAIMS = ("what the paper says", "paper", "verdict", "scale", "rests on")
+CLAIMS = ("what the paper says", "paper", "here", "verdict", "scale", "rests on")
 
 
 def claims_markdown(found: Sequence[Claim]) -> str:
     """The README's table: the claims that were tested, and in a sentence those that were not."""
     rows = [
-        (c.claim, c.value, f"**{c.verdict}**", c.scale, c.strength) for c in found if c.verdict != "not run"
+        (c.claim, c.value, c.here, f"**{c.verdict}**", c.scale, c.strength)
+        for c in found
+        if c.verdict != "not run"
     ]
     left = "; ".join(claim.claim for claim in found if claim.verdict == "not run")
     return markdown(CLAIMS, rows) + (f"\n\nNot run: {left}." if left else "")
