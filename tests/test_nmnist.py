@@ -148,6 +148,18 @@ def test_the_camera_jerks_three_times() -> None:
     assert 4 * max(silences) < min(bursts)
 
 
+def test_digits_are_darker_than_their_ground() -> None:
+    """In each jerk of each recording, the ON side is the one that the digit comes from."""
+    for events in load_nmnist().events:
+        for begin, end in ((10_000, 90_000), (110_000, 190_000), (228_000, 300_000)):
+            during = (events.time >= begin) & (events.time < end)
+            on = events.polarity[during] == 1
+            places = torch.stack([events.x, events.y])[:, during].double()  # [2, N]
+            times = events.time[during].double()
+            motion = ((times - times.mean()) * (places - places.mean(1, keepdim=True))).sum(1)
+            assert motion @ (places[:, on].mean(1) - places[:, ~on].mean(1)) < 0
+
+
 def test_changed_recordings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nmnist").mkdir()
     (tmp_path / RECORDINGS).write_bytes(b"another archive")
