@@ -118,7 +118,7 @@ def test_manifest_lists_every_data_file_as_it_is() -> None:
     folder = data.path()
     binary = {
         file.relative_to(folder).as_posix()
-        for pattern in ("*.gz", "*.safetensors", "*.png", "engine/*.wasm", "engine/*.json")
+        for pattern in ("*.gz", "*.zip", "*.safetensors", "*.png", "engine/*.wasm", "engine/*.json")
         for file in folder.rglob(pattern)
     }
     manifest = files.read_manifest()
