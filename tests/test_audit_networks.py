@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
@@ -96,6 +97,41 @@ def test_attention_block() -> None:
     found = violations(model, torch.randn(2, 5, 4))
     assert [row[:2] for row in found] == [("2", "aten.bmm"), ("2", "aten.bmm")]
     assert all("as attention does" in row[2] for row in found)
+
+
+def by_choice(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`q @ k.mT @ v` of spikes, as AND, count, choice and sum."""
+    counts = torch.where(q[..., :, None, :] > 0, k[..., None, :, :], 0.0).sum(-1)
+    return torch.where(v[..., None, :, :] > 0, counts[..., None], 0.0).sum(-2)
+
+
+@pytest.mark.parametrize(
+    ("attend", "free"),
+    [
+        (by_choice, True),
+        (lambda q, k, v: 0.125 * by_choice(q, k, v), True),
+        (lambda q, k, v: 0.3 * by_choice(q, k, v), False),
+        (lambda q, k, v: by_choice(q, k, v) * by_choice(q, k, v), False),
+        (lambda q, k, v: by_choice(q, k, v) @ v.mT, False),
+    ],
+    ids=["counts", "scaled by a power of two", "scaled by another number", "squared", "counts times values"],
+)
+def test_attention_by_choice(attend: Callable[[Tensor, Tensor, Tensor], Tensor], free: bool) -> None:
+    """Spikes that choose among spikes and counts need no product; numbers times numbers do."""
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.neurons = nn.Linear(4, 24), Fires()
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return attend(*self.neurons(self.stem(tokens)).split(8, -1))
+
+    report = audit(Attention().eval(), torch.randn(2, 5, 4))
+    assert report.multiplication_free is free
+    assert {row.holds for row in report.layers} == {"all inputs"}
+    q, k, v = (torch.rand(3, 2, 5, 8) < 0.5).float()
+    assert torch.equal(by_choice(q, k, v), q @ k.mT @ v)
 
 
 @pytest.mark.parametrize("absorbing", [False, True])
