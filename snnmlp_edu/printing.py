@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -68,10 +69,21 @@ def quiet_broken_pipe() -> Iterator[None]:
         try:
             yield
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as it is where the standard output was closed from the start
+                sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
         sys.exit(1)
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose help ends as all other output does where it cannot be written.
+
+    Python's own says nothing then, and ends with exit code 0.
+    """
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        print(message, end="", file=file)
 
 
 def escape_what_streams_lack() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from .errors import InputError
+from .fields import nearest
 
 # YAML 1.1, which PyYAML reads, takes 1e-3 and 1.0e3 for text: it wants a point and the exponent's sign.
 _EXPONENT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+")
@@ -52,6 +53,30 @@ def read_yaml(file: Path) -> Any:
         raise InputError(f"{file} is nested too deeply; write plain fields") from error
     except (yaml.YAMLError, ValueError, OSError) as error:
         raise InputError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def read_named(kind: str, name: str | Path, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The file that a name stands for, and the fields in it.
+
+    Args:
+        kind: what it holds, such as `recipe`, for messages.
+        name: of a file in the folder, without its suffix; or a path that ends in `.yaml` or `.yml`.
+        folder: where the shipped ones are.
+
+    Raises:
+        InputError: there is no such file, or it does not hold fields.
+    """
+    file = Path(name) if Path(name).suffix in (".yaml", ".yml") else folder / f"{name}.yaml"
+    if not file.is_file():
+        known = sorted(each.stem for each in folder.glob("*.yaml"))
+        raise InputError(
+            f"there is no {kind} {str(name)!r}{nearest(str(name), known)} ({kind}s: {', '.join(known)}; or"
+            " the path of a .yaml file)"
+        )
+    values = read_yaml(file)
+    if not isinstance(values, dict):
+        raise InputError(f"{file} holds no {kind}; write one 'field: value' per line")
+    return file, values
 
 
 def to_yaml(values: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -349,8 +350,9 @@ def test_export_of_a_large_network(tmp_path: Path) -> None:
     [
         (["snnmlp_edu", "--version"], {"MPLBACKEND": "nonsense"}),  # which only what draws needs
         (["book.engine", "lengths"], {}),
+        (["book.engine", "--help"], {"PYTHONUNBUFFERED": "1"}),  # argparse keeps to itself what fails at once
     ],
-    ids=["snnmlp", "book.engine"],
+    ids=["snnmlp", "book.engine", "help"],
 )
 def test_a_reader_that_stops_ends_a_command_without_a_word(
     command: list[str], variables: dict[str, str]
@@ -367,3 +369,10 @@ def test_a_reader_that_stops_ends_a_command_without_a_word(
             check=False,
         )
     assert (done.stderr, done.returncode) == ("", 1)
+
+
+@pytest.mark.parametrize("word", ["--help", "lengths"])
+def test_a_command_without_a_standard_output_says_nothing(word: str) -> None:
+    command = f"exec {shlex.quote(sys.executable)} -m book.engine {word} >&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.stderr, done.returncode) == ("", 0)

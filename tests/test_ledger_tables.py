@@ -148,6 +148,16 @@ def test_a_compact_table_of_one_that_is_alone_has_nothing_to_compare(tmp_path: P
     assert row == ("none", "1", "50.0", "", "", "")
 
 
+def test_a_plan_in_markdown_says_what_is_missing_and_shows_what_can_be_judged(results: Path) -> None:
+    said, empty, columns, _, *rows = tables.plan_markdown("skip", "multiplies", results=results).splitlines()
+    assert (said, empty) == ("Not yet run: spike_bn, 2 of 3 seeds of spike (skip).", "")
+    assert columns.endswith("| verdict | multiplies |")
+    assert rows[-1].startswith("| none | 3 | 51.0")
+    assert rows[-1].endswith("| separated | no |")
+    nothing = tables.plan_markdown("cifar10_skip_deep", results=results)
+    assert nothing == "Not yet run: cifar10_skip_deep."
+
+
 def test_what_is_missing_is_one_sentence(results: Path) -> None:
     missing = "spike_bn, 2 of 3 seeds of spike (skip)"
     assert tables.unfinished("skip", results=results) == f"Not yet run: {missing}."

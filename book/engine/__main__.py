@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 from snnmlp_edu.data.files import write_atomically
 from snnmlp_edu.data.settings import cores
 from snnmlp_edu.errors import InputError
-from snnmlp_edu.printing import quiet_broken_pipe
+from snnmlp_edu.printing import Parser, quiet_broken_pipe
 
 from .browser import require_browser, seconds_to_first_page
 from .cache import Run, committed_run, notebook_text, run_chapter, write_if_changed
@@ -39,8 +39,8 @@ README_FIGURE, README_PICTURE = "fig-preface-spikes", Path("_static/spikes.png")
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     """Carry out one command; returns 0, or 1 when a chapter or a page failed, or 2 for wrong usage."""
-    chosen = _parser().parse_args(arguments)
     try:
+        chosen = _parser().parse_args(arguments)
         if chosen.command == "lengths":
             print_lengths(root, chosen.before, chosen.write)
             return 0
@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
         if chosen.command == "pdf":
             print_pdf(root)
         print(root / "book/_build/html/index.html")
-    except InputError as error:
+    except BrokenPipeError:
+        raise
+    except (InputError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     except (ChapterError, RenderError) as error:
@@ -69,20 +71,20 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m book.engine",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    running = argparse.ArgumentParser(add_help=False)
+    running = Parser(add_help=False)
     running.add_argument(
         "--jobs",
         type=int,
         default=default_jobs(),
         help="chapters executed at once; by default one for each core, at most 4",
     )
-    building = argparse.ArgumentParser(add_help=False, parents=[running])
+    building = Parser(add_help=False, parents=[running])
     building.add_argument(
         "--profile", default="smoke", help=f"how much the chapters compute: {', '.join(PROFILES)}"
     )

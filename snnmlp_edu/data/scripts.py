@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, Preempted
-from ..printing import quiet_broken_pipe
+from ..printing import Parser, quiet_broken_pipe
 from .files import record_in_manifest, write_atomically
 
 
@@ -25,9 +25,7 @@ def run_script(
         description: what `--help` shows.
         arguments: names and flags, and how `argparse` takes each.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, how in (arguments or {}).items():
         parser.add_argument(name, **how)
     try:

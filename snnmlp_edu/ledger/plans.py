@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..fields import Rule, checked, is_required, marked, nearest, require_known
 from ..registry import create_model, get_config
 from ..training.recipe import NOT_THE_RESULT, Recipe, Seed, load_recipe
-from ..yaml_files import read_yaml, require_text_keys
+from ..yaml_files import read_named, require_text_keys
 
 SEEDS = (0, 1, 2)
 FIELDS = ("question", "preset", "recipe", "base", "seeds", "variants")
@@ -138,26 +138,19 @@ def list_plans() -> list[str]:
     return sorted(file.stem for file in plans_folder().glob("*.yaml"))
 
 
-def load_plan(name: str | Path) -> Plan:
+def load_plan(name: Plan | str | Path) -> Plan:
     """Read a plan by its name, or from a YAML file of your own.
 
     Args:
         name: one of `list_plans()`, or a path that ends in `.yaml`. A recipe that such a file names by a
-            path is looked up next to it.
+            path is looked up next to it. A plan is returned as it is.
 
     Raises:
         InputError: there is no such plan, or the file does not hold one; the message says what is wrong.
     """
-    file = Path(name) if Path(name).suffix in (".yaml", ".yml") else plans_folder() / f"{name}.yaml"
-    if not file.is_file():
-        known = list_plans()
-        raise InputError(
-            f"there is no plan {str(name)!r}{nearest(str(name), known)} (plans: {', '.join(known)}; or the"
-            " path of a .yaml file)"
-        )
-    values = read_yaml(file)
-    if not isinstance(values, dict):
-        raise InputError(f"{file} holds no plan; write one 'field: value' per line")
+    if isinstance(name, Plan):
+        return name
+    file, values = read_named("plan", name, plans_folder())
     require_known(f"{file}: a plan", values, FIELDS)
     missing = [field for field in ("question", "recipe", "variants") if not values.get(field)]
     if missing:

@@ -27,7 +27,7 @@ def read_records(plan: Plan | str | Path, results: Path | None = None) -> list[R
     Raises:
         InputError: there is no such plan, or a line was changed by hand.
     """
-    plan = plan if isinstance(plan, Plan) else load_plan(plan)
+    plan = load_plan(plan)
     known = latest(results_folder() if results is None else results)
     runs = [(variant, seed) for variant in plan.variants for seed in plan.seeds]
     found = [(variant, known.get(plan.key(variant, seed))) for variant, seed in runs]
@@ -67,5 +67,5 @@ def progress(plan: Plan | str | Path, results: Path | None = None) -> Progress:
     Raises:
         InputError: as `read_records`.
     """
-    plan = plan if isinstance(plan, Plan) else load_plan(plan)
+    plan = load_plan(plan)
     return Progress(plan.name, len(read_records(plan, results)), len(plan.runs))

@@ -74,7 +74,7 @@ def run_again(
     Raises:
         InputError: there is no such record; or as `run_plan`.
     """
-    plan = plan if isinstance(plan, Plan) else load_plan(plan)
+    plan = load_plan(plan)
     check_overrides(overrides)
     ((variant, seed),) = chosen_runs(plan, variant, seed)
     records = read_records(plan, results)

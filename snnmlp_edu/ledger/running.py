@@ -52,7 +52,7 @@ def run_plan(
         InputError: another process runs this plan; or as `load_plan` and `fit`.
         Preempted: the process received SIGTERM or SIGINT; the state is saved.
     """
-    plan = plan if isinstance(plan, Plan) else load_plan(plan)
+    plan = load_plan(plan)
     runs = chosen_runs(plan, variant, seed)
     check_overrides(overrides)
     _check_networks(plan)
@@ -149,36 +149,24 @@ def train(recipe: Recipe, folder: Path, *, progress: bool) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = None
     for run in sorted(folder.glob(f"{recipe.name}-{recipe.seed}-*")):
-        if not _same(run, recipe):
+        trained_by = _read(load_recipe, run / RECIPE)
+        if trained_by is None or decisive(trained_by.to_dict()) != decisive(recipe.to_dict()):
             continue
-        if _finished(run):
+        checkpoint = _read(load_checkpoint, run / CHECKPOINT)
+        if checkpoint is not None and "test_correct" in checkpoint.metrics:
             return run / CHECKPOINT
-        unfinished = run if _whole(run) else unfinished
+        unfinished = run if _read(SavedRun.open, run) else unfinished
     if unfinished is not None:
         return fit(None, recipe, resume=unfinished, progress=progress).checkpoint
     return fit(None, recipe, output=folder, progress=progress).checkpoint
 
 
-def _same(run: Path, recipe: Recipe) -> bool:
+def _read(reader: Callable[[Path], Any], file: Path) -> Any:
+    """What a reader makes of a file of a run, or None where an interrupted run has no whole one."""
     try:
-        return decisive(load_recipe(run / RECIPE).to_dict()) == decisive(recipe.to_dict())
+        return reader(file)
     except InputError:
-        return False
-
-
-def _finished(run: Path) -> bool:
-    try:
-        return "test_correct" in load_checkpoint(run / CHECKPOINT).metrics
-    except InputError:
-        return False
-
-
-def _whole(run: Path) -> bool:
-    try:
-        SavedRun.open(run)
-    except InputError:
-        return False
-    return True
+        return None
 
 
 def measure(plan: Plan, variant: str, recipe: Recipe, file: Path) -> Record:

@@ -175,7 +175,7 @@ def table(plan: Plan | str | Path, results: Path | None = None) -> Table:
     Raises:
         InputError: as `read_records`.
     """
-    plan = plan if isinstance(plan, Plan) else load_plan(plan)
+    plan = load_plan(plan)
     records = read_records(plan, results)
     accuracies = summarise(records, TESTED)
     found: Family | None = None
@@ -210,6 +210,25 @@ def unfinished(*plans: Plan | str | Path, results: Path | None = None) -> str:
         elif words:
             parts.append(found.plan.name)
     return f"Not yet run: {'; '.join(parts)}." if parts else ""
+
+
+def plan_markdown(plan: Plan | str | Path, *costs: str, results: Path | None = None) -> str:
+    """Which runs of a plan are in and, once one comparison can be judged, its variants side by side.
+
+    Args:
+        plan: the plan, its name, or the path of a YAML file.
+        costs: which columns of `Table.cost` the table has.
+        results: folder of the records; by default the shipped ones.
+
+    Raises:
+        InputError: as `read_records`.
+
+    >>> print(plan_markdown("skip", "multiplies").splitlines()[0])
+    All 15 runs of the plan skip are in.
+    """
+    found = table(plan, results)
+    said = unfinished(plan, results=results) or f"{str(found.progress).capitalize()}."
+    return f"{said}\n\n{markdown(*found.compact(*costs))}" if found.judged else said
 
 
 def _whole(comparison: Comparison, planned: int) -> Comparison:

@@ -24,11 +24,10 @@ from ..fields import (
     check_fields,
     is_required,
     marked,
-    nearest,
     require_known,
     whole,
 )
-from ..yaml_files import read_yaml, require_text_keys, to_yaml
+from ..yaml_files import read_named, require_text_keys, to_yaml
 
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["one_cycle", "cosine", "constant"]
@@ -234,17 +233,7 @@ def load_recipe(name: str | Path) -> Recipe:
     >>> load_recipe("fashion_smoke").preset
     'mlp_spe_nano'
     """
-    own_file = Path(name).suffix in (".yaml", ".yml")
-    file = Path(name) if own_file else FOLDER / f"{name}.yaml"
-    if not file.is_file():
-        known = list_recipes()
-        raise InputError(
-            f"there is no recipe {str(name)!r}{nearest(str(name), known)} (recipes: {', '.join(known)}; or"
-            " the path of a .yaml file)"
-        )
-    values = read_yaml(file)
-    if not isinstance(values, dict):
-        raise InputError(f"{file} holds no recipe; write one 'field: value' per line")
+    file, values = read_named("recipe", name, FOLDER)
     require_text_keys(values, str(file))
     required = [f.name for f in dataclasses.fields(Recipe) if is_required(f) and f.name != "name"]
     missing = [name for name in required if name not in values]
