@@ -244,10 +244,10 @@ def test_stored_audits_decide_by_all_their_networks(tmp_path: Path) -> None:
     assert passes.evidence == (
         "the audit finds no multiplication in the 6,035 operations of mlp_spe_t at 224 px",
     )
-    assert passes.here == "0 of 6,035 operations multiply, stem apart"
+    assert passes.here == "0 of 6,035 operations multiply outside the stem"
     both = judged(tmp_path, {"audited_at_224": ["mlp_spe_t", "released_mlp_spe_t"]})
     assert both.verdict == "not reproduced"
-    assert both.here == "26 of 12,824 operations of 2 networks multiply, stem apart"  # 6,035 + 6,789
+    assert both.here == "26 of 12,824 operations of 2 networks multiply outside the stem"  # 6,035 + 6,789
     assert both.evidence[1].endswith("the audit refuses 26"), "a norm over tokens in each of 26 blocks"
 
 

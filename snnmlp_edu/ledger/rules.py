@@ -197,7 +197,7 @@ class AuditedAtSize:
         operations = sum(audit["operations"] for audit in found.values())
         refused = sum(_refused(audit) for audit in found.values())
         networks = f" of {len(found)} networks" if len(found) > 1 else ""
-        measured = f"{refused} of {operations:,} operations{networks} multiply, stem apart"
+        measured = f"{refused} of {operations:,} operations{networks} multiply outside the stem"
         said = tuple(_verdict(*each) for each in found.items())
         return Finding("holds" if holds else "fails", said, ((measured, ""),))
 
