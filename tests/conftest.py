@@ -4,6 +4,7 @@ import gc
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,7 +96,22 @@ def tiny() -> NetworkConfig:
 
 
 @pytest.fixture(scope="session")
-def html(shared_folder: Path) -> Path:
+def explorers(shared_folder: Path) -> Path:
+    """The files of all explorers and of Bokeh, as they lie in a site: made once for all that show them."""
+    from filelock import FileLock
+
+    from book.interactive.embed import EXPLORERS, write_explorers
+
+    folder = shared_folder / "explorers"
+    with FileLock(shared_folder / "explorers.lock"):
+        if not folder.is_dir():
+            write_explorers([*EXPLORERS], shared_folder / "explorers.new")
+            (shared_folder / "explorers.new").rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def html(shared_folder: Path, explorers: Path) -> Path:
     """The book, rendered strictly from the stored notebooks."""
     import nbformat
     from filelock import FileLock
@@ -107,7 +123,12 @@ def html(shared_folder: Path) -> Path:
         if not (folder / "html" / "index.html").is_file():
             files = {name: BOOK / "chapters" / f"{name}.ipynb" for name in chapters(BOOK)}
             stored = {name: nbformat.read(file, as_version=4) for name, file in files.items()}
-            lay_out(BOOK, stored, "# Execution times\n", folder / "source")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(
+                    "book.engine.render.write_explorers",
+                    lambda names, extra: shutil.copytree(explorers, extra, dirs_exist_ok=True),
+                )
+                lay_out(BOOK, stored, "# Execution times\n", folder / "source")
             render(folder / "source", folder / "html")
     return folder / "html"
 

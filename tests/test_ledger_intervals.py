@@ -35,6 +35,8 @@ def test_variances_are_compared_by_the_test_of_bartlett() -> None:
     found = intervals.pool([steady, wild])
     assert found.p_equal == pytest.approx(stats.chi2.sf(statistic, 1))
     assert not found.equal
+    several = [[1.0, 2.0, 3.5], [2.0, 2.7, 3.0, 8.0], [4.0, 4.4]]
+    assert intervals.pool(several).p_equal == pytest.approx(stats.bartlett(*several).pvalue)
 
 
 @pytest.mark.parametrize(

@@ -102,14 +102,7 @@ def environment(**changes: Any) -> dict[str, str]:
 
 
 def run(words: list[str], **changes: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *words],
-        env=environment(**changes),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return run_fresh(words, environment(**changes))
 
 
 def run_by_slurm(words: list[str], **changes: Any) -> list[subprocess.CompletedProcess[str]]:

@@ -6,6 +6,7 @@ not the exercises and the self-check, whose minutes each chapter states apart.
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
@@ -62,6 +63,7 @@ class Stated(NamedTuple):
     exercises: int | None
 
 
+@functools.cache  # a table asks twice, and reading a notebook takes its time
 def measure(text: str) -> Length:
     """Measure a chapter, given as MyST Markdown.
 

@@ -46,6 +46,19 @@ DOWNLOADS_PAGE = f"""# Take it with you
 The pages themselves need no connection either: copy their folder, and serve it with `python -m http.server`.
 """
 AT_THE_ROOT = ("CHANGELOG.md", "REPRODUCTION.md")  # where people look for them, and pages of the book as well
+# Jupyter Book, without what takes long and changes no page: a grammar that nothing is checked against (see
+# `book.engine`), a look through all installed packages for each entry of the bibliography, and the search for
+# garbage, since nearly all that is made while pages are rendered stays.
+JUPYTER_BOOK = """
+import functools, gc, sys
+sys.modules["rfc3987_syntax"] = None
+import pybtex.plugin
+from jupyter_book.cli.main import main
+pybtex.plugin.entry_points = functools.cache(pybtex.plugin.entry_points)
+gc.freeze()
+gc.set_threshold(100_000, 50, 50)
+main(prog_name="jupyter-book")
+"""
 RENDERERS = ("jupyter-book", "Sphinx", "myst-nb", "sphinx-book-theme", "sphinx-exercise", "sphinx-proof")
 
 
@@ -182,7 +195,7 @@ def render(source: Path, html: Path) -> bool:
     work = html.with_name(f"{html.name}.new")
     shutil.rmtree(work, ignore_errors=True)
     # Not by its script: that does not start where the path of the environment has spaces.
-    program = [sys.executable, "-c", "from jupyter_book.cli.main import main; main(prog_name='jupyter-book')"]
+    program = [sys.executable, "-c", JUPYTER_BOOK]
     strictly = ["-q", "-W", "-n", "--keep-going"]
     command = [*program, "build", str(source), "--path-output", str(work), *strictly]
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

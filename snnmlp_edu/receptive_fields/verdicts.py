@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from ..errors import InputError
@@ -107,7 +107,7 @@ def paired_difference(pairs: Sequence[tuple[Proportion, Proportion]]) -> Differe
     gaps = torch.tensor([one.value - other.value for one, other in pairs], dtype=torch.float64)
     by_units = sum(_variance(one) + _variance(other) for one, other in pairs) / len(pairs)
     error = (max(gaps.var().item(), by_units) / len(pairs)) ** 0.5
-    half = float(stats.t.ppf(0.975, len(pairs) - 1)) * error
+    half = float(special.stdtrit(len(pairs) - 1, 0.975)) * error
     middle = gaps.mean().item()
     return Difference(middle, max(-1.0, middle - half), min(1.0, middle + half))
 
