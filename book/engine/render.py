@@ -46,12 +46,10 @@ DOWNLOADS_PAGE = f"""# Take it with you
 The pages themselves need no connection either: copy their folder, and serve it with `python -m http.server`.
 """
 AT_THE_ROOT = ("CHANGELOG.md", "REPRODUCTION.md")  # where people look for them, and pages of the book as well
-# Jupyter Book, without what takes long and changes no page: a grammar that nothing is checked against (see
-# `book.engine`), a look through all installed packages for each entry of the bibliography, and the search for
-# garbage, since nearly all that is made while pages are rendered stays.
+# Jupyter Book, without what takes long and changes no page: a look through all installed packages for each
+# entry of the bibliography, and the search for garbage, since nearly all that a page is made of stays.
 JUPYTER_BOOK = """
-import functools, gc, sys
-sys.modules["rfc3987_syntax"] = None
+import functools, gc
 import pybtex.plugin
 from jupyter_book.cli.main import main
 pybtex.plugin.entry_points = functools.cache(pybtex.plugin.entry_points)

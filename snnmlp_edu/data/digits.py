@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import cache
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -63,13 +60,12 @@ def enlarged_digits(split: Split, side: int) -> LabelledImages:
 
 @cache
 def _read() -> tuple[Tensor, Tensor]:
-    found = importlib.util.find_spec("sklearn")
-    if found is None or not found.submodule_search_locations:
+    try:
+        from sklearn import datasets  # it takes seconds to import
+    except ModuleNotFoundError as error:
         raise InputError(
             "the data set digits comes with scikit-learn, which is not installed; run, in a clone:"
             " pip install -e '.[train]'"
-        )
-    # Only this file of it is wanted, and importing scikit-learn would take seconds.
-    file = Path(found.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
-    rows = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.float32))  # 64 pixels and the digit
-    return rows[:, :64].reshape(-1, 1, 8, 8).contiguous(), rows[:, 64].long()
+        ) from error
+    bunch = datasets.load_digits()
+    return torch.tensor(bunch.images, dtype=torch.float32).unsqueeze(1), torch.tensor(bunch.target)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,28 +51,18 @@ def pool(groups: Sequence[Sequence[float]]) -> Pooled:
     >>> pool([[1.0, 3.0], [2.0, 2.5, 3.0], [9.0]]).variance  # (2 + 0.5) / (1 + 2)
     0.8333333333333334
     """
+    from scipy import stats  # it takes seconds to import
+
     groups = [[float(value) for value in group] for group in groups if len(group) > 1]
     if not groups:
         return Pooled(math.nan, 0, math.nan)
-    variances = [statistics.variance(group) for group in groups]
-    freedoms = [len(group) - 1 for group in groups]
-    freedom = sum(freedoms)
-    variance = sum(map(operator.mul, variances, freedoms)) / freedom
-    if len(groups) < 2 or not any(variances):
+    squares = [statistics.variance(group) * (len(group) - 1) for group in groups]
+    freedom = sum(len(group) - 1 for group in groups)
+    if len(groups) < 2 or not any(squares):
         p_equal = math.nan
     else:
-        p_equal = _bartlett(variances, freedoms, variance) if all(variances) else 0.0
-    return Pooled(variance, freedom, p_equal)
-
-
-def _bartlett(variances: Sequence[float], freedoms: Sequence[int], pooled: float) -> float:
-    """The chance that equal variances would look as unequal as these."""
-    from scipy import special
-
-    others, freedom = len(variances) - 1, sum(freedoms)
-    logarithms = sum(f * math.log(variance) for variance, f in zip(variances, freedoms, strict=True))
-    correction = 1 + (sum(1 / f for f in freedoms) - 1 / freedom) / (3 * others)
-    return float(special.chdtrc(others, (freedom * math.log(pooled) - logarithms) / correction))
+        p_equal = float(stats.bartlett(*groups).pvalue) if all(squares) else 0.0
+    return Pooled(sum(squares) / freedom, freedom, p_equal)
 
 
 @dataclass(frozen=True)
