@@ -27,7 +27,6 @@ NOT_IMPORTED = {
     "nirtorch": "snntorch.import_nir imports it",
     "pytest-xdist": "a plug-in of pytest: several processes",
     "ruff": "a command: style and formatting",
-    "scikit-learn": "its file: the handwritten digits",
     "sphinx-exercise": "an extension of Sphinx, by its name in book/_config.yml",
     "sphinx-proof": "an extension of Sphinx, by its name in book/_config.yml",
     "tensorboard": "torch.utils.tensorboard imports it",
