@@ -210,12 +210,16 @@ def test_badge_needs_a_title(source: Path) -> None:
         convert(source, EXAMPLE)
 
 
-@pytest.mark.parametrize("tags", ["setup", "setup, nbval-ignore-output", "parameters, setup"])
-def test_cells_of_the_setup_are_closed_in_jupyterlab(source: Path, tags: str) -> None:
+@pytest.mark.parametrize(
+    "tags",
+    ["setup, nbval-ignore-output", "parameters, setup", "hide-input", "hide-cell", "exercise-solution"],
+)
+def test_what_the_pages_fold_is_closed_in_notebooks(source: Path, tags: str) -> None:
     rewrite(source, "[parameters]", f"[{tags}]")
-    first, *others = code(convert(source))
-    assert first.metadata.jupyter == {"source_hidden": True}
-    assert not any("jupyter" in other.metadata for other in others)
+    first, shown, _ = code(convert(source))
+    assert first.metadata.jupyter == {"source_hidden": True}, "in JupyterLab"
+    assert first.metadata.cellView == "form", "in Colab"
+    assert not {"jupyter", "cellView"} & {*shown.metadata}
 
 
 # Execution

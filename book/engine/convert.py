@@ -13,6 +13,8 @@ from nbformat import NotebookNode
 from snnmlp_edu.errors import InputError
 
 _LANGUAGE = {"name": "python", "pygments_lexer": "ipython3", "file_extension": ".py"}
+# Cells that the pages fold. The setup is one closed box there (book/_ext/setup_box.py).
+_FOLDED = {"setup", "hide-input", "hide-cell", "exercise-solution"}
 _TITLE = re.compile(r"^# .*$", flags=re.MULTILINE)
 
 
@@ -21,7 +23,7 @@ def convert(source: Path, repository: str = "") -> NotebookNode:
 
     Cell identifiers are a hash of the cell's content, so that two conversions are equal and an edit
     changes no identifier but its own. With a `repository` address the title gets a Colab badge. JupyterLab
-    shows cells tagged `setup` closed, as the pages show them in one closed box (book/_ext/setup_box.py).
+    and Colab show code closed that is folded on the pages.
 
     Raises:
         InputError: the file is missing, or its header names no `python3` kernel.
@@ -41,8 +43,9 @@ def convert(source: Path, repository: str = "") -> NotebookNode:
     for cell in notebook.cells:
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
         seen[digest] += 1
-        if "setup" in cell.metadata.get("tags", []):
-            cell.metadata["jupyter"] = {"source_hidden": True}
+        if _FOLDED & {*cell.metadata.get("tags", [])}:
+            cell.metadata["jupyter"] = {"source_hidden": True}  # in JupyterLab
+            cell.metadata["cellView"] = "form"  # in Colab
         cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
     return notebook
 
