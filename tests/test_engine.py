@@ -91,10 +91,24 @@ def images_of(config: NetworkConfig, seed: int) -> torch.Tensor:
     return images
 
 
+# The sums of one map, shifted to the left, exceed 16 bits: its neurons have 32.
+LARGE_SUMS = NetworkConfig(
+    dim=12,
+    depths=(1, 1),
+    patch_size=1,
+    image_size=2,
+    in_channels=1,
+    num_classes=2,
+    expansion=1,
+    neuron=NeuronConfig(beta=0.0, threshold=0.6, input_gain=1.0, inclusive=False, backend="eager"),
+)
+
+
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(config=networks(), seed=st.integers(0, 10**6))
 @example(config=dataclasses.replace(SMALL, image_size=2 * 2 * 20, token_mixing="axial"), seed=0)  # long lines
 @example(config=dataclasses.replace(SMALL, dim=78, depths=(1,), patch_size=4, in_channels=3), seed=1)
+@example(config=LARGE_SUMS, seed=0)
 @torch.inference_mode()
 def test_logits_equal_those_of_the_network_in_whole_numbers(config: NetworkConfig, seed: int) -> None:
     network = folded(config, seed)

@@ -161,10 +161,10 @@ class Layers:
             full[np.ix_(np.arange(len(full)), slots, to.order)] = weights.rows
         whole = Weights(full, in_lanes(weights.before, to), weights.bits)
         group = group_of_tables(full) or (None if short else 4)
-        if whole.bits < 0 and group is not None:
-            whole = whole.unshifted()
         counts: Any = extra if neuron is None else neuron
         wide = int(counts.word == 32)
+        if whole.bits < 0 and group is not None and not wide:  # shifted sums of 32 bits do not fit into a table
+            whole = whole.unshifted()
         fields = rows(file, whole.rows) if group is None else tables(file, whole.rows, group)
         fields["in_steps"] = parts[0].steps if parts else 1
         if fields["in_steps"] > 1:

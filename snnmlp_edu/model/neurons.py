@@ -201,8 +201,7 @@ COMPILE_STEPS = 32
 
 def _repays(shape: Sequence[int], device: torch.device) -> bool:
     large = math.prod(shape) >= COMPILE_FROM and shape[0] <= COMPILE_STEPS
-    watched = torch._C._len_torch_dispatch_stack() > 0  # a mode that watches cannot see into a compiled loop
-    return large and device.type != "meta" and not watched
+    return large and device.type != "meta"
 
 
 def compiles(config: NeuronConfig, shape: Sequence[int], device: torch.device) -> bool:
@@ -238,7 +237,11 @@ def backend_name(config: NeuronConfig) -> str:
         if name not in get_args(Backend):
             choices = ", ".join(get_args(Backend))
             raise InputError(f"SNNMLP_LIF_BACKEND is {name!r}; set it to one of {choices}, or unset it")
-    return "eager" if name in ("auto", "compiled") and transformed() else name
+    return "eager" if name in ("auto", "compiled") and (transformed() or _watched()) else name
+
+
+def _watched() -> bool:
+    return torch._C._len_torch_dispatch_stack() > 0  # by a mode, which cannot see into a compiled loop
 
 
 def for_scan(config: NeuronConfig) -> NeuronConfig:
@@ -250,7 +253,7 @@ def for_scan(config: NeuronConfig) -> NeuronConfig:
 def _looked_into() -> bool:
     """Whether a compiler, a transform or a mode that watches wants the operations of the plain loop."""
     plain = torch.compiler.is_compiling() or _only_plain_steps.get() or transformed()
-    return plain or torch._C._len_torch_dispatch_stack() > 0
+    return plain or _watched()
 
 
 class LIF(nn.Module):
