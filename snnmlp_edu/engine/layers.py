@@ -163,7 +163,7 @@ class Layers:
         group = group_of_tables(full) or (None if short else 4)
         counts: Any = extra if neuron is None else neuron
         wide = int(counts.word == 32)
-        if whole.bits < 0 and group is not None and not wide:  # shifted sums of 32 bits do not fit into a table
+        if whole.bits < 0 and group is not None and not wide:  # sums of tables have 16 bits
             whole = whole.unshifted()
         fields = rows(file, whole.rows) if group is None else tables(file, whole.rows, group)
         fields["in_steps"] = parts[0].steps if parts else 1
