@@ -262,6 +262,33 @@ def test_no_statistics_learn_where_the_backend_asked_for_is_missing(monkeypatch:
         torch.testing.assert_close(norm.state_dict(), before, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    "kind", ["another precision", "one for all images", "another layout", "a strided bias"]
+)
+@pytest.mark.parametrize("learns", [False, True])
+def test_inputs_of_another_kind_give_the_numbers_of_the_plain_steps(kind: str, learns: bool) -> None:
+    """A graph takes memory as what it was compiled for, and says nothing: so others must not reach it."""
+    linear, norm = AxisLinear("channel", 6, 6), BatchNorm("channel", 6).eval()
+    x, shortcut = torch.rand(4, 8, 16, 16, 6), torch.randn(4, 8, 16, 16, 6)
+    match kind:
+        case "another precision":
+            shortcut = shortcut.double()
+        case "one for all images":
+            shortcut = shortcut[:, :1]
+        case "another layout":
+            shortcut = shortcut.transpose(2, 3)
+        case _:
+            linear.bias = nn.Parameter(torch.randn(6, 2)[:, 0])
+    layers = (linear, norm) if learns else (linear, nn.Identity())
+    plain = LIF(NeuronConfig(backend="eager"))
+    with torch.set_grad_enabled(learns):
+        spikes, _ = fire(*layers, COMPILED, (x,), shortcut)
+        expected, _ = firing.fire_unfused(*layers, plain, (x,), shortcut, False)
+    assert 0 < expected.mean() < 1
+    assert torch.equal(spikes, expected)
+    assert not any(isinstance(found, str) for found in compiled._graphs.values()), "no graph was given up"
+
+
 def test_no_graph_is_asked_to_count_further_than_it_can() -> None:
     current = torch.empty(4, 2**30, device="meta")
     with pytest.raises(InputError, match="32 bits"):

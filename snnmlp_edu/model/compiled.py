@@ -12,7 +12,7 @@ import functools
 import logging
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -90,7 +90,7 @@ def find_scan(
 
     Whatever changes state asks before it does: nothing can fail afterwards for want of a compiler.
 
-    `first` is the first input, or another of its number of steps, dtype and device. Inputs are contiguous.
+    `first` is the first input, or another of its number of steps, dtype and device.
 
     Raises:
         InputError: there is no graph, and the neuron names the backend `compiled`.
@@ -110,13 +110,25 @@ def find_scan(
 
 
 def _run_or_give_up(key: tuple[Any, ...], graph: Callable[..., Any], *inputs: Tensor) -> Any:
+    scan, config, _, _, dtype, device = key
+    if not _fit(inputs, dtype, device):
+        return scan(config, *inputs)
     try:
-        return graph(*inputs)
+        return graph(*(x.contiguous() for x in inputs))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         _graphs[key] = _reason(error)  # a scan changes nothing, so it can begin again
-        return run_scan(*key[:2], *inputs)
+        return run_scan(scan, config, *inputs)
+
+
+def _fit(inputs: Sequence[Tensor], dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a graph reads these inputs as what they are: it takes their memory, and asks nothing."""
+    shape = inputs[0].shape
+    return all(
+        x.dtype == dtype and x.device == device and x.shape == (shape if x.ndim > 1 else shape[2:3])
+        for x in inputs
+    )
 
 
 def _as_it_is(scan: Callable[..., Any], config: NeuronConfig, reason: str) -> Callable[..., Any]:
@@ -153,7 +165,7 @@ def _compile(
     """One graph for this scan of inputs of these ranks, tried once; or why there is none.
 
     It is compiled ahead of time. `torch.compile` would look at each call whether the graph fits, which takes
-    longer than the loop over a small layer; here the key says it, and callers give contiguous tensors.
+    longer than the loop over a small layer; here the key says it, and `_fit`.
     """
     try:
         from torch._inductor import config as inductor
@@ -205,9 +217,9 @@ def run_scan(scan: Callable[..., Any], config: NeuronConfig, *inputs: Tensor) ->
 
 
 def _flatten(tensor: Tensor) -> Tensor:
-    """The same values as contiguous `[T, N]`, N at least 2: a graph has a size of 1 built in, or never."""
+    """The same values as `[T, N]`, N at least 2: a graph has a size of 1 built in, or never."""
     flat = tensor.reshape(tensor.shape[0], -1)
-    return (flat.repeat(1, 2) if flat.shape[1] == 1 else flat).contiguous()
+    return flat.repeat(1, 2) if flat.shape[1] == 1 else flat
 
 
 def _scanned(scan: Callable[..., Any], config: NeuronConfig, *tensors: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def fire(
     >>> fire(*layers, (torch.ones(4, 2, 8, 8, 3),))[0].shape
     torch.Size([4, 2, 8, 8, 6])
     """
-    if not can_fuse(linear, norm, neuron, spikes[0]):
+    if not (can_fuse(linear, norm, neuron, spikes[0]) and _joins(shortcut, linear, spikes[0])):
         return fire_unfused(linear, norm, neuron, spikes, shortcut, keep_current)
     x, bias, axis, config = linear.weigh(*spikes), linear.bias, linear.axis, for_scan(neuron.config)
     if torch.is_grad_enabled():
@@ -98,6 +98,13 @@ def can_fuse(linear: Any, norm: Any, neuron: Any, spikes: Tensor) -> bool:
         return False
     usual = batch_norm.affine and batch_norm.track_running_stats and batch_norm.momentum is not None
     return usual and spikes.dtype == batch_norm.weight.dtype
+
+
+def _joins(shortcut: Tensor | None, linear: AxisLinear, spikes: Tensor) -> bool:
+    """Whether a shortcut is added entry by entry, without a change of shape or precision."""
+    if shortcut is None:
+        return True
+    return shortcut.dtype == spikes.dtype and shortcut.shape == linear.shape_of_current(spikes)
 
 
 def has_hooks(*modules: nn.Module) -> bool:
