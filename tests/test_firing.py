@@ -289,6 +289,13 @@ def test_inputs_of_another_kind_give_the_numbers_of_the_plain_steps(kind: str, l
     assert not any(isinstance(found, str) for found in compiled._graphs.values()), "no graph was given up"
 
 
+def test_a_graph_reads_no_memory_of_another_precision() -> None:
+    config = NeuronConfig(backend="compiled")
+    x, scale, shift = torch.rand(4, 64, 6), torch.rand(6).double() * 4, torch.rand(6).double()
+    found = compiled.run_scan(compiled.forward_scan, config, x, scale, shift)
+    assert torch.equal(found, compiled.forward_scan(config, x, scale, shift))
+
+
 def test_no_graph_is_asked_to_count_further_than_it_can() -> None:
     current = torch.empty(4, 2**30, device="meta")
     with pytest.raises(InputError, match="32 bits"):
