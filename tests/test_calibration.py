@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from snnmlp_edu import InputError, NetworkConfig, SpikingMLP, create_model, record
+from snnmlp_edu import InputError, NetworkConfig, NeuronConfig, SpikingMLP, create_model, record
 from snnmlp_edu.mfi.calibration import HIGHEST_RATE, LOWEST_RATE, calibrate
 from snnmlp_edu.model.neurons import LIF
 from snnmlp_edu.model.normalisation import BatchNorm
@@ -73,6 +73,26 @@ def test_one_position_gives_steps_but_no_silence() -> None:
     images = images_for(model.config)
     rates = record(calibrate(model, images), images).firing_rates()
     assert min(rates.values()) > 0
+
+
+def test_currents_that_are_alike_fire_alike_in_every_run() -> None:
+    """Many of these neurons reach the threshold at one shift, and halving the interval hits it exactly."""
+    config = NetworkConfig(
+        dim=6,
+        depths=(1, 1),
+        patch_size=1,
+        image_size=4,
+        in_channels=2,
+        num_classes=2,
+        time_steps=1,
+        neuron=NeuronConfig(threshold=0.6, input_gain=1.0, inclusive=False, backend="eager"),
+        patch_encoding="conv",
+        head="released",
+    )
+    generator = torch.Generator().manual_seed(10**6)
+    torch.manual_seed(10**6)
+    model, images = SpikingMLP(config), torch.rand(4, 2, 4, 4, generator=generator)
+    assert min(record(calibrate(model, images, 0.2, 10**6), images).firing_rates().values()) > 0
 
 
 @settings(max_examples=5, deadline=None)
