@@ -30,8 +30,8 @@ from .known import CONTAINERS, MAPS, NEURONS, NORMALISATIONS, STATISTICS, WIRING
 LOWEST_RATE, HIGHEST_RATE = 0.05, 0.5  # what counts as firing where no rate is asked for
 HALVINGS = 16  # of the interval in which a shift is sought: no finer, so that rounding decides no spike
 SAMPLE = 2**15  # neurons of a layer that are looked at for it
-TOLERANCE = 0.1  # of a rate, for the spikes that rounding moves
-FEW = 5  # spikes that it may move in any layer, however small
+TOLERANCE = 0.1  # of a rate, for the few spikes that rounding moves
+ALIKE = 0.001  # of a layer's spikes, at one shift
 
 _KNOWN = (
     CONTAINERS
@@ -135,7 +135,7 @@ def _rates(network: nn.Module, images: Tensor) -> list[_Rate]:
 def _compare(network: nn.Module, reached: list[_Rate], again: list[_Rate]) -> None:
     """Raise where a layer does not fire as it did while its current was shifted, but for rounding."""
     for before, after in zip(reached, again, strict=True):
-        if abs(before.spikes - after.spikes) > TOLERANCE * before.spikes + FEW * before.step:
+        if abs(before.spikes - after.spikes) > TOLERANCE * before.spikes + 5 * before.step:
             others = {type(m).__name__ for m in network.modules() if type(m) not in _KNOWN}
             raise InputError(
                 f"the neurons of {after.path or 'the network'} were calibrated to {before.spikes:.3g} and"
@@ -239,8 +239,8 @@ def _find_shift(layer: LIF, current: Tensor, factor: Tensor, target: float) -> f
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if rate(middle) < target else (low, middle)
-    # Many equal currents reach the threshold at one shift: there rounding would decide who fires.
-    if rate(high) - rate(low) > FEW / current.numel():
+    # Equal currents reach the threshold at one shift: there rounding would decide who fires.
+    if rate(high) - rate(low) > ALIKE:
         low, high = low - (high - low), high + (high - low)
     # Rates come in steps: the nearest that is not silence.
     rates = {shift: rate(shift) for shift in (low, high)}
