@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, RESETS, SPIKING_SKIPS, TOKEN_MIXINGS
+from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, RESETS, SPIKING_SKIPS, TOKEN_MIXINGS, fitted
 
 from snnmlp_edu import InputError, NetworkConfig, NeuronConfig, SpikingMLP, create_model, record
 from snnmlp_edu.checkpoints import load_checkpoint
@@ -299,7 +299,7 @@ configurations = st.builds(
         inclusive=st.booleans(),
         beta=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
     ),
-)
+).map(fitted)
 
 
 @FEW
@@ -370,7 +370,7 @@ def test_weights_that_need_no_rounding_give_the_spikes_of_the_folded_network(
     config = NetworkConfig(
         dim=6, depths=(1, 1), patch_size=2, image_size=8, in_channels=2, num_classes=5, time_steps=2
     )
-    config = config.replace(skip=skip, token_mixing=token_mixing, neuron={"beta": 0.0})
+    config = config.replace(**fitted({"skip": skip}), token_mixing=token_mixing, neuron={"beta": 0.0})
     images = pixels(config, 3)
     folded = fold_batch_norm(calibrate(SpikingMLP(config).double(), images.double() / 255))
     few_valued(folded, theta=2.0)
