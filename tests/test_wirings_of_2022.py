@@ -28,9 +28,10 @@ NEURON = NeuronConfig(input_gain=1.0, backend="eager")
 BLOCKS = ("stages.0.blocks.0", "stages.0.blocks.1", "stages.1.blocks.0")
 
 
-def set_maps(
-    block: MixerBlock, fuse: list[list[float]], up: list[list[float]], down: list[list[float]]
-) -> None:
+Rows = list[list[float]]
+
+
+def set_maps(block: MixerBlock, fuse: Rows, up: Rows, down: Rows) -> None:
     """Weights by hand, and no bias."""
     maps: dict[str, Any] = {"token.fuse": fuse, "channel.up": up, "channel.down": down}
     for path, weight in maps.items():
@@ -133,9 +134,7 @@ def outer(tiny: NetworkConfig, **changes: Any) -> tuple[Any, Tensor]:
 
 def test_the_outer_shortcut_does_not_fold_and_is_refused_by_name(tiny: NetworkConfig) -> None:
     network, images = outer(tiny)
-    with pytest.raises(
-        NotFoldableError, match=r"token_pre_norm does not fold: .*layer norm .* each input"
-    ) as e:
+    with pytest.raises(NotFoldableError, match=r"token_pre_norm does not fold: .*layer norm") as error:
         fold_batch_norm(network)
     norms = [f"{block}.{part}_pre_norm" for block in BLOCKS for part in ("token", "channel")]
     assert [stays.path for stays in error.value.not_folded] == norms
