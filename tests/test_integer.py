@@ -407,7 +407,7 @@ def test_groups_that_share_a_membrane_share_a_scale(tiny: NetworkConfig) -> None
 
 
 def test_a_current_that_passes_its_neuron_has_the_unit_of_its_stage(tiny: NetworkConfig) -> None:
-    _, network, _ = integer_network(tiny.replace(skip="inner", expansion=1))
+    folded, network, _ = integer_network(tiny.replace(skip="inner", expansion=1))
     blocks = ("stages.0.blocks.0", "stages.0.blocks.1", "stages.1.blocks.0")
     lines = {f"{block}.token.positions.{name}" for block in blocks for name in ("rows", "columns")}
     assert set(network.scales) == {"stages.0", "stages.1", "head", *lines}
@@ -415,7 +415,7 @@ def test_a_current_that_passes_its_neuron_has_the_unit_of_its_stage(tiny: Networ
     for block, (fuse, up, down) in zip(blocks, ((1, 20, 300), (1, 50, 260), (0, 0, 0)), strict=True):
         sizes |= {f"{block}.token.fuse.linear": fuse}
         sizes |= {f"{block}.channel.up.linear": up, f"{block}.channel.down.linear": down}
-    assert largest_current(network, "stages.0", sizes.__getitem__) == 300 + 20
+    assert largest_current(folded, "stages.0", sizes.__getitem__) == 300 + 20
 
 
 def test_large_currents_get_32_bits(tiny: NetworkConfig) -> None:
