@@ -36,6 +36,8 @@ VARIANTS: list[dict[str, object]] = [
     {"channel_norm": "tdbn", "token_norm": "tdbn", "skip": "membrane", "patch_encoding": "conv"},
     {"channel_norm": "tebn", "token_norm": "tebn", "skip": "none", "token_mixing": "full"},
     {"skip": "spike", "token_mixing": "none", "neuron": {"reset": "soft", "beta": 0.8}},
+    {"skip": "inner", "expansion": 1},
+    {"skip": "outer", "token_norm": "none"},
 ]
 
 
