@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 SPIKE = "#D55E00"
@@ -375,6 +375,9 @@ def plot_sweeps(sweeps: Sequence[Mapping[str, Any]]) -> Figure:
         for name, milliseconds in sweep["ms"].items():
             (named[name],) = panel.plot(sweep["values"], milliseconds, label=name, **looks[name])
         panel.set(ylabel="time (ms)", yscale="log")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_locator(NullLocator())
         panel.set_xlabel(sweep["variable"], fontsize="small")
         panel.set_title(sweep["task"], fontsize="medium")
         if min(sweep["values"]) > 0:  # they are chosen by factors: on a linear axis the small ones collide
