@@ -19,7 +19,7 @@ Backend = Literal["auto", "compiled", "eager", "snntorch"]
 Activation = Literal["lif", "relu"]
 ChannelNorm = Literal["bn", "bn_token", "ln", "tdbn", "tebn", "none"]
 TokenNorm = Literal["bn", "ln", "tdbn", "tebn", "none"]
-Skip = Literal["stage", "membrane", "spike_bn", "spike", "none"]
+Skip = Literal["stage", "membrane", "spike_bn", "spike", "none", "inner", "outer"]
 PatchEncoding = Literal["spiking", "conv", "conv3"]
 TokenMixingName = Literal["axial", "full", "none"]
 HeadName = Literal["released", "figure"]
@@ -115,7 +115,7 @@ class NetworkConfig:
         activation: `lif`, or `relu` for the non-spiking twin.
         channel_norm: normalisation in the channel block (`bn_token` is the released code's).
         token_norm: normalisation in the token block.
-        skip: where the shortcut enters and leaves a block.
+        skip: where the shortcut enters and leaves a block; `inner` needs an expansion of 1.
         patch_encoding: what is between stages: a `spiking` graph of convolutions; one `conv` of 2 x 2; or one
             of 3 x 3 (`conv3`), which is the graph without the maps between its nodes.
         token_mixing: `axial` (rows and columns), `full` (all positions), or `none`.
@@ -161,6 +161,11 @@ class NetworkConfig:
             raise InputError(
                 f"{owner}.dim is {self.dim}; spiking patch encoding splits the width into 3 equal parts,"
                 f" so take {max(1, round(self.dim / 3)) * 3}, or patch_encoding='conv'"
+            )
+        if self.skip == "inner" and self.expansion != 1:
+            raise InputError(
+                f"{owner}.expansion is {self.expansion}; skip='inner' adds the current of the channel block's"
+                " first map to that of its second, so both have one width: take expansion=1, or another skip"
             )
         if self._fewest_weights() > MOST_WEIGHTS:
             raise InputError(

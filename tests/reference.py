@@ -44,14 +44,16 @@ def lif(current: Tensor, neuron: NeuronConfig) -> Tensor:
 
 
 # Currents that add up at the neurons behind the token mixing and behind the channel mixing: h + t and
-# h + t + c, m + t and m + c, BN(s) + t and BN(s') + c, or one alone; what the shortcut adds to each value, in
-# all; and whether what leaves is 0 or 1.
+# h + t + c, m + t and m + c, BN(s) + t and BN(s') + c, c2 + c1, or one alone; what the shortcut adds to each
+# value, in all; and whether what leaves is 0 or 1.
 WIRINGS = {
     "stage": (2, 3, 2, True),
     "membrane": (2, 2, 2, True),
     "spike_bn": (2, 2, 2, True),
     "spike": (1, 1, 2, False),
     "none": (1, 1, 0, True),
+    "inner": (1, 2, 1, True),
+    "outer": (1, 1, 2, False),
 }
 # Which maps mix the positions, each with the axis that it writes.
 LINES = {"axial": (("rows", "width"), ("columns", "height")), "full": (("grid", "token"),), "none": ()}
@@ -160,7 +162,8 @@ class Reference:
         return self.synapse(f"{name}.down", hidden, c.channel_norm, "channel", summed)
 
     def block(self, name: str, s: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        t = self.token(f"{name}.token", s)
+        read = self.layer_norm(f"{name}.token_pre_norm", s, "token") if self.config.skip == "outer" else s
+        t = self.token(f"{name}.token", read)
         match self.config.skip:
             case "stage":
                 return self.fire(h + t + self.channel(f"{name}.channel", self.fire(h + t))), h
@@ -177,6 +180,15 @@ class Reference:
                 return self.fire(self.channel(f"{name}.channel", s)) + s, h
             case "none":
                 return self.fire(self.channel(f"{name}.channel", self.fire(t))), h
+            case "inner":
+                kind = self.config.channel_norm
+                c1 = self.synapse(f"{name}.channel.up", self.fire(t), kind, "channel")
+                c2 = self.synapse(f"{name}.channel.down", self.fire(c1), kind, "channel", WIRINGS["inner"][1])
+                return self.fire(c2 + c1), h
+            case "outer":
+                s = self.fire(t) + s
+                read = self.layer_norm(f"{name}.channel_pre_norm", s, "token")
+                return self.fire(self.channel(f"{name}.channel", read)) + s, h
             case _:
                 raise AssertionError(self.config.skip)
 

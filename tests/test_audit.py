@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
-from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, RESETS, SPIKING_SKIPS, TOKEN_MIXINGS
+from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, RESETS, SPIKING_SKIPS, TOKEN_MIXINGS, fitted
 
 from snnmlp_edu import LIF, NetworkConfig, NeuronConfig, load_pretrained
 from snnmlp_edu.mfi import audit, fold_batch_norm
@@ -61,7 +61,7 @@ def test_folded_networks(choice: dict) -> None:
     neuron = NeuronConfig(**{name: choice.pop(name) for name in ("beta", "reset", "inclusive")})
     timed = choice.pop("timed")
     sizes = {"dim": 6, "depths": (1, 1), "patch_size": 2, "image_size": 8, "in_channels": 2}
-    config = NetworkConfig(**sizes, num_classes=5, time_steps=3, neuron=neuron, **choice)
+    config = NetworkConfig(**sizes, num_classes=5, time_steps=3, neuron=neuron, **fitted(choice))
     report = audit(*folded(config, timed=timed))
     assert report.multiplication_free == (neuron.beta != 0.8), report
     if neuron.beta == 0.8:

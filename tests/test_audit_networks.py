@@ -13,7 +13,7 @@ from audited import Fires, folded, violations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from variants import RESETS, SPIKING_SKIPS
+from variants import RESETS, SPIKING_SKIPS, fitted
 
 from snnmlp_edu import LIF, NetworkConfig, NeuronConfig, SpikingMLP
 from snnmlp_edu.config import (
@@ -174,6 +174,7 @@ def configurations(draw: st.DrawFn) -> NetworkConfig:
         "token_mixing": TokenMixingName,
         "head": HeadName,
     }
+    chosen = {name: draw(st.sampled_from(get_args(values))) for name, values in fields.items()}
     return NetworkConfig(
         dim=draw(st.sampled_from([3, 6])),
         depths=tuple(draw(st.lists(st.integers(1, 2), min_size=stages, max_size=stages))),
@@ -182,9 +183,8 @@ def configurations(draw: st.DrawFn) -> NetworkConfig:
         in_channels=draw(st.integers(1, 2)),
         num_classes=draw(st.integers(1, 4)),
         time_steps=draw(st.integers(1, 3)),
-        expansion=draw(st.integers(1, 3)),
         neuron=neuron,
-        **{name: draw(st.sampled_from(get_args(values))) for name, values in fields.items()},
+        **fitted({"expansion": draw(st.integers(1, 3)), **chosen}),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from snnmlp_edu import InputError, NetworkConfig, SpikingMLP, create_model, record
+from snnmlp_edu import InputError, NetworkConfig, NeuronConfig, SpikingMLP, create_model, record
 from snnmlp_edu.mfi.calibration import HIGHEST_RATE, LOWEST_RATE, calibrate
 from snnmlp_edu.model.neurons import LIF
 from snnmlp_edu.model.normalisation import BatchNorm
@@ -35,6 +36,8 @@ VARIANTS: list[dict[str, object]] = [
     {"channel_norm": "tdbn", "token_norm": "tdbn", "skip": "membrane", "patch_encoding": "conv"},
     {"channel_norm": "tebn", "token_norm": "tebn", "skip": "none", "token_mixing": "full"},
     {"skip": "spike", "token_mixing": "none", "neuron": {"reset": "soft", "beta": 0.8}},
+    {"skip": "inner", "expansion": 1},
+    {"skip": "outer", "token_norm": "none"},
 ]
 
 
@@ -73,6 +76,31 @@ def test_one_position_gives_steps_but_no_silence() -> None:
     images = images_for(model.config)
     rates = record(calibrate(model, images), images).firing_rates()
     assert min(rates.values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "beta", "seed"),
+    [
+        (
+            {"dim": 6, "depths": (1, 1), "image_size": 4, "time_steps": 1, "patch_encoding": "conv"},
+            0.5,
+            10**6,
+        ),
+        ({"dim": 3, "depths": (1,), "image_size": 1, "time_steps": 3, "expansion": 2}, 1.0, 357),
+    ],
+)
+def test_currents_that_are_alike_fire_alike_in_every_run(
+    shape: dict[str, Any], beta: float, seed: int
+) -> None:
+    """Some of these neurons reach the threshold at one shift, and halving the interval hits it exactly."""
+    neuron = NeuronConfig(beta, threshold=0.6, input_gain=1.0, inclusive=beta == 1, backend="eager")
+    channels = len(shape["depths"])
+    config = NetworkConfig(patch_size=1, in_channels=channels, num_classes=2, neuron=neuron, **shape)
+    torch.manual_seed(seed)
+    model = SpikingMLP(config)
+    side = config.image_size
+    images = torch.rand(4, channels, side, side, generator=torch.Generator().manual_seed(seed))
+    assert min(record(calibrate(model, images, 0.2, seed), images).firing_rates().values()) > 0
 
 
 @settings(max_examples=5, deadline=None)

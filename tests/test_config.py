@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from variants import SKIPS
+from variants import SKIPS, fitted
 
 from snnmlp_edu import InputError, NetworkConfig, NeuronConfig
 
@@ -48,6 +48,7 @@ def test_a_wrong_neuron_names_the_field_and_the_fix(fields: dict[str, Any], mess
         ({"depths": (2, 0)}, r"depths is \(2, 0\)"),
         ({"neuron": 0.5}, r"neuron is 0\.5; .*NeuronConfig"),
         ({"skip": "stages"}, "skip is 'stages'.*did you mean 'stage'"),
+        ({"skip": "inner"}, "expansion is 3; skip='inner' .* take expansion=1"),
         ({"token_norm": "bn_token"}, "token_norm is 'bn_token'.*bn, ln, tdbn, tebn, none"),
         ({"activation": "gelu"}, "activation is 'gelu'.*lif, relu"),
         ({"time_steps": 1_001}, "time_steps is 1001"),
@@ -98,9 +99,8 @@ def test_configurations_are_frozen() -> None:
 def test_a_configuration_survives_its_own_json(
     stages: int, dim: int, steps: int, beta: float, skip: Any
 ) -> None:
-    config = NetworkConfig(
-        dim=3 * dim, depths=(1,) * stages, time_steps=steps, skip=skip, neuron=NeuronConfig(beta=beta)
-    )
+    sizes = {"dim": 3 * dim, "depths": (1,) * stages, "time_steps": steps}
+    config = NetworkConfig(**fitted({"skip": skip}), **sizes, neuron=NeuronConfig(beta=beta))
     assert NetworkConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_cost import dense_by_part, images_of, lively
 from torch import Tensor, nn
-from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, SPIKING_SKIPS, TOKEN_MIXINGS
+from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, SPIKING_SKIPS, TOKEN_MIXINGS, fitted
 
 from snnmlp_edu import NetworkConfig, SpikingMLP, get_config, load_pretrained, record
 from snnmlp_edu.baselines import RESNET34, VGG16, SpikingResNet, SpikingVGG
@@ -103,7 +103,7 @@ CONFIGS = st.builds(
     token_norm=st.sampled_from(FOLDING_NORMS),
     channel_norm=st.sampled_from(["bn", "tdbn", "none"]),
     head=st.sampled_from(HEADS),
-)
+).map(fitted)
 
 
 @settings(deadline=None, max_examples=25)

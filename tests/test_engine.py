@@ -11,7 +11,7 @@ import torch
 from compilers import needs_compiler
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from variants import HEADS, RESETS, SPIKING_SKIPS
+from variants import HEADS, RESETS, SPIKING_SKIPS, fitted
 
 from snnmlp_edu import NetworkConfig, NeuronConfig
 from snnmlp_edu.checkpoints import list_pretrained, load_checkpoint
@@ -61,7 +61,7 @@ def networks(draw: Any) -> NetworkConfig:
         in_channels=draw(st.integers(1, 3)),
         num_classes=one_of((2, 17)),
         time_steps=one_of((4, 1, 3, 5, 32) if side < 3 else (4, 1, 3)),
-        expansion=draw(st.integers(1, 3)),
+        expansion=1 if skip == "inner" else draw(st.integers(1, 3)),
         neuron=neuron,
         channel_norm=one_of(channel_norms),
         token_norm=one_of([n for n in get_args(TokenNorm) if n != "ln"]),
@@ -146,7 +146,7 @@ def test_every_preset_runs_at_a_small_size(name: str) -> None:
 @pytest.mark.parametrize("skip", SPIKING_SKIPS)
 @torch.inference_mode()
 def test_additions_and_spikes_are_those_that_the_readable_form_counts(skip: str) -> None:
-    config = dataclasses.replace(SMALL, skip=skip, neuron=NeuronConfig(backend="eager"))
+    config = SMALL.replace(**fitted({"skip": skip}), neuron={"backend": "eager"})
     network = folded(config, 3)
     program, readable = compile_network(network), event_driven(network, weights="int8")
     image = images_of(config, 3)[:1]

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, RESETS, SPIKING_SKIPS, TOKEN_MIXINGS
+from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, RESETS, SPIKING_SKIPS, TOKEN_MIXINGS, fitted
 
 from snnmlp_edu import InputError, NetworkConfig, NeuronConfig, SpikingMLP, create_model, record
 from snnmlp_edu.mfi import audit, calibrate, event_driven, fold_batch_norm
@@ -43,7 +43,7 @@ configurations = st.builds(
         inclusive=st.booleans(),
         beta=st.sampled_from([0.5, 0.8]),
     ),
-)
+).map(fitted)
 
 
 @FEW

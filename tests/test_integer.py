@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, RESETS, SPIKING_SKIPS, TOKEN_MIXINGS
+from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, RESETS, SPIKING_SKIPS, TOKEN_MIXINGS, fitted
 
 from snnmlp_edu import InputError, NetworkConfig, NeuronConfig, SpikingMLP, create_model, record
 from snnmlp_edu.checkpoints import load_checkpoint
@@ -25,6 +25,7 @@ from snnmlp_edu.mfi.events.integer import (
     shifted,
 )
 from snnmlp_edu.mfi.events.layers import EventConv2d, EventMap
+from snnmlp_edu.mfi.events.quantisation import largest_current
 from snnmlp_edu.mfi.events.tables import find_events, shift_rows
 from snnmlp_edu.mfi.folding.layers import AxisLIF, SelectedAffine, SteppedLinear
 from snnmlp_edu.model.neurons import LIF
@@ -299,7 +300,7 @@ configurations = st.builds(
         inclusive=st.booleans(),
         beta=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
     ),
-)
+).map(fitted)
 
 
 @FEW
@@ -370,7 +371,7 @@ def test_weights_that_need_no_rounding_give_the_spikes_of_the_folded_network(
     config = NetworkConfig(
         dim=6, depths=(1, 1), patch_size=2, image_size=8, in_channels=2, num_classes=5, time_steps=2
     )
-    config = config.replace(skip=skip, token_mixing=token_mixing, neuron={"beta": 0.0})
+    config = config.replace(**fitted({"skip": skip}), token_mixing=token_mixing, neuron={"beta": 0.0})
     images = pixels(config, 3)
     folded = fold_batch_norm(calibrate(SpikingMLP(config).double(), images.double() / 255))
     few_valued(folded, theta=2.0)
@@ -403,6 +404,18 @@ def test_groups_that_share_a_membrane_share_a_scale(tiny: NetworkConfig) -> None
     theta = network.config.neuron.threshold / network.config.neuron.input_gain
     neuron = network.stages[0].blocks[0].token.fuse.neuron
     assert neuron.threshold == round(theta / network.scales["stages.0"])
+
+
+def test_a_current_that_passes_its_neuron_has_the_unit_of_its_stage(tiny: NetworkConfig) -> None:
+    folded, network, _ = integer_network(tiny.replace(skip="inner", expansion=1))
+    blocks = ("stages.0.blocks.0", "stages.0.blocks.1", "stages.1.blocks.0")
+    lines = {f"{block}.token.positions.{name}" for block in blocks for name in ("rows", "columns")}
+    assert set(network.scales) == {"stages.0", "stages.1", "head", *lines}
+    sizes = {"stages.0.embedding": 5}
+    for block, (fuse, up, down) in zip(blocks, ((1, 20, 300), (1, 50, 260), (0, 0, 0)), strict=True):
+        sizes |= {f"{block}.token.fuse.linear": fuse}
+        sizes |= {f"{block}.channel.up.linear": up, f"{block}.channel.down.linear": down}
+    assert largest_current(folded, "stages.0", sizes.__getitem__) == 300 + 20
 
 
 def test_large_currents_get_32_bits(tiny: NetworkConfig) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from reference import Reference
 from torch import Tensor, nn
-from variants import HEADS, PATCH_ENCODINGS, RESETS, SKIPS, SURROGATES, TOKEN_MIXINGS
+from variants import HEADS, PATCH_ENCODINGS, RESETS, SKIPS, SURROGATES, TOKEN_MIXINGS, fitted
 
 from snnmlp_edu import InputError, NetworkConfig, SpikingMLP, count_parameters, record
 from snnmlp_edu.config import ChannelNorm, TokenNorm
@@ -21,8 +21,8 @@ VARIANTS: list[dict[str, Any]] = [
     *({"channel_norm": kind} for kind in get_args(ChannelNorm)),
     *({"token_norm": kind} for kind in get_args(TokenNorm)),
     *({"token_mixing": "full", "token_norm": kind} for kind in get_args(TokenNorm)),
-    *({"skip": skip} for skip in SKIPS),
-    *({"skip": skip, "channel_norm": "tdbn", "token_norm": "tdbn"} for skip in SKIPS),
+    *(fitted({"skip": skip}) for skip in SKIPS),
+    *(fitted({"skip": skip, "channel_norm": "tdbn", "token_norm": "tdbn"}) for skip in SKIPS),
     *({"patch_encoding": name} for name in PATCH_ENCODINGS),
     *({"token_mixing": name} for name in TOKEN_MIXINGS),
     *({"head": name} for name in HEADS),
@@ -299,8 +299,9 @@ def test_the_parts_sum_to_all_parameters(tiny: NetworkConfig, variant: dict[str,
     model = SpikingMLP(tiny.replace(**variant))
     parts = count_parameters(model)
     assert sum(parts.values()) == sum(p.numel() for p in model.parameters())
-    # Two batch norms with scale and shift in each block: three blocks, widths 6, 6 and 12.
-    assert parts["skip"] == (2 * 2 * (6 + 6 + 12) if variant.get("skip") == "spike_bn" else 0)
+    # Two norms with scale and shift in each block: three blocks, widths 6, 6 and 12.
+    with_norms = variant.get("skip") in ("spike_bn", "outer")
+    assert parts["skip"] == (2 * 2 * (6 + 6 + 12) if with_norms else 0)
 
 
 def test_sync_batch_norm_finds_every_batch_norm(tiny: NetworkConfig) -> None:

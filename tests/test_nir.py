@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from nir_reference import interpret
 from snntorch.import_nir import import_from_nir
 from torch import Tensor
-from variants import HEADS, PATCH_ENCODINGS, SKIPS, TOKEN_MIXINGS
+from variants import FOLDING_SKIPS, HEADS, PATCH_ENCODINGS, TOKEN_MIXINGS, fitted
 
 from snnmlp_edu import LIF, InputError, NetworkConfig, NeuronConfig, SpikingMLP, create_model, record
 from snnmlp_edu.mfi import calibrate, export_nir, fold_batch_norm, nir_graph
@@ -79,7 +79,7 @@ def assert_interpreted_alike(config: NetworkConfig, exact: bool = True) -> Trace
 VARIANTS: dict[str, dict[str, Any]] = {
     "released": {},
     "figure": {"head": "figure"},
-    **{skip: {"skip": skip} for skip in SKIPS},
+    **{skip: fitted({"skip": skip}) for skip in FOLDING_SKIPS},
     "spike_bn, figure": {"skip": "spike_bn", "head": "figure"},
     **{f"mixing {name}, conv": {"token_mixing": name, "patch_encoding": "conv"} for name in TOKEN_MIXINGS},
     "tdbn": {"token_norm": "tdbn", "channel_norm": "tdbn"},
@@ -131,12 +131,12 @@ def test_constants_that_no_rounding_made_alike(tiny: NetworkConfig) -> None:
             "in_channels": st.integers(1, 3),
             "time_steps": st.integers(1, 4),
             "expansion": st.integers(1, 3),
-            "skip": st.sampled_from(SKIPS),
+            "skip": st.sampled_from(FOLDING_SKIPS),
             "head": st.sampled_from(HEADS),
             "token_mixing": st.sampled_from(TOKEN_MIXINGS),
             "patch_encoding": st.sampled_from(PATCH_ENCODINGS),
         }
-    ),
+    ).map(fitted),
     beta=st.sampled_from([0.0, 0.5, 0.75, 1.0]),
     inclusive=st.booleans(),
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from variants import FOLDING_NORMS, HEADS, PATCH_ENCODINGS, SKIPS, TOKEN_MIXINGS
+from variants import FOLDING_NORMS, FOLDING_SKIPS, HEADS, PATCH_ENCODINGS, TOKEN_MIXINGS, fitted
 
 from snnmlp_edu import InputError, NetworkConfig, SpikingMLP
 from snnmlp_edu.benchmark.onnx_twin import LAYOUTS, Layout, OnnxNetwork, check_installed, quantise, write_twin
@@ -28,7 +28,7 @@ def twin(config: NetworkConfig, **changes: Any) -> Any:
 
 
 VARIANTS: list[dict[str, Any]] = [
-    *({"skip": name} for name in SKIPS),
+    *(fitted({"skip": name}) for name in FOLDING_SKIPS),
     *({"patch_encoding": name} for name in PATCH_ENCODINGS),
     *({"token_mixing": name} for name in TOKEN_MIXINGS),
     *({"head": name} for name in HEADS),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from variants import SKIPS
+from variants import SKIPS, fitted
 
 from snnmlp_edu import NetworkConfig, SpikingMLP
 from snnmlp_edu.model.regions import checkpoint_activations, compile_blocks
@@ -32,7 +32,7 @@ def step(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor], int]:
 def test_recomputed_blocks_give_the_same_step_and_keep_less(
     tiny: NetworkConfig, skip: Any, backend: Any
 ) -> None:
-    config = tiny.replace(depths=(6, 1), skip=skip, neuron={"backend": backend})
+    config = tiny.replace(**fitted({"depths": (6, 1), "skip": skip, "neuron": {"backend": backend}}))
     plain = SpikingMLP(config).double()
     for module in plain.modules():
         if isinstance(module, nn.BatchNorm1d):

@@ -286,6 +286,7 @@ def test_images_in_every_form(classify: Path, folder: Path, nano: Any, tmp_path:
         {"token_mixing": "full", "head": "figure", "time_steps": 1},
         {"skip": "spike_bn", "neuron": {"reset": "soft"}, "token_mixing": "none", "patch_encoding": "conv"},
         {"skip": "membrane", "image_size": 12, "time_steps": 5},
+        {"skip": "inner", "expansion": 1},
     ],
 )
 def test_colour_and_other_networks(

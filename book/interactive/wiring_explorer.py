@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from bokeh.models import Column, ColumnDataSource, Range1d
@@ -25,7 +25,7 @@ from snnmlp_edu.plots import CURRENT, MEMBRANE, REFERENCE, SPIKE
 
 from .style import controls, panel, select, slider, spoken, stack, wire
 
-KINDS: tuple[Skip, ...] = get_args(Skip)
+KINDS: tuple[Skip, ...] = ("stage", "membrane", "spike_bn", "spike", "none")  # those of chapter 07
 BLOCKS = 3  # in the first stage of the small network, which is shown; the second has one
 BARS = 24  # of the histogram of a current
 DIGITS = 6  # of what the page is told

@@ -26,6 +26,7 @@ from ..model.linear import AxisLinear
 from ..model.mixing import (
     AxialMixing,
     FullMixing,
+    InnerSkipBlock,
     MembraneSkipBlock,
     MixerBlock,
     NoMixing,
@@ -266,8 +267,14 @@ class _Graph:
         fuse, up, down = block.token.fuse, block.channel.up, block.channel.down
         token = self.current(fuse, self.positions(block.token.positions, x, shape), shape)
 
+        def raised(fired: str) -> str:
+            return self.current(up, fired, shape)
+
+        def lowered(current: str) -> str:
+            return self.current(down, self.relu(up.neuron, current), shape)
+
         def channel(fired: str) -> str:
-            return self.current(down, self.relu(up.neuron, self.current(up, fired, shape)), shape)
+            return lowered(raised(fired))
 
         match block:
             case MembraneSkipBlock():
@@ -283,6 +290,9 @@ class _Graph:
                 return self.add(self.relu(down.neuron, channel(x)), x), shortcut
             case NoSkipBlock():
                 return self.relu(down.neuron, channel(self.relu(fuse.neuron, token))), shortcut
+            case InnerSkipBlock():
+                current = raised(self.relu(fuse.neuron, token))
+                return self.relu(down.neuron, self.add(lowered(current), current)), shortcut
             case MixerBlock() if type(block) is MixerBlock:
                 current = self.add(shortcut, token)
                 current = self.add(current, channel(self.relu(fuse.neuron, current)))

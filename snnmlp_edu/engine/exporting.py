@@ -17,6 +17,7 @@ from ..mfi.folding.layers import FoldedFigureHead, FoldedHead
 from ..model.mixing import (
     AxialMixing,
     FullMixing,
+    InnerSkipBlock,
     MembraneSkipBlock,
     MixerBlock,
     NoMixing,
@@ -137,6 +138,8 @@ class _Exporter:
                 layers.select(skips.token_skip_norm, spikes, kept)
             case NoSkipBlock():
                 token = channel = {}
+            case InnerSkipBlock():
+                token, channel = {}, {"extra": kept}
             case MixerBlock():
                 token, channel = {"extra": shortcut, "keep": kept}, {"extra": kept}
             case _:
@@ -145,8 +148,13 @@ class _Exporter:
         if isinstance(block, NormalisedSpikeSkipBlock):
             layers.select(skips.channel_skip_norm, between, kept)
         hidden = width * self.config.expansion
-        above = file.spikes(places, registers(hidden), np.arange(hidden), f"{path}.channel.up.neuron")
-        layers.map(up.linear, [between], above, up.neuron)
+        within = f"{path}.channel.up.neuron"
+        if isinstance(block, InnerSkipBlock):  # what the last neurons add lies in their lanes
+            above = file.spikes(places, lanes, order, within)
+            layers.map(up.linear, [between], above, up.neuron, keep=kept)
+        else:
+            above = file.spikes(places, registers(hidden), np.arange(hidden), within)
+            layers.map(up.linear, [between], above, up.neuron)
         layers.map(down.linear, [above], out, down.neuron, **channel)
         return out, carried
 

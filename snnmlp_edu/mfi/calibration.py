@@ -31,6 +31,7 @@ LOWEST_RATE, HIGHEST_RATE = 0.05, 0.5  # what counts as firing where no rate is 
 HALVINGS = 16  # of the interval in which a shift is sought: no finer, so that rounding decides no spike
 SAMPLE = 2**15  # neurons of a layer that are looked at for it
 TOLERANCE = 0.1  # of a rate, for the few spikes that rounding moves
+ALIKE = 0.001  # of a layer's spikes, at one shift
 
 _KNOWN = (
     CONTAINERS
@@ -238,6 +239,9 @@ def _find_shift(layer: LIF, current: Tensor, factor: Tensor, target: float) -> f
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if rate(middle) < target else (low, middle)
-    # Where currents are alike, rates come in steps: the nearest that is not silence.
+    # Equal currents reach the threshold at one shift: there rounding would decide who fires.
+    if rate(high) - rate(low) > ALIKE:
+        low, high = low - (high - low), high + (high - low)
+    # Rates come in steps: the nearest that is not silence.
     rates = {shift: rate(shift) for shift in (low, high)}
     return min(rates, key=lambda shift: (rates[shift] == 0, abs(rates[shift] - target)))

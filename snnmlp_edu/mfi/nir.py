@@ -38,6 +38,7 @@ from ..model.linear import AxisLinear
 from ..model.mixing import (
     AxialMixing,
     FullMixing,
+    InnerSkipBlock,
     MembraneSkipBlock,
     MixerBlock,
     NoMixing,
@@ -251,11 +252,15 @@ def _mix(
     def fire_channels(current: Signal) -> Signal:
         return builder.fire(f"{path}.channel.down.neuron", block.channel.down.neuron, current)
 
+    def raise_channels(fired: Signal) -> Signal:
+        return builder.map(f"{path}.channel.up", block.channel.up.current, fired)
+
+    def lower_channels(current: Signal) -> Signal:
+        hidden = builder.fire(f"{path}.channel.up.neuron", block.channel.up.neuron, current)
+        return builder.map(f"{path}.channel.down", block.channel.down.current, hidden)
+
     def mix_channels(fired: Signal) -> Signal:
-        up, down = block.channel.up, block.channel.down
-        current = builder.map(f"{path}.channel.up", up.current, fired)
-        hidden = builder.fire(f"{path}.channel.up.neuron", up.neuron, current)
-        return builder.map(f"{path}.channel.down", down.current, hidden)
+        return lower_channels(raise_channels(fired))
 
     match block:
         case NoSkipBlock():
@@ -272,6 +277,9 @@ def _mix(
             current = token + embedded
             total = mix_channels(fire_tokens(current)) + current
             return fire_channels(total), total
+        case InnerSkipBlock():
+            current = raise_channels(fire_tokens(token))
+            return fire_channels(lower_channels(current) + current), embedded
         case _ if type(block) is MixerBlock:
             current = token + embedded
             return fire_channels(mix_channels(fire_tokens(current)) + current), embedded

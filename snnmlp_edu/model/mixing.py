@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..config import NetworkConfig
 from ..errors import InputError
 from .layout import Axis, features_along
-from .normalisation import BatchNorm
+from .normalisation import BatchNorm, LayerNorm
 from .synapses import make_synapse
 
 
@@ -280,10 +280,64 @@ class NoSkipBlock(MixerBlock):
         return spikes, shortcut
 
 
+class InnerSkipBlock(MixerBlock):
+    r"""A shortcut inside the channel block: the current of its first map passes the neuron in between.
+
+    With the map's current :math:`c = \mathrm{N}(W_1 s')`, N a normalisation:
+
+    .. math::
+        s' = \mathrm{LIF}(t), \qquad s'' = \mathrm{LIF}(\mathrm{N}(W_2\, \mathrm{LIF}(c)) + c)
+
+    Both maps have one width, so the expansion is 1: compare it with `stage` at that expansion. The token
+    block is no such pair of maps and has no shortcut here.
+
+    Source: the authors' repository in July 2022, whose token block was such a pair too.
+    """
+
+    wiring = Wiring(token_currents=1, channel_currents=2, additions=1)
+
+    def forward(self, spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        """Output spikes; the embedding is passed on unused."""
+        spikes, _ = self.token(spikes)  # s' = LIF(t)
+        hidden, current = self.channel.up(spikes, keep_current=True)  # LIF(c), c = N(W1 s')
+        spikes, _ = self.channel.down(hidden, shortcut=current)  # s'' = LIF(N(W2 LIF(c)) + c)
+        return spikes, shortcut
+
+
+class OuterSkipBlock(MixerBlock):
+    r"""A shortcut around each part, which reads a layer norm of what comes in.
+
+    With t and c as functions of what their part reads:
+
+    .. math::
+        s' = \mathrm{LIF}(t(\mathrm{LN}(s))) + s, \qquad s'' = \mathrm{LIF}(c(\mathrm{LN}(s'))) + s'
+
+    The sums are not binary. The layer norm, over the channels of each token, does not fold, so the maps that
+    read it multiply.
+
+    Source: the authors' repository in July 2022, where there was an inner shortcut in each part as well.
+    """
+
+    wiring = Wiring(token_currents=1, channel_currents=1, additions=2, puts_out_spikes=False)
+
+    def __init__(self, shape: tuple[int, int, int], config: NetworkConfig) -> None:
+        super().__init__(shape, config)
+        self.token_pre_norm = LayerNorm("token", shape)
+        self.channel_pre_norm = LayerNorm("token", shape)
+
+    def forward(self, spikes: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        """Integers that grow by up to 2 per block; the embedding is passed on unused."""
+        spikes = self.token(self.token_pre_norm(spikes))[0] + spikes  # s' = LIF(t(LN(s))) + s
+        spikes = self.channel(self.channel_pre_norm(spikes))[0] + spikes  # s'' = LIF(c(LN(s'))) + s'
+        return spikes, shortcut
+
+
 BLOCKS: dict[str, type[MixerBlock]] = {
     "stage": MixerBlock,
     "membrane": MembraneSkipBlock,
     "spike_bn": NormalisedSpikeSkipBlock,
     "spike": SpikeSkipBlock,
     "none": NoSkipBlock,
+    "inner": InnerSkipBlock,
+    "outer": OuterSkipBlock,
 }

@@ -19,7 +19,14 @@ from torch import Tensor, nn
 
 from ..config import NetworkConfig
 from ..errors import InputError
-from .mixing import BLOCKS, ChannelMixing, NormalisedSpikeSkipBlock, PositionMixing, TokenMixing
+from .mixing import (
+    BLOCKS,
+    ChannelMixing,
+    NormalisedSpikeSkipBlock,
+    OuterSkipBlock,
+    PositionMixing,
+    TokenMixing,
+)
 from .neurons import make_activation
 from .normalisation import BatchNorm
 from .patches import PRESENTED, ConvPatchEmbedding, SpikingPatchEncoding, Stem
@@ -189,7 +196,8 @@ def parts_of(network: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
     """Which modules make up a part: its name, the path and the module, in the order of the network.
 
     The parts are stem, patch encoding, axial (the mixing of positions, whatever its kind), fuse, channel,
-    skip (the batch norms that the shortcut `spike_bn` adds) and head. What is none of these has no part.
+    skip (the norms that the shortcuts `spike_bn` and `outer` add) and head. What is none of these has no
+    part.
     """
     for path, module in network.named_modules():
         match module:
@@ -206,6 +214,9 @@ def parts_of(network: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
             case NormalisedSpikeSkipBlock():
                 yield "skip", f"{path}.token_skip_norm", module.token_skip_norm
                 yield "skip", f"{path}.channel_skip_norm", module.channel_skip_norm
+            case OuterSkipBlock():
+                yield "skip", f"{path}.token_pre_norm", module.token_pre_norm
+                yield "skip", f"{path}.channel_pre_norm", module.channel_pre_norm
             case Head():
                 yield "head", path, module
 
@@ -213,7 +224,7 @@ def parts_of(network: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
 def count_parameters(model: SpikingMLP) -> dict[str, int]:
     """Parameters of a network by part: stem, axial, fuse, channel, patch encoding, skip, head.
 
-    `skip` are the batch norms that the shortcut `spike_bn` adds. The parts sum to the total.
+    `skip` are the norms that the shortcuts `spike_bn` and `outer` add. The parts sum to the total.
 
     Raises:
         InputError: the network is no `SpikingMLP`, and so has other parts; or a parameter belongs to none.

@@ -17,7 +17,7 @@ from torch import nn
 from ...data import Preprocessing
 from ...errors import InputError
 from ...model.mixing import (
-    ChannelMixing,
+    InnerSkipBlock,
     MembraneSkipBlock,
     MixerBlock,
     NormalisedSpikeSkipBlock,
@@ -78,7 +78,7 @@ def quantise(network: nn.Module, preprocessing: Preprocessing | None = None) -> 
     if c.skip == "spike":
         raise InputError(
             "skip is 'spike': its blocks pass on sums of spikes, 2 and more, and only 0 and 1 can be added"
-            " here; take stage, membrane, spike_bn or none"
+            " here; take stage, membrane, spike_bn, inner or none"
         )
     refuse_unknown(network, _KNOWN, "weights='int8'", HERE)
     leak_bits(c.neuron)
@@ -96,14 +96,15 @@ def quantise(network: nn.Module, preprocessing: Preprocessing | None = None) -> 
 def _groups(network: SpikingMLP) -> dict[str, list[str]]:
     """Paths of the layers whose currents add up in the same membranes, by group.
 
-    Position mixing and the way up are groups of their own; else those of a stage are one.
+    Position mixing and the way up are groups of their own; else those of a stage are one. With the shortcut
+    `inner`, the current of the way up is among those of the stage.
     """
     sole: dict[str, str] = {"head.affine": "head.neuron", "head.neuron": "head.neuron"}
     for path, module in network.named_modules():
         if isinstance(module, PositionMixing):
             sole[f"{path}.synapse"] = path
-        if isinstance(module, ChannelMixing):
-            sole[f"{path}.up"] = f"{path}.up"
+        if isinstance(module, MixerBlock) and not isinstance(module, InnerSkipBlock):
+            sole[f"{path}.channel.up"] = f"{path}.channel.up"
     groups: dict[str, list[str]] = {}
     for path, module in network.named_modules():
         if isinstance(module, EventMap | LIF | SelectedAffine | Stem):
@@ -280,6 +281,8 @@ def largest_current(network: SpikingMLP, group: str, size: Callable[[str], Size]
                 reached.append(channel + size(f"{path}.channel_skip_norm"))
             case NoSkipBlock():
                 reached += [token, channel]
+            case InnerSkipBlock():
+                reached += [token, channel + size(f"{path}.channel.up.linear")]
             case MixerBlock() if type(block) is MixerBlock:
                 reached.append(embedding + token + channel)
             case _:

@@ -94,7 +94,7 @@ def _strays(network: nn.Module, listed: Sequence[NotFolded]) -> list[NotFolded]:
     """Normalisations that are left and not listed yet, because no rule covers their position."""
     strays: list[NotFolded] = []
     for path, module in network.named_modules():
-        seen = any(path.startswith(f"{other.path}.") for other in (*listed, *strays))
+        seen = any(f"{path}.".startswith(f"{other.path}.") for other in (*listed, *strays))
         if isinstance(module, NORMS) and not seen:
             axis = getattr(module, "axis", "channel")
             holder = type(network.get_submodule(path.rpartition(".")[0])).__name__

@@ -28,8 +28,10 @@ from ...errors import InputError
 from ...model.linear import AxisLinear
 from ...model.mixing import (
     ChannelMixing,
+    InnerSkipBlock,
     MixerBlock,
     NormalisedSpikeSkipBlock,
+    OuterSkipBlock,
     PositionMixing,
     wiring_of,
 )
@@ -93,6 +95,7 @@ def outcomes(network: nn.Module) -> Iterator[Replacements | NotFolded]:
         if not any(f"{path}.".startswith(f"{other}.") for other in others)
         for synapse in _sole_currents(type(module))
     }
+    sole_currents -= {_below(p, "channel.up") for p, m in paths.items() if isinstance(m, InnerSkipBlock)}
     config = getattr(network, "config", None)
     steps = config.time_steps if isinstance(config, NetworkConfig) else None
     spikes_only = lets_only_spikes_through(network)
@@ -114,6 +117,10 @@ def outcomes(network: nn.Module) -> Iterator[Replacements | NotFolded]:
                     for name, norm in module.named_children()
                     if type(norm) is BatchNorm
                 }
+            case OuterSkipBlock():
+                for name in ("token_pre_norm", "channel_pre_norm"):
+                    norm = module.get_submodule(name)
+                    yield _unknown(_below(path, name), norm, norm)
             case Head() if type(module) is Head:
                 yield _fold_head(path, module, steps, spikes_only)
 
