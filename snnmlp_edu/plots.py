@@ -7,7 +7,7 @@ what is compared with them grey. The palette is Okabe and Ito's, which colour-bl
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 SPIKE = "#D55E00"
@@ -349,6 +349,18 @@ def plot_comparison(
     return figure
 
 
+def _looks(contestants: Iterable[str]) -> dict[str, dict[str, str]]:
+    """One look for each contestant; a network or layer without spikes is the grey reference."""
+    looks: dict[str, dict[str, str]] = {}
+    for name in contestants:
+        if name.lower().startswith("relu"):
+            looks[name] = {"color": REFERENCE, "linestyle": "--", "marker": "."}
+        else:
+            i = sum(look["color"] != REFERENCE for look in looks.values())
+            looks[name] = {"color": CONTESTANTS[i % len(CONTESTANTS)], "marker": "osD^vP"[i % 6]}
+    return looks
+
+
 def plot_sweeps(sweeps: Sequence[Mapping[str, Any]]) -> Figure:
     """Time of each contestant over the variable of each sweep, as `snnmlp bench --json` prints them.
 
@@ -357,20 +369,22 @@ def plot_sweeps(sweeps: Sequence[Mapping[str, Any]]) -> Figure:
     """
     figure = Figure(figsize=(3.4 * max(2, (len(sweeps) + 1) // 2), 3 * 2), layout="constrained")
     panels = figure.subplots(2, max(2, (len(sweeps) + 1) // 2), squeeze=False).flatten()
-    markers = "osD^vP"
+    looks = _looks(dict.fromkeys(name for sweep in sweeps for name in sweep["ms"]))
+    named = {}
     for panel, sweep in zip(panels, sweeps, strict=False):
-        for i, (name, milliseconds) in enumerate(sweep["ms"].items()):
-            style = {"color": CONTESTANTS[i % len(CONTESTANTS)], "marker": markers[i % len(markers)]}
-            panel.plot(sweep["values"], milliseconds, label=name, **style)
-        panel.set(ylabel="time, ms", yscale="log")
+        for name, milliseconds in sweep["ms"].items():
+            (named[name],) = panel.plot(sweep["values"], milliseconds, label=name, **looks[name])
+        panel.set(ylabel="time (ms)", yscale="log")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_locator(NullLocator())
         panel.set_xlabel(sweep["variable"], fontsize="small")
         panel.set_title(sweep["task"], fontsize="medium")
         if min(sweep["values"]) > 0:  # they are chosen by factors: on a linear axis the small ones collide
             panel.set_xscale("log")
         panel.set_xticks(sweep["values"], [f"{value:g}" for value in sweep["values"]])
         panel.xaxis.set_minor_locator(NullLocator())
-        panel.set_ylim(top=panel.get_ylim()[1] * 10)  # room for the legend above all lines
-        panel.legend(fontsize="small", loc="upper left", ncols=2)
+    figure.legend(handles=list(named.values()), loc="outside lower center", ncols=4, fontsize="small")
     for panel in panels[len(sweeps) :]:
         panel.set_axis_off()
     return figure

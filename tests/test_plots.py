@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 
 from snnmlp_edu.plots import (
     MEMBRANE,
+    REFERENCE,
     SPIKE,
     plot_comparison,
     plot_confusion,
@@ -155,3 +157,23 @@ def test_no_two_ticks_of_a_sweep_collide() -> None:
         for left, right in itertools.pairwise(boxes):
             assert left.x1 < right.x0
         assert not panel.xaxis.get_minorticklocs().size
+
+
+def test_a_contestant_looks_alike_in_all_sweeps_and_relu_is_the_reference() -> None:
+    entered = (["ours", "ReLU twin", "other"], ["ours", "eager", "other", "relu"])
+    sweeps = [
+        {"task": "task", "variable": "steps", "values": [1, 2], "ms": {name: [1.0, 2.0] for name in names}}
+        for names in entered
+    ]
+    figure = plot_sweeps(sweeps)
+    looks: dict[str, set[tuple[Any, ...]]] = {}
+    for panel, names in zip(figure.axes, entered, strict=False):
+        assert [line.get_label() for line in panel.lines] == names
+        for line in panel.lines:
+            look = (line.get_color(), line.get_marker(), line.get_linestyle())
+            looks.setdefault(str(line.get_label()), set()).add(look)
+    assert all(len(each) == 1 for each in looks.values())
+    assert looks["ReLU twin"] == looks["relu"] == {(REFERENCE, ".", "--")}
+    assert len(set.union(*looks.values())) == 4  # two contestants never look alike
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["ours", "ReLU twin", "other", "eager", "relu"]
