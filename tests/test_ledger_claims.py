@@ -16,6 +16,7 @@ from snnmlp_edu import ledger
 from snnmlp_edu.data import path
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.ledger import reproduction, tables
+from snnmlp_edu.ledger.plots import GROUPS, on_board, plot_board
 
 PLAIN = {"claim": "it works", "source": "arXiv 2306.12465", "strength": "experiment", "how": "by looking"}
 TYPED = PLAIN | {"scale": "small"}
@@ -110,6 +111,25 @@ def test_the_proven_and_the_counted_claims_have_the_verdicts_that_follow() -> No
     assert verdict("curtails") == "not reproduced"
     assert verdict("4 times smaller") == "reproduced"
     assert verdict("computes much less") == "inconclusive", "the rates of its networks are not known"
+
+
+def test_the_board_has_every_claim_in_the_column_of_its_verdict() -> None:
+    assert {claim.chapter for claim in shipped()} == set(GROUPS)
+    (ax,) = plot_board(shipped(), max(GROUPS)).axes
+    marks = {int(line.get_gid().split()[1]): line for line in ax.lines if "claim" in (line.get_gid() or "")}
+    written = {text.get_position()[1]: text.get_text() for text in ax.texts}
+    assert list(marks) == list(range(1, len(shipped()) + 1))
+    for n, claim in enumerate(on_board(shipped()), start=1):
+        x, y = (values[0] for values in marks[n].get_data())
+        assert (ledger.VERDICTS[x], written[y]) == (claim.verdict, claim.short)
+
+
+def test_the_board_tells_nothing_of_later_chapters() -> None:
+    (ax,) = plot_board(shipped(), 12).axes
+    known = [claim for claim in shipped() if claim.chapter <= 12]
+    assert sum("claim" in (line.get_gid() or "") for line in ax.lines) == len(known)
+    later = sum(claim.chapter == 15 for claim in shipped())
+    assert f"{later} claims to come" in {text.get_text() for text in ax.texts}
 
 
 def test_counts_are_of_all_claims() -> None:
@@ -346,6 +366,7 @@ def test_the_report_says_what_the_records_hold(tmp_path: Path, monkeypatch: pyte
         (TYPED | {"verdict": "reproducd"}, "; did you mean 'reproduced'"),
         (TYPED | {"verdict": "reproduced", "scale": "smal"}, "; did you mean 'small'"),
         (TYPED | {"verdict": "reproduced", "strength": "prof"}, "; did you mean 'proof'"),
+        (TYPED | {"verdict": "reproduced", "chapter": "last"}, "the chapter is 'last'"),
         (PLAIN, "needs either tests, by which records decide, or a verdict"),
         (TYPED | {"verdict": "reproduced"} | with_test(HIGHER), "needs either tests"),
         (TYPED | {"verdict": "not run"}, "a claim that was not run needs 'why'"),
