@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -18,15 +19,12 @@ GROUPS = {
     14: "Structure, sizes, operations",
     15: "Effects on accuracy",
 }
-# Violet holds, black does not, amber cannot tell, a ring was not run: no colour of spikes, membranes or currents.
+# Violet holds, black does not, amber cannot tell, a ring was not run. None of them is the colour of spikes,
+# membranes or currents.
 _COLOURS = dict(zip(VERDICTS, ("#4D3C8C", "#A99BD6", "#000000", "#E69F00", "white"), strict=True))
 _MARKERS = {"proof": "s", "arithmetic": "D", "experiment": "o"}
 _WORDS = {"proof": "a proof", "arithmetic": "arithmetic", "experiment": "an experiment"}
-_LEFT, _ROW, _GAP = (
-    -3.95,
-    1.0,
-    0.55,
-)  # where the labels begin; heights of a row and of the space after a group
+_LEFT, _GAP = -3.95, 0.55  # where the labels begin; the space after a group, in rows
 
 
 def on_board(claims: Sequence[Claim]) -> list[Claim]:
@@ -45,35 +43,30 @@ def plot_board(claims: Sequence[Claim], chapter: int) -> Figure:
     """
     found = on_board(claims)
     groups = {number: [each for each in found if each.chapter == number] for number in GROUPS}
-    heights = [_ROW * (1 + (len(group) if number <= chapter else 0)) for number, group in groups.items()]
+    heights = [1 + len(group) * (number <= chapter) for number, group in groups.items()]
     figure = Figure(figsize=(8.6, 0.26 * (sum(heights) + _GAP * len(groups)) + 0.95), layout="constrained")
     ax = figure.subplots()
+    for column in range(len(VERDICTS)):
+        ax.axvline(column, color="0.85", linewidth=0.8, zorder=0.5)
+    small: dict[str, Any] = {"va": "center", "color": REFERENCE, "fontsize": 10}
     y, n = 0.0, 0
     for (number, group), height in zip(groups.items(), heights, strict=True):
         ax.text(_LEFT, y, f"{number}  {GROUPS[number]}", va="center", weight="bold", fontsize=11)
         if number > chapter:
-            ax.text(
-                2, y, f"{len(group)} claims to come", ha="center", va="center", color=REFERENCE, fontsize=11
-            )
+            ground = {"facecolor": "white", "edgecolor": "none", "pad": 2}
+            ax.text(2, y, f"{len(group)} claims to come", ha="center", bbox=ground, **small)
         if number == chapter:
             ax.axhspan(y - 0.6, y + height - 0.4, facecolor="#EFEFEF", zorder=0)
-        for i, each in enumerate(group, start=1):
-            if number <= chapter:
-                ax.text(
-                    _LEFT + 0.26, y + i, str(n + i), ha="right", va="center", color=REFERENCE, fontsize=10
-                )
-                ax.text(_LEFT + 0.36, y + i, each.short, va="center", fontsize=11)
-                style = {"color": _COLOURS[each.verdict], "markeredgecolor": "0.35", "markersize": 10}
-                marker = _MARKERS[each.strength]
-                ax.plot(VERDICTS.index(each.verdict), y + i, marker, gid=f"claim {n + i}", **style)
+        for i, each in enumerate(group if number <= chapter else (), start=1):
+            ax.text(_LEFT + 0.26, y + i, str(n + i), ha="right", **small)
+            ax.text(_LEFT + 0.36, y + i, each.short, va="center", fontsize=11)
+            mark = {"marker": _MARKERS[each.strength], "color": _COLOURS[each.verdict], "markersize": 10}
+            ax.plot(VERDICTS.index(each.verdict), y + i, markeredgecolor="0.35", gid=f"claim {n + i}", **mark)
         y, n = y + height + _GAP, n + len(group)
-    for column in range(len(VERDICTS)):
-        ax.axvline(column, color="0.85", linewidth=0.8, zorder=0.5)
     ax.set(xlim=(_LEFT - 0.1, len(VERDICTS) - 0.45), ylim=(y - _GAP - 0.3, -0.8))
     ax.set_yticks([])
-    ax.set_xticks(
-        range(len(VERDICTS)), [name.replace(" at", "\nat").replace("not r", "not\nr") for name in VERDICTS]
-    )
+    names = [name.replace(" at", "\nat").replace("not rep", "not\nrep") for name in VERDICTS]
+    ax.set_xticks(range(len(VERDICTS)), names)
     ax.xaxis.tick_top()
     ax.tick_params(length=0, labelsize=10)
     ax.spines[:].set_visible(False)
