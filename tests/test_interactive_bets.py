@@ -1,4 +1,4 @@
-"""The bets of chapters 11 and 15 in a real browser: kept from page to page, and settled as the ledger judges."""
+"""The bets of chapters 11 and 15 in a real browser: kept from page to page, settled as the ledger judges."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def site(explorers: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     for page, name in PAGES.items():
         figure = f'<figure id="{name}"><img src="data:," alt="a picture"></figure>'
         head = (
-            '<!doctype html><html lang="en"><meta charset="utf-8"><title>Bets</title><link rel="icon" href="data:,">'
-            '<link rel="stylesheet" href="../custom.css">'
+            '<!doctype html><html lang="en"><meta charset="utf-8"><title>Bets</title>'
+            '<link rel="icon" href="data:,"><link rel="stylesheet" href="../custom.css">'
         )
         text = f"{head}<main><h1>Bets</h1>{figure}{markup('bets', name)}</main>"
         (root / "chapters" / f"{page}.html").write_text(text, encoding="utf-8")
