@@ -24,7 +24,7 @@ GROUPS = {
 _COLOURS = dict(zip(VERDICTS, ("#4D3C8C", "#A99BD6", "#000000", "#E69F00", "white"), strict=True))
 _MARKERS = {"proof": "s", "arithmetic": "D", "experiment": "o"}
 _WORDS = {"proof": "a proof", "arithmetic": "arithmetic", "experiment": "an experiment"}
-_LEFT, _GAP = -3.95, 0.55  # where the labels begin; the space after a group, in rows
+_LEFT, _GAP = -4.05, 0.55  # where the labels begin; the space after a group, in rows
 
 
 def on_board(claims: Sequence[Claim]) -> list[Claim]:
