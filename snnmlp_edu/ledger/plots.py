@@ -60,7 +60,11 @@ def plot_board(claims: Sequence[Claim], chapter: int) -> Figure:
         for i, each in enumerate(group if number <= chapter else (), start=1):
             ax.text(_LEFT + 0.26, y + i, str(n + i), ha="right", **small)
             ax.text(_LEFT + 0.36, y + i, each.short, va="center", fontsize=11)
-            mark = {"marker": _MARKERS[each.strength], "color": _COLOURS[each.verdict], "markersize": 10}
+            mark: dict[str, Any] = {
+                "marker": _MARKERS[each.strength],
+                "color": _COLOURS[each.verdict],
+                "markersize": 10,
+            }
             ax.plot(VERDICTS.index(each.verdict), y + i, markeredgecolor="0.35", gid=f"claim {n + i}", **mark)
         y, n = y + height + _GAP, n + len(group)
     ax.set(xlim=(_LEFT - 0.1, len(VERDICTS) - 0.45), ylim=(y - _GAP - 0.3, -0.8))
