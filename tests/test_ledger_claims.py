@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from recorded import write_records
@@ -16,6 +17,7 @@ from snnmlp_edu import ledger
 from snnmlp_edu.data import path
 from snnmlp_edu.errors import InputError
 from snnmlp_edu.ledger import reproduction, tables
+from snnmlp_edu.ledger.plots import GROUPS, on_board, plot_board
 
 PLAIN = {"claim": "it works", "source": "arXiv 2306.12465", "strength": "experiment", "how": "by looking"}
 TYPED = PLAIN | {"scale": "small"}
@@ -110,6 +112,24 @@ def test_the_proven_and_the_counted_claims_have_the_verdicts_that_follow() -> No
     assert verdict("curtails") == "not reproduced"
     assert verdict("4 times smaller") == "reproduced"
     assert verdict("computes much less") == "inconclusive", "the rates of its networks are not known"
+
+
+def test_the_board_has_every_claim_in_the_column_of_its_verdict() -> None:
+    assert {claim.chapter for claim in shipped()} == set(GROUPS)
+    (ax,) = plot_board(shipped(), max(GROUPS)).axes
+    written = {text.get_position()[1]: text.get_text() for text in ax.texts}
+    marks = {str(line.get_gid()): np.asarray(line.get_xydata())[0] for line in ax.lines if line.get_gid()}
+    assert list(marks) == [f"claim {n}" for n in range(1, len(shipped()) + 1)]
+    for (column, row), claim in zip(marks.values(), on_board(shipped()), strict=True):
+        assert (ledger.VERDICTS[int(column)], written[row]) == (claim.verdict, claim.short)
+
+
+def test_the_board_tells_nothing_of_later_chapters() -> None:
+    (ax,) = plot_board(shipped(), 12).axes
+    known = [claim for claim in shipped() if claim.chapter <= 12]
+    assert sum(line.get_gid() is not None for line in ax.lines) == len(known)
+    later = sum(claim.chapter == 15 for claim in shipped())
+    assert f"{later} claims to come" in {text.get_text() for text in ax.texts}
 
 
 def test_counts_are_of_all_claims() -> None:
@@ -346,6 +366,7 @@ def test_the_report_says_what_the_records_hold(tmp_path: Path, monkeypatch: pyte
         (TYPED | {"verdict": "reproducd"}, "; did you mean 'reproduced'"),
         (TYPED | {"verdict": "reproduced", "scale": "smal"}, "; did you mean 'small'"),
         (TYPED | {"verdict": "reproduced", "strength": "prof"}, "; did you mean 'proof'"),
+        (TYPED | {"verdict": "reproduced", "chapter": "last"}, "the chapter is 'last'"),
         (PLAIN, "needs either tests, by which records decide, or a verdict"),
         (TYPED | {"verdict": "reproduced"} | with_test(HIGHER), "needs either tests"),
         (TYPED | {"verdict": "not run"}, "a claim that was not run needs 'why'"),

@@ -61,6 +61,7 @@ EXPLORERS = {
     "event_camera": Explorer("event_camera", "An event camera in front of a picture that moves"),
     "roofline_explorer": Explorer("roofline_explorer", "A training step, bound by arithmetic or by memory"),
     "rate_explorer": Explorer("rate_explorer", "The firing rate of a neuron without a leak, beside a ReLU"),
+    "bets": Explorer("bets", "Bets on the paper's claims", bokeh=False, beside=True),
     "live_network": Explorer("live_network", "A spiking network looks at a picture", bokeh=False),
 }
 

@@ -20,8 +20,8 @@ VERDICTS: tuple[str, ...] = get_args(Verdict)
 Strength = Literal["proof", "arithmetic", "experiment"]
 Scale = Literal["paper's", "CIFAR-10", "small"]
 _FIELDS = (
-    *("claim", "source", "value", "strength", "how", "tests", "verdict", "scale", "why", "decides"),
-    *("records", "note"),
+    *("claim", "short", "chapter", "source", "value", "strength", "how", "tests", "verdict", "scale"),
+    *("why", "decides", "records", "note"),
 )
 _TEST = ("scale", "rules")
 RIVALS = "rivals.yaml"
@@ -33,6 +33,8 @@ class Claim:
 
     Args:
         claim: in words.
+        short: in fewer words, as a figure has it.
+        chapter: of the book, which gives the verdict; 0 where none does.
         source: where it is made.
         value: the paper's number; empty where it has none.
         strength: of what the verdict rests on: a proof, arithmetic, or an experiment.
@@ -49,6 +51,8 @@ class Claim:
     """
 
     claim: str
+    short: str
+    chapter: int
     source: str
     value: str
     strength: str
@@ -188,8 +192,13 @@ def _claim(row: Any, location: str, results: Path | None) -> Claim:
     plans = list(dict.fromkeys([*row.get("records", []), *judging]))
     for plan in plans:
         load_plan(plan)
+    chapter = row.get("chapter", 0)
+    if not isinstance(chapter, int):
+        raise InputError(f"{location}: the chapter is {chapter!r}; write its number")
     return Claim(
         claim=row["claim"],
+        short=_text(row, "short") or row["claim"],
+        chapter=chapter,
         source=row["source"],
         value=_text(row, "value"),
         strength=strength,
