@@ -54,9 +54,8 @@ def plot_board(claims: Sequence[Claim], chapter: int) -> Figure:
         ax.text(_LEFT, y, f"{number}  {GROUPS[number]}", va="center", weight="bold", fontsize=11)
         if number > chapter:
             ground = {"facecolor": "white", "edgecolor": "none", "pad": 2}
-            ax.text(
-                2, y, f"{len(group)} claim{'s' * (len(group) > 1)} to come", ha="center", bbox=ground, **small
-            )
+            to_come = f"{len(group)} claim{'s' * (len(group) > 1)} to come"
+            ax.text(2, y, to_come, ha="center", bbox=ground, **small)
         if number == chapter:
             ax.axhspan(y - 0.6, y + height - 0.4, facecolor="#EFEFEF", zorder=0)
         for i, each in enumerate(group if number <= chapter else (), start=1):
