@@ -24,6 +24,14 @@ LONG = ("test_site.py", "test_processes.py")
 gc.disable()  # what is imported and collected stays: looking for garbage in it takes a quarter of that time
 
 
+def pytest_configure() -> None:
+    """Kernels of notebooks begin at once where forking is safe; `pytest book/chapters` alone has plain ones."""
+    if sys.platform == "linux":
+        import kernels
+
+        kernels.offer()
+
+
 def pytest_collection_finish() -> None:
     """From now on only what tests make is looked through for garbage."""
     gc.freeze()
