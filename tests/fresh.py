@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import torch
 
 CONTEXT = multiprocessing.get_context("forkserver")
+# Without pandas and Matplotlib, which ask as they are imported who shows what they make.
 CONTEXT.set_forkserver_preload(
     [
         "snnmlp_edu.cli",
@@ -30,8 +31,8 @@ CONTEXT.set_forkserver_preload(
         "snnmlp_edu.mfi",
         "torch._inductor.compile_fx",
         "ipykernel.kernelapp",
+        "scipy.stats",
         "snntorch",
-        "pandas",
     ]
 )
 STREAMS = {1: "out", 2: "err"}

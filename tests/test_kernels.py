@@ -27,6 +27,7 @@ STATE = """{
     "paths": __import__("sys").path,
     "session": __import__("os").getsid(0),
     "threads": __import__("torch").get_num_threads(),
+    "asking": {"pandas", "matplotlib"} & {*__import__("sys").modules},  # for whom they show things
     "left": hasattr(__import__("torch"), "left"),
 }"""
 
@@ -96,6 +97,7 @@ def test_a_kernel_begins_with_nothing(tmp_path: Path, kernel: Asked, monkeypatch
     assert set(state["names"]) <= {"In", "Out", "exit", "quit", "get_ipython", "open"}
     assert not state["left"]
     assert state["is main"]
+    assert not state["asking"]
     assert state["folder"] == str(tmp_path)
     assert state["session"] == other.pid != kernel.pid
     assert state["threads"] == int(os.environ.get("OMP_NUM_THREADS", 1))
