@@ -8,6 +8,7 @@ nobody reads any more, starts a Python of its own.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import multiprocessing
 import os
@@ -86,6 +87,14 @@ class Fresh:
         shutil.rmtree(self._streams)
         assert self._process.exitcode is not None
         return subprocess.CompletedProcess(self.words, self._process.exitcode, out, err)
+
+
+@functools.cache
+def wait_for_server() -> None:
+    """Come back when it has imported all, so that processes begin at once from now on."""
+    first = CONTEXT.Process(target=int)
+    first.start()
+    first.join()
 
 
 def run_fresh(

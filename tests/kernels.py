@@ -17,7 +17,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-from fresh import Fresh
+from fresh import Fresh, wait_for_server
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
@@ -33,6 +33,11 @@ def offer() -> None:
 
 class FreshProvisioner(LocalProvisioner):
     """Starts kernels of this Python in processes that have imported the package already."""
+
+    async def pre_launch(self, **settings: Any) -> dict[str, Any]:
+        if settings.get("env", os.environ) == os.environ:
+            wait_for_server()  # ports are chosen now: until the kernel takes them, anybody may
+        return await super().pre_launch(**settings)
 
     async def launch_kernel(self, cmd: list[str], **settings: Any) -> KernelConnectionInfo:
         python, *options = cmd
