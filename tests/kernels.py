@@ -2,7 +2,8 @@
 
 Jupyter starts a kernel by a provisioner, and takes this one once `offer` was called. A kernel that is to see
 other environment variables than this process does, as those of the book's engine, gets a Python of its own
-all the same: some are read only while Python starts.
+all the same: some are read only while Python starts. So does every kernel of `pytest book/chapters` alone,
+as in `make test-portable`, since no test beside this file is asked for then.
 """
 
 from __future__ import annotations

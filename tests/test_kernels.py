@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from fresh import Fresh
 from jupyter_client.manager import KernelManager
+from kernels import Kernel
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only on Linux are kernels forked")
 
@@ -89,6 +90,7 @@ def wait_until_gone(pid: int) -> None:
 
 
 def test_a_kernel_begins_with_nothing(tmp_path: Path, kernel: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(kernel.manager.provisioner.process, Kernel)
     kernel.run("import torch; torch.left = left = 1; torch.set_num_threads(3)")
     monkeypatch.setenv("ASKED", "of this kernel")
     other = Asked(tmp_path)
