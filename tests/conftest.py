@@ -11,17 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
-import torch
 
-from snnmlp_edu import NetworkConfig
-
+# PyTorch is imported where it is used: the process that only hands out the tests needs none.
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+    from snnmlp_edu import NetworkConfig
 
 BOOK = Path(__file__).parents[1] / "book"
 LONG = ("test_site.py", "test_processes.py")
 
 gc.disable()  # what is imported and collected stays: looking for garbage in it takes a quarter of that time
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where processes fork well, the kernels of notebooks begin at once."""
+    if sys.platform == "linux" and config.getoption("dist", "no") == "no":  # else it is others that run tests
+        import kernels
+
+        kernels.offer()
 
 
 def pytest_collection_finish() -> None:
@@ -45,6 +53,8 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def deterministic(monkeypatch: pytest.MonkeyPatch, shared_folder: Path) -> Iterator[None]:
     """Each test starts from one seed, with deterministic algorithms, default neuron backend, our cache."""
+    import torch
+
     monkeypatch.setenv("SNNMLP_CACHE", str(shared_folder / "cache"))
     monkeypatch.delenv("SNNMLP_LIF_BACKEND", raising=False)
     torch.manual_seed(0)
@@ -90,6 +100,8 @@ def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def tiny() -> NetworkConfig:
     """Two stages, small enough for fp64 on any machine."""
+    from snnmlp_edu import NetworkConfig
+
     return NetworkConfig(
         dim=6, depths=(2, 1), patch_size=2, image_size=8, in_channels=2, num_classes=5, time_steps=3
     )

@@ -45,7 +45,6 @@ from torch._ops import OpOverload
 from torch.overrides import _pop_mode as pop_function_mode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._python_dispatch import _pop_mode as pop_dispatch_mode
-from torch.utils._pytree import tree_leaves
 
 from ...errors import InputError
 from ...fields import nearest
@@ -53,7 +52,7 @@ from .exits import DataDependentShape, Exits, data_dependent_results
 from .judgement import VALUES, Call, Judgement, Operand, Stem, judge
 from .kernels import Kernels, replaced_operations
 from .operations import KINDS, MAPS, ON_EACH, OVERWRITES, RANDOM, Kind, base_name
-from .origins import Origin, Origins, is_recording, memory
+from .origins import Origin, Origins, is_recording, leaves, memory
 from .report import AuditedOperation, AuditReport
 
 
@@ -273,15 +272,15 @@ class _Operations(TorchDispatchMode):
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         self.look_for_replaced()
         name, arguments, written = _signature(func, args, kwargs)
-        self.exits.meet([leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)])
+        self.exits.meet([leaf for leaf in leaves(arguments) if isinstance(leaf, Tensor)])
         read = {key: value for key, value in arguments.items() if key not in written or _reads(name, key)}
-        owners = [self.origins.owner(leaf) for leaf in tree_leaves(read) if isinstance(leaf, Tensor)]
+        owners = [self.origins.owner(leaf) for leaf in leaves(read) if isinstance(leaf, Tensor)]
         path = _innermost(self.path(), owners)
         overwritten = [arguments[key] for key in written]
         judgement, varying_shape = self._judge(func, name, arguments, read, path, overwritten)
         result = func(*args, **kwargs)
         self._remember(result, overwritten, judgement, next(filter(None, owners), ""), varying_shape)
-        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        outputs = [leaf for leaf in leaves(result) if isinstance(leaf, Tensor)]
         title = str(func).rpartition(".")[0] if isinstance(func, OpOverload) else str(func)
         shape = tuple(outputs[0].shape) if outputs else ()
         self.rows.append(_row(path, title, judgement, shape, _count(name, arguments, outputs)))
@@ -298,13 +297,13 @@ class _Operations(TorchDispatchMode):
     ) -> tuple[Judgement, DataDependentShape]:
         """The judgement, and whether the lengths of the results depend on the data."""
         operands = []
-        for leaf in tree_leaves(overwritten):
+        for leaf in leaves(overwritten):
             if isinstance(leaf, Tensor) and memory(leaf) is None:
                 return _refuse(f"{name} writes to a tensor whose values cannot be followed")
             if isinstance(leaf, Tensor) and self.origins.frozen(leaf):
                 return _refuse(f"{name} writes to memory of which something unseen may hold a view")
         for key, value in read.items():
-            for leaf in tree_leaves(value):
+            for leaf in leaves(value):
                 if isinstance(leaf, Tensor):
                     origin, varying_shape = self.origins.get(leaf), self.origins.data_dependent_shape(leaf)
                     if name == "lift_fresh" and _of_python(leaf):
@@ -335,11 +334,11 @@ class _Operations(TorchDispatchMode):
         owner: str,
         varying_shape: DataDependentShape,
     ) -> None:
-        for leaf in tree_leaves(written):
+        for leaf in leaves(written):
             if isinstance(leaf, Tensor):
                 self.origins.write(leaf, judgement.result, varying_shape.first)
-        leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        for position, leaf in enumerate(leaves):
+        results = [leaf for leaf in leaves(result) if isinstance(leaf, Tensor)]
+        for position, leaf in enumerate(results):
             if self.origins.get(leaf) is not None:
                 continue  # a view, or what was written to
             origin = judgement.result

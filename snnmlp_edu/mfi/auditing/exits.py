@@ -31,11 +31,10 @@ import torch
 from torch import Tensor, nn
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from .judgement import ALWAYS
 from .operations import BAGS, ON_EACH, Kind, names
-from .origins import Origin, Origins, memory, unwrapped
+from .origins import Origin, Origins, leaves, memory, unwrapped
 from .report import AuditedOperation
 
 LENGTH = "a length that depends on the data is read, and could be a factor unseen"
@@ -101,9 +100,9 @@ class Exits(TorchFunctionMode):
         """Run the call, and refuse it if data leave by it."""
         kwargs = kwargs or {}
         name, before = _name(func), len(self._rows)
-        leaves = list(_leaves((args, kwargs)))
-        given = [unwrapped(leaf) for leaf in leaves if isinstance(leaf, Tensor)]
-        reason = _foreign_argument(name, leaves)
+        arguments = list(_arguments((args, kwargs)))
+        given = [unwrapped(leaf) for leaf in arguments if isinstance(leaf, Tensor)]
+        reason = _foreign_argument(name, arguments)
         outer = self._met, self.checks
         self._met, self.checks = set(), _is_checked(name, args, kwargs)
         self.calls += 1
@@ -175,7 +174,7 @@ class Exits(TorchFunctionMode):
 
     def _leaves(self, name: str, given: list[Tensor], result: Any, met: set[int]) -> str | None:
         """How data leave by a call, if they do."""
-        results = [unwrapped(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        results = [unwrapped(leaf) for leaf in leaves(result) if isinstance(leaf, Tensor)]
         if any(type(leaf) not in (Tensor, nn.Parameter) for leaf in results):
             return "it gives back a tensor of a class of its own, which decides itself what operations do"
         varying = list(filter(self._varies, given))
@@ -212,18 +211,18 @@ def _name(func: Any) -> str:
     return str(name)
 
 
-def _leaves(given: Any) -> Iterator[Any]:
+def _arguments(given: Any) -> Iterator[Any]:
     """What a call is given, one by one, and what slices hold."""
-    for leaf in tree_leaves(given):
+    for leaf in leaves(given):
         if isinstance(leaf, slice):
             yield from (leaf.start, leaf.stop, leaf.step)
         else:
             yield leaf
 
 
-def _foreign_argument(name: str, leaves: Sequence[Any]) -> str | None:
+def _foreign_argument(name: str, arguments: Sequence[Any]) -> str | None:
     """Why an argument of a call could run code that is not seen, if so; the branches of `cond` are seen."""
-    for leaf in leaves:
+    for leaf in arguments:
         kind = type(leaf)
         if isinstance(leaf, Tensor) and kind not in (Tensor, nn.Parameter):
             return f"it meets a {kind.__name__}, a class of tensors that decides itself what operations do"
@@ -276,8 +275,8 @@ def _keeps(name: str, result: Any) -> bool:
     if name in _FACTS | _LENGTHS | _OPERATIONS or isinstance(result, (Tensor, *_STORED_AS)):
         return True
     if isinstance(result, tuple | list) and type(result) is not torch.Size:
-        leaves = tree_leaves(result)
-        return bool(leaves) and all(isinstance(leaf, Tensor | None) for leaf in leaves)
+        parts = leaves(result)
+        return bool(parts) and all(isinstance(part, Tensor | None) for part in parts)
     return result is None and (name in _WRITING or name.startswith(ON_EACH))
 
 
@@ -303,7 +302,7 @@ def data_dependent_results(
     carried = [operand.name for operand in operands if operand.data_dependent_shape]
     made = torch.Tag.dynamic_output_shape in func.tags and any(operand.varies for operand in operands)
     if name == "index":
-        indices = [leaf for leaf in tree_leaves(arguments["indices"]) if isinstance(leaf, Tensor)]
+        indices = [leaf for leaf in leaves(arguments["indices"]) if isinstance(leaf, Tensor)]
         made &= any(index.dtype in (torch.bool, torch.uint8) for index in indices)
     first = made or (bool(carried) if sized_by is None else sized_by in carried)
     return DataDependentShape(first, made or bool(carried))

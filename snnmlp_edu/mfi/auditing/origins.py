@@ -6,12 +6,18 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from types import NoneType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._pytree import tree_leaves
 
 Number = bool | int | float
+
+# What holds nothing else, in what calls take and give back.
+_SINGLE = frozenset({Tensor, nn.Parameter, bool, int, float, str, NoneType, torch.dtype, torch.device})
 
 
 class Origin(Enum):
@@ -114,6 +120,24 @@ class Origins:
         known = self._of(tensor)
         if known is not None:
             known.frozen = True
+
+
+def leaves(given: Any) -> list[Any]:
+    """All that lists, tuples and dictionaries hold, and what they hold themselves.
+
+    So does `tree_leaves`, which is asked where there is anything else, and takes ten times as long.
+
+    >>> leaves(([1, None], {"a": (2.0, [])}))
+    [1, None, 2.0]
+    """
+    kind = type(given)
+    if kind in _SINGLE:
+        return [given]
+    if kind is tuple or kind is list:
+        return [leaf for each in given for leaf in leaves(each)]
+    if kind is dict:
+        return [leaf for each in given.values() for leaf in leaves(each)]
+    return tree_leaves(given)
 
 
 def unwrapped(tensor: Tensor) -> Tensor:
