@@ -1,4 +1,4 @@
-"""The bets of the preface and of chapter 15 in a real browser: kept from page to page, settled as the ledger judges."""
+"""Bets in a real browser: placed in the preface, settled in chapter 15 as the ledger judges, kept between."""
 
 from __future__ import annotations
 
