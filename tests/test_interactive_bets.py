@@ -1,4 +1,4 @@
-"""The bets of chapters 11 and 15 in a real browser: kept from page to page, settled as the ledger judges."""
+"""Bets in a real browser: placed in the preface, settled in chapter 15 as the ledger judges, kept between."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def show(browser: Browser, site: str) -> Iterator[Any]:
 
 
 def test_chapters_place_and_settle() -> None:
-    for chapter, figure in (("11_receptive_fields", PAGES["place"]), ("15_ledger", SETTLED_AT)):
+    for chapter, figure in (("00_preface", PAGES["place"]), ("15_ledger", SETTLED_AT)):
         cells = convert(CHAPTERS / f"{chapter}.md").cells
         (cell,) = [each for each in cells if each.metadata.get("interactive") == "bets"]
         assert cell.metadata["mystnb"]["figure"]["name"] == figure
@@ -129,5 +129,5 @@ def test_what_is_no_bet_counts_as_none(kept: str | None, show: Any) -> None:
     page = show("place")
     if kept is not None:
         page.evaluate(f"localStorage.setItem('snnmlp-edu bets', {json.dumps(kept)})")
-    assert says(show("settle"), "You placed no bets in chapter 11")
+    assert says(show("settle"), "You placed no bets in the preface")
     assert show("place").locator("input:checked").count() == 0

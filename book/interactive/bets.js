@@ -65,7 +65,7 @@
     const said = element("p", {role: "status", className: "bets-said"});
     said.textContent = placed.length
       ? `You placed ${placed.length} bets: ${count("won")} won, ${count("lost")} lost, ${count("stake back")} with the stake back.`
-      : "You placed no bets in chapter 11, or this browser has not kept them.";
+      : "You placed no bets in the preface, or this browser has not kept them.";
     root.append(said);
     if (!placed.length) return;
     const rows = placed.map(each =>

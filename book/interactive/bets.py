@@ -1,4 +1,4 @@
-"""Bets on the paper's claims: placed in chapter 11, kept by the reader's browser, settled in chapter 15."""
+"""Bets on the paper's claims: placed in the preface, kept by the reader's browser, settled in chapter 15."""
 
 from __future__ import annotations
 
