@@ -8,7 +8,7 @@ ENGINE := $(RUN) book.engine
 # Threads that wait sleep: beside other tests, spinning ones make small networks ten times slower.
 PYTEST := OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-PASSIVE} $(RUN) pytest
 # Each process takes whole files, long ones first. There is one more than there are cores, since tests also wait.
-AT_ONCE := --numprocesses $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+AT_ONCE := --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 NBVAL := --nbval-lax --nbval-current-env $(AT_ONCE)
 
 .PHONY: setup book pdf notebooks test test-portable lint bench clean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -143,6 +144,11 @@ def test_the_outer_shortcut_does_not_fold_and_is_refused_by_name(tiny: NetworkCo
     for refuses in (event_driven, lambda n: event_driven(n, weights="int8"), compile_network, export_nir):
         with pytest.raises(InputError, match=r"stages\.0\.blocks\.0\.token_pre_norm"):
             refuses(folded)
+
+
+@pytest.mark.skipif(find_spec("onnx") is None, reason="onnx of the extra [bench] is not installed")
+def test_the_onnx_twin_refuses_the_outer_shortcut_by_name(tiny: NetworkConfig) -> None:
+    images = outer(tiny)[1]
     twin = calibrate(SpikingMLP(tiny.replace(skip="outer", activation="relu", time_steps=1)), images.float())
     with pytest.raises(InputError, match=r"OuterSkipBlock.*onnx_twin\.py"):
         write_twin(fold_batch_norm(twin, strict=False), "channels last")
