@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from functools import cache
 from pathlib import Path
@@ -122,6 +123,13 @@ def test_the_board_has_every_claim_in_the_column_of_its_verdict() -> None:
     assert list(marks) == [f"claim {n}" for n in range(1, len(shipped()) + 1)]
     for (column, row), claim in zip(marks.values(), on_board(shipped()), strict=True):
         assert (ledger.VERDICTS[int(column)], written[row]) == (claim.verdict, claim.short)
+
+
+@pytest.mark.parametrize("chapter", [0, 16])
+def test_a_claim_of_no_group_is_refused_and_not_left_out(chapter: int) -> None:
+    claim = dataclasses.replace(shipped()[0], short="A new one", chapter=chapter)
+    with pytest.raises(InputError, match=f"'A new one' is {chapter}, .* name one of these"):
+        plot_board([*shipped(), claim], 15)
 
 
 def test_the_board_tells_nothing_of_later_chapters() -> None:

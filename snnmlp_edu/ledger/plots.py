@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..errors import InputError
 from ..plots import REFERENCE
 from .claims import VERDICTS, Claim
 
@@ -28,7 +29,18 @@ _LEFT, _GAP = -4.05, 0.55  # where the labels begin; the space after a group, in
 
 
 def on_board(claims: Sequence[Claim]) -> list[Claim]:
-    """The claims in the order in which the book gives their verdicts; their places are their numbers."""
+    """The claims in the order in which the book gives their verdicts; their places are their numbers.
+
+    Raises:
+        InputError: a claim names a chapter that has no group.
+    """
+    for claim in claims:
+        if claim.chapter not in GROUPS:
+            raise InputError(
+                f"the chapter of {claim.short!r} is {claim.chapter}, and the board has"
+                f" {', '.join(map(str, GROUPS))}: name one of these in claims.yaml, or add a group to"
+                " snnmlp_edu/ledger/plots.py"
+            )
     return sorted(claims, key=lambda claim: claim.chapter)
 
 
