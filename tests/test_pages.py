@@ -179,6 +179,18 @@ def test_every_link_of_the_assembled_book_leads_somewhere(html: Path) -> None:
     assert [picture for picture in pictures if not (html / unquote(picture)).is_file()] == []
 
 
+def test_a_table_that_a_cell_prints_is_shown_as_one(html: Path) -> None:
+    raw = {
+        page.name: text
+        for page in pages(html)
+        for each in parsed(page).find_all("p")
+        if (text := each.get_text().strip()).startswith("|") or "|---" in text
+    }
+    assert raw == {}
+    printed = article(html / "chapters" / "07_skip_connections.html").select(".cell_output table")
+    assert any("spike_bn" in table.get_text() for table in printed)
+
+
 def test_notebooks_can_be_taken_along(html: Path) -> None:
     links = [str(link["href"]) for link in article(html / "downloads.html").select("li a")]
     assert links == ["notebooks.zip"], "no PDF was asked for"
